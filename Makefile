@@ -1,0 +1,50 @@
+# Everything runs in a virtual environment that is made on first use; set VENV to put it elsewhere.
+VENV ?= .venv
+PYTHON ?= python3
+BIN = $(VENV)/bin
+RUN = runs/digits
+
+.PHONY: demo test check bench format clean help
+
+help:
+	@echo "make demo    train on the embedded digits, evaluate, predict (about 5 minutes, first time with set-up)"
+	@echo "make test    all tests"
+	@echo "make check   formatting, lint, types"
+	@echo "make bench   speed against plain attention and timm"
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable ".[test,dev]"
+	@touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/convit train digits --out $(RUN) --overwrite
+	$(BIN)/convit evaluate $(RUN) digits
+	$(BIN)/python examples/digit_images.py $(RUN)/test-images
+	$(BIN)/convit predict $(RUN) $(RUN)/test-images --top-k 3
+	@echo
+	@echo "Everything is in $(RUN): the model (model.safetensors, config.json), curves.png, gates.png, confusion.png,"
+	@echo "metrics.jsonl, log.txt; the pictures that were just classified are in $(RUN)/test-images."
+	@echo "Next, with a folder of your own that has one sub-folder of photos per class:"
+	@echo "    $(BIN)/convit train PHOTOS --out runs/photos"
+	@echo "    $(BIN)/convit evaluate runs/photos PHOTOS"
+	@echo "    $(BIN)/convit predict runs/photos PHOTO.jpg"
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/gpsa.py
+
+format: $(VENV)/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

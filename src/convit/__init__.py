@@ -1,0 +1,8 @@
+"""ConViT made practical: vision transformers that start out as convolutions (d'Ascoli et al., ICML 2021)."""
+
+from convit.classifier import Classifier, Prediction, load
+from convit.errors import InputError
+from convit.layers import GatedPositionalSelfAttention as GPSA
+from convit.models import ConViT, create_model, list_models
+
+__all__ = ["GPSA", "Classifier", "ConViT", "InputError", "Prediction", "create_model", "list_models", "load"]

@@ -1,0 +1,157 @@
+"""``convit evaluate RUN DATA``: how good a run is on labelled images."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from convit.classifier import Classifier, load
+from convit.cli.options import parse
+from convit.cli.progress import Reporter
+from convit.data import DataSource, ImageSet, open_source
+from convit.device import pick_device
+from convit.errors import InputError
+from convit.train import Evaluation, evaluate, plots
+from convit.train.config import Device
+from convit.train.run import scanned
+from convit.train.run_folder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """The options of ``convit evaluate``."""
+
+    run: Annotated[Path, tyro.conf.arg(metavar="RUN")]
+    """A run folder of 'convit train'."""
+    data: Annotated[str, tyro.conf.arg(metavar="DATA")]
+    """Labelled images: a folder, 'digits', or a torchvision data set."""
+    part: Literal["auto", "train", "val", "test", "all"] = "auto"
+    """Which images: 'auto' takes the test part, else those that the run did not learn from, else all."""
+    out: Path | None = None
+    """Where the results go [RUN/evaluation-DATA-PART]."""
+    json: str | None = None
+    """Print one JSON document and nothing else, or write it to this .json file."""
+    batch_size: int = 64
+    """Images at once."""
+    workers: int = 0
+    """Processes that load images."""
+    device: Device = "auto"
+    """Where to compute."""
+    skip_bad: bool = False
+    """Leave out files that do not decode."""
+    data_root: Path | None = None
+    """Where data sets are downloaded to [$CONVIT_DATA, or ~/.cache/convit/data]."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Evaluates, prints, and writes numbers and picture."""
+    options = parse(Options, arguments, command="evaluate", description="Evaluate a run on labelled images.")
+    if options.batch_size < 1 or options.workers < 0:
+        raise InputError(
+            f"batch-size, workers: got {options.batch_size}, {options.workers}, expected at least 1 and at least 0"
+        )
+    with Reporter(stderr=True) as reporter:
+        classifier = load(options.run, pick_device(options.device))
+        source = open_source(options.data, root=options.data_root, min_classes=1)
+        part, images = choose(source, options.part, RunFolder(options.run))
+        images = images.with_classes(classifier.class_names)
+        chosen, _ = scanned(
+            DataSource(name=source.name, root=source.root, class_names=images.class_names, parts={"whole": images}),
+            skip_bad=options.skip_bad,
+            observer=reporter,
+        )
+        images = chosen.part("whole")
+        reporter.begin("evaluating", len(images))
+        result = evaluate(
+            classifier.model,
+            images,
+            classifier.preprocess,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            on_batch=reporter.advance,
+        )
+    out = options.out or options.run / f"evaluation-{Path(source.name).name}-{part}"
+    title = f"{source.name}, {part} images"
+    _write(result, out, title)
+    document = json.dumps({"run": str(options.run), "data": options.data, "part": part, **result.to_dict()}, indent=1)
+    if options.json == "-":
+        print(document)
+        return
+    if options.json:
+        Path(options.json).write_text(document + "\n", encoding="utf-8")
+    _show(result, title, classifier)
+    print(f"written to {out}: evaluation.json, confusion.csv, confusion.png")
+
+
+def choose(source: DataSource, part: str, run: RunFolder) -> tuple[str, ImageSet]:
+    """The images to evaluate on, and what they are called.
+
+    A folder without official parts was divided by the run that learned from it: the images that it learned from would
+    give a flattering figure, so they are only taken when asked for.
+
+    Raises:
+        InputError: there is no such part.
+    """
+    whole = source.whole
+    if whole is None:
+        if part == "auto":
+            part = next(name for name in ("test", "val", "train") if name in source.parts)
+        if part != "all" and part in source.parts:
+            return part, source.part(part)
+    own = run.is_run and _same_data(run.read_config().data, source)
+    if own and part != "all":
+        split = run.read_split()
+        part = "val" if part == "auto" else part
+        if part in split:
+            everything = whole or source.train
+            assert everything is not None
+            names = set(split[part])
+            return part, everything.subset([i for i, name in enumerate(everything.names) if name in names])
+    if whole is not None and part in ("auto", "all"):
+        return "all", whole
+    have = ", ".join(source.parts) if whole is None else "no parts"
+    raise InputError(f"{source.name}: got --part {part}, but it has {have}; expected --part auto")
+
+
+def _same_data(trained_on: str, source: DataSource) -> bool:
+    return trained_on == source.root or str(Path(trained_on).expanduser().resolve()) == source.root
+
+
+def _write(result: Evaluation, out: Path, title: str) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "evaluation.json").write_text(
+        json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    with (out / "confusion.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["true class \\ taken for", *result.class_names])
+        writer.writerows([name, *row] for name, row in zip(result.class_names, result.confusion.tolist(), strict=True))
+    plots.confusion(result, out / "confusion.png", title=title)
+
+
+def _show(result: Evaluation, title: str, classifier: Classifier) -> None:
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class", overflow="ellipsis", max_width=40)
+    for heading in ("images", "precision", "recall", "most often taken for"):
+        table.add_column(heading, justify="left" if heading.startswith("most") else "right")
+    for i, name in enumerate(result.class_names):
+        row = result.confusion[i].copy()
+        images, row[i] = int(row.sum()), 0
+        worst = f"{result.class_names[row.argmax()]} ({row.max()})" if row.any() else ""
+        # Class names come from users: square brackets in them are no markup.
+        table.add_row(*map(escape, (name, str(images), f"{result.precision[i]:.1%}", f"{result.recall[i]:.1%}", worst)))
+    console.print(table)
+    console.print(
+        f"{title}: top-1 {result.top1:.2f}%, top-5 {result.top5:.2f}%, loss {result.loss:.4f}, "
+        f"{result.num_images} images, {classifier.model_name}",
+        markup=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,55 @@
+"""``convit models``: what there is to choose from."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from convit.cli.options import parse
+from convit.models.variants import ModelFacts, model_facts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """The options of ``convit models``."""
+
+    json: str | None = None
+    """Print one JSON document in place of the table."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints the table."""
+    options = parse(Options, arguments, command="models", description="List the models.")
+    facts = model_facts()
+    if options.json:
+        print(json.dumps([asdict(fact) for fact in facts], indent=1))
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    for heading in ("input", "width", "heads", "GPSA", "params", "FLOPs", "top-1"):
+        table.add_column(heading, justify="right")
+    for fact in facts:
+        table.add_row(*_row(fact))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        "GPSA: how many of the blocks have gated positional self-attention. params: at 1000 classes. FLOPs: "
+        "multiply-adds of one image.\ntop-1: the paper's, percent on ImageNet-1k. Other sizes: --image-size and "
+        "--patch-size of 'convit train'.",
+        soft_wrap=True,
+    )
+
+
+def _row(fact: ModelFacts) -> tuple[str, ...]:
+    return (
+        fact.name,
+        f"{fact.image_size} px",
+        str(fact.width),
+        str(fact.heads),
+        f"{fact.gpsa_blocks}/{fact.blocks}",
+        f"{fact.parameters / 1e6:.1f}M",
+        f"{fact.flops / 1e9:.2f}G",
+        "" if fact.paper_top1 is None else f"{fact.paper_top1:.1f}",
+    )

@@ -1,0 +1,116 @@
+"""``convit predict RUN IMAGE|FOLDER...``: what is in these pictures?"""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from convit.classifier import Prediction, load
+from convit.cli.options import parse
+from convit.cli.progress import Reporter
+from convit.data import UnreadableImageError, is_image_name, read_image
+from convit.device import pick_device
+from convit.errors import InputError
+from convit.train.config import Device
+
+BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """The options of ``convit predict``."""
+
+    run: Annotated[Path, tyro.conf.arg(metavar="RUN")]
+    """A run folder of 'convit train'."""
+    images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE|FOLDER...")]
+    """Pictures, or folders of pictures."""
+    top_k: int = 5
+    """How many classes to give for each picture."""
+    csv: Path | None = None
+    """Write a table to this file: a line for each picture and class."""
+    json: str | None = None
+    """Print one JSON document and nothing else, or write it to this .json file."""
+    device: Device = "auto"
+    """Where to compute."""
+    skip_bad: bool = False
+    """Go on past files that do not decode; each is named on standard error."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Predicts and prints."""
+    options = parse(Options, arguments, command="predict", description="Classify pictures with a trained run.")
+    if not options.images:
+        raise InputError("images: got none, expected at least one picture or folder")
+    classifier = load(options.run, pick_device(options.device))
+    paths = list(_pictures(options.images))
+    results: list[tuple[Path, list[Prediction]]] = []
+    with Reporter(stderr=True) as reporter:
+        reporter.begin("predicting", len(paths))
+        for start in range(0, len(paths), BATCH):
+            readable, pictures = [], []
+            for path in paths[start : start + BATCH]:
+                try:
+                    pictures.append(read_image(path))
+                    readable.append(path)
+                except UnreadableImageError as error:
+                    if not options.skip_bad:
+                        raise
+                    print(f"left out: {error}", file=sys.stderr)
+            results += zip(readable, classifier.predict(pictures, options.top_k), strict=True)
+            reporter.advance(len(paths[start : start + BATCH]))
+    if options.csv:
+        _write_csv(results, options.csv)
+    if options.json:
+        document = json.dumps(
+            [
+                {
+                    "image": str(path),
+                    "predictions": [{"class": p.class_name, "probability": p.probability} for p in predictions],
+                }
+                for path, predictions in results
+            ],
+            indent=1,
+            ensure_ascii=False,
+        )
+        if options.json == "-":
+            print(document)
+            return
+        Path(options.json).write_text(document + "\n", encoding="utf-8")
+    _show(results)
+
+
+def _pictures(given: Sequence[Path]) -> Iterator[Path]:
+    """The files, and the pictures in the folders, at any depth, by name."""
+    for path in given:
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.is_file() and is_image_name(p.name))
+            if not found:
+                raise InputError(f"{path}: no picture in it; expected files that end like .jpg or .png")
+            yield from found
+        elif path.is_file():
+            yield path
+        else:
+            raise InputError(f"{path}: no such file or folder; expected a picture or a folder of pictures")
+
+
+def _write_csv(results: Sequence[tuple[Path, list[Prediction]]], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["image", "rank", "class", "probability"])
+        for image, predictions in results:
+            writer.writerows(
+                [image, i, p.class_name, f"{p.probability:.6f}"] for i, p in enumerate(predictions, start=1)
+            )
+
+
+def _show(results: Sequence[tuple[Path, list[Prediction]]]) -> None:
+    """A line for each picture: the path, then the classes with their probabilities."""
+    width = min(48, max((len(str(path)) for path, _ in results), default=0))
+    for path, predictions in results:
+        classes = "   ".join(f"{p.class_name} {p.probability:6.1%}" for p in predictions)
+        print(f"{path!s:{width}}  {classes}")

@@ -1,0 +1,80 @@
+"""Progress bars on a terminal; plain lines in a pipe or a log."""
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from convit.train import Observer
+
+
+class _Speed(ProgressColumn):
+    """Images per second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} images/s" if speed else "", style="cyan")
+
+
+class Reporter(Observer):
+    """Shows how a run goes on.
+
+    Args:
+        stderr: keep standard output free, for results.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        self.console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+        self.bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=28),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            _Speed(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[loss]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task: Any = None
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_bar()
+        self.bar.stop()
+
+    def message(self, text: str) -> None:
+        """A line, above the bar."""
+        self.bar.console.print(text, markup=False)
+
+    def begin(self, what: str, images: int, done: int = 0) -> None:
+        """A new bar in place of the last."""
+        self._end_bar()
+        self.task = self.bar.add_task(what, total=images, completed=done, loss="")
+
+    def advance(self, images: int, loss: float | None = None) -> None:
+        """Moves the bar on."""
+        if self.task is not None:
+            self.bar.update(self.task, advance=images, loss="" if loss is None else f"loss {loss:.3f}")
+
+    def end_epoch(self, record: dict[str, Any], epochs: int) -> None:
+        """A line for each epoch."""
+        self._end_bar()
+        width = len(str(epochs))
+        self.message(
+            f"epoch {record['epoch']:{width}}/{epochs}  "
+            f"loss {record['train_loss']:.3f} (val {record['val_loss']:.3f})  top-1 {record['val_top1']:5.1f}%  top-5 {record['val_top5']:5.1f}%  "
+            f"{record['images_per_second']:,.0f} images/s"
+        )
+
+    def _end_bar(self) -> None:
+        if self.task is not None:
+            self.bar.remove_task(self.task)
+            self.task = None

@@ -1,0 +1,186 @@
+"""Indexed collections of labelled images: in files, or in memory. Free of torch."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from convit.data.images import image_size, read_image, to_rgb
+from convit.errors import InputError
+
+
+class ImageSet(ABC):
+    """N images with their names and targets. Nothing of it changes; it can be pickled, for loader workers.
+
+    names: N stable identifiers with forward slashes, such as ``train/cat/7.jpg`` or ``digits/0123``.
+    targets: (N,) int64, positions in ``class_names``.
+    class_names: every class of the data source, also those without an image here.
+    """
+
+    def __init__(self, names: Sequence[str], targets: ArrayLike, class_names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self.targets: NDArray[np.int64] = np.asarray(targets, dtype=np.int64)
+        self.class_names = tuple(class_names)
+        assert self.targets.shape == (len(self.names),)
+        assert np.all((self.targets >= 0) & (self.targets < len(self.class_names)))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @abstractmethod
+    def read(self, index: int) -> Image.Image:
+        """Image ``index``, upright, RGB. Raises an :class:`InputError` that names a file that does not decode."""
+
+    @abstractmethod
+    def size(self, index: int) -> tuple[int, int]:
+        """(width, height) of image ``index``, without decoding it."""
+
+    @abstractmethod
+    def where(self, index: int) -> str:
+        """What messages call image ``index``: its path, or its name."""
+
+    @abstractmethod
+    def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
+        """The images at ``indices``, with new targets and class names."""
+
+    def counts(self) -> NDArray[np.int64]:
+        """(classes,) how many images each class has here."""
+        return np.bincount(self.targets, minlength=len(self.class_names)).astype(np.int64)
+
+    def subset(self, indices: ArrayLike) -> Self:
+        """The images at ``indices``, in that order, with the same class names."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return self._rebuilt(chosen, self.targets[chosen], self.class_names)
+
+    def with_classes(self, class_names: Sequence[str]) -> Self:
+        """The same images with targets into other class names, matched by name and never by position.
+
+        Raises :class:`InputError` for an image whose class is not among them.
+
+        >>> pixels = np.zeros((3, 8, 8), np.uint8)
+        >>> images = ArrayImages(pixels, ["a", "b", "c"], [0, 1, 1], ["cat", "dog"])
+        >>> images.with_classes(["ape", "cat", "dog"]).targets.tolist()
+        [1, 2, 2]
+        """
+        position = {name: i for i, name in enumerate(class_names)}
+        for label in np.flatnonzero(self.counts()):
+            if (name := self.class_names[label]) not in position:
+                first = self.where(int(np.flatnonzero(self.targets == label)[0]))
+                raise InputError(f"unknown class {name!r} (as in {first}); expected one of {listing(class_names)}")
+        # A class without an image here may be unknown: nothing points to its -1.
+        lookup = np.array([position.get(name, -1) for name in self.class_names], dtype=np.int64)
+        return self._rebuilt(np.arange(len(self)), lookup[self.targets], tuple(class_names))
+
+
+class FileImages(ImageSet):
+    """Images in files: image ``i`` is ``root / names[i]``, decoded on each read."""
+
+    def __init__(self, root: Path, names: Sequence[str], targets: ArrayLike, class_names: Sequence[str]) -> None:
+        super().__init__(names, targets, class_names)
+        self.root = root
+
+    def path(self, index: int) -> Path:
+        """The file of image ``index``."""
+        return self.root / self.names[index]
+
+    def read(self, index: int) -> Image.Image:
+        return read_image(self.path(index))
+
+    def size(self, index: int) -> tuple[int, int]:
+        return image_size(self.path(index))
+
+    def where(self, index: int) -> str:
+        return str(self.path(index))
+
+    def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
+        return type(self)(self.root, [self.names[i] for i in indices], targets, class_names)
+
+
+class ArrayImages(ImageSet):
+    """Images in memory. pixels: uint8, (N, height, width) for grey or (N, height, width, 3) for RGB."""
+
+    def __init__(
+        self, pixels: NDArray[np.uint8], names: Sequence[str], targets: ArrayLike, class_names: Sequence[str]
+    ) -> None:
+        super().__init__(names, targets, class_names)
+        assert pixels.dtype == np.uint8
+        assert pixels.ndim == 3 or (pixels.ndim == 4 and pixels.shape[3] == 3)
+        assert len(pixels) == len(self)
+        self.pixels = pixels
+
+    def read(self, index: int) -> Image.Image:
+        return to_rgb(Image.fromarray(self.pixels[index]))
+
+    def size(self, index: int) -> tuple[int, int]:
+        height, width = self.pixels[index].shape[:2]
+        return width, height
+
+    def where(self, index: int) -> str:
+        return self.names[index]
+
+    def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
+        return type(self)(self.pixels[indices], [self.names[i] for i in indices], targets, class_names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """What :func:`convit.data.open_source` found: official parts, or one whole that nobody has divided yet."""
+
+    name: str
+    """The data set's name, or the folder's."""
+    root: str
+    """The folder's resolved path, or the data set's name."""
+    class_names: tuple[str, ...]
+    parts: Mapping[str, ImageSet]
+    """Either ``whole`` alone, or some of ``train``, ``val`` and ``test``; all with the same ``class_names``."""
+    flip: bool = True
+    """Whether a mirrored image still shows its class: not so for digits, letters and traffic signs."""
+    ignored: tuple[str, ...] = ()
+    """Files of a folder that were left aside because their names do not end like an image's."""
+
+    def __post_init__(self) -> None:
+        names = set(self.parts)
+        assert names == {"whole"} or (names and names <= {"train", "val", "test"})
+        assert all(images.class_names == self.class_names for images in self.parts.values())
+
+    @property
+    def train(self) -> ImageSet | None:
+        """The official training part, if there is one."""
+        return self.parts.get("train")
+
+    @property
+    def val(self) -> ImageSet | None:
+        """The official validation part, if there is one."""
+        return self.parts.get("val")
+
+    @property
+    def test(self) -> ImageSet | None:
+        """The official test part, if there is one."""
+        return self.parts.get("test")
+
+    @property
+    def whole(self) -> ImageSet | None:
+        """Every image, where there are no official parts."""
+        return self.parts.get("whole")
+
+    def part(self, name: str) -> ImageSet:
+        """The set called ``name``. Raises :class:`InputError` that says which there are."""
+        if name not in self.parts:
+            raise InputError(f"{self.name}: no part {name!r}; expected one of {listing(self.parts)}")
+        return self.parts[name]
+
+
+def listing(words: Iterable[str], most: int = 10) -> str:
+    """Quoted words for a message, cut short when there are many.
+
+    >>> listing(["cat", "dog"]), listing("abcd", most=2)
+    ("'cat', 'dog'", "'a', 'b', ... (4 in all)")
+    """
+    known = list(words)
+    shown = ", ".join(repr(word) for word in known[:most])
+    return shown if len(known) <= most else f"{shown}, ... ({len(known)} in all)"

@@ -1,0 +1,74 @@
+"""A look at the images before a run: which do not decode, and how large they are."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from convit.data.image_sets import ImageSet, listing
+from convit.data.sampling import permutation
+from convit.errors import InputError
+
+_SIZE = 5  # keeps the draw here independent of those in sampling.py
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that does not decode: its name in the set, and what is wrong with it."""
+
+    name: str
+    reason: str
+
+
+def scan(
+    images: ImageSet, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None
+) -> list[BadImage]:
+    """Decode every image fully and report those that fail, in the order of the set.
+
+    Args:
+        images: what to decode.
+        workers: threads (decoders run outside Python's lock); by default one for each CPU, up to 8.
+        progress: called after each image with (done, total).
+    """
+
+    def fault(index: int) -> BadImage | None:
+        try:
+            images.read(index)
+        except InputError as error:
+            return BadImage(images.names[index], str(error).removeprefix(f"{images.where(index)}: "))
+        return None
+
+    pool = ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 8))
+    found = []
+    try:
+        for done, bad in enumerate(pool.map(fault, range(len(images))), start=1):
+            if bad:
+                found.append(bad)
+            if progress:
+                progress(done, len(images))
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest
+    return found
+
+
+def drop(images: ImageSet, bad: Sequence[BadImage]) -> ImageSet:
+    """The set without the bad images. Raises :class:`InputError` if that leaves a class with none."""
+    names = {image.name for image in bad}
+    left = images.subset([i for i, name in enumerate(images.names) if name not in names])
+    emptied = np.flatnonzero((images.counts() > 0) & (left.counts() == 0))
+    if len(emptied):
+        raise InputError(
+            f"no image that decodes in class {listing(images.class_names[label] for label in emptied)}; "
+            "expected at least one in each class"
+        )
+    return left
+
+
+def native_size(images: ImageSet, sample: int = 200, seed: int = 0) -> int:
+    """Median length in pixels of the shorter side, over up to ``sample`` images drawn by seed; reads headers only."""
+    if not len(images):
+        raise InputError("no image; expected at least one to take the native size from")
+    chosen = permutation(len(images), seed, _SIZE)[:sample].tolist()
+    return int(np.median([min(images.size(index)) for index in chosen]))

@@ -1,0 +1,23 @@
+"""The one error that users see: what was found, what was expected, and the nearest thing that works."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something a user handed over is not usable; the message is one line that says what to do.
+
+    Library functions raise it like any ``ValueError``; the command line prints its message and exits with status 2.
+    """
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt name: ``"; did you mean 'cifar10'?"``, or an empty string if nothing is close.
+
+    >>> nearest("cifr10", ["cifar10", "digits"])
+    "; did you mean 'cifar10'?"
+    >>> nearest("zebra", ["cifar10", "digits"])
+    ''
+    """
+    matches = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""

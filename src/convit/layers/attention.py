@@ -1,0 +1,209 @@
+"""The paper's three attention layers. Modules hold the parameters; the mathematics is in :mod:`convit.ops`.
+
+All three take ``(x, grid, num_prefix_tokens)``, so that a block can hold any of them. Shapes: B batch, P prefix
+tokens, N patches, h heads, d = C / h head width. Parameter names are those of the published code.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convit import ops
+from convit.layers.init import convolutional_pos_weight, start_weights
+
+
+class SelfAttention(nn.Module):
+    """Plain multi-head self-attention, ``softmax(q k^T / sqrt(d)) v``: the last blocks of ConViT, all of DeiT's.
+
+    Args:
+        dim: width C, a multiple of ``num_heads``.
+        num_heads: number of heads h.
+        qkv_bias: whether queries, keys and values have a bias.
+        attn_drop: dropout probability of the attention, in training.
+        proj_drop: dropout probability of the output, in training.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 8,
+        qkv_bias: bool = False,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _check_heads(dim, num_heads)
+        self.dim = dim
+        self.num_heads = num_heads
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias, device=device, dtype=dtype)
+        self.proj = nn.Linear(dim, dim, device=device, dtype=dtype)
+        self.proj_drop = nn.Dropout(proj_drop)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the start of the published code."""
+        start_weights(self.qkv)
+        start_weights(self.proj)
+
+    def forward(self, x: Tensor, grid: tuple[int, int] | None = None, num_prefix_tokens: int = 0) -> Tensor:
+        """Attends over all tokens of ``x``, ``(B, P + N, C)``; where they lie makes no difference."""
+        q, k, v = _split_heads(self.qkv(x), 3, self.num_heads)
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0)
+        return self.proj_drop(self.proj(_merge_heads(out)))
+
+
+class PositionalSelfAttention(nn.Module):
+    """Ungated positional self-attention (PSA, equations 3 and 4): one softmax over content and position together.
+
+    Args:
+        dim: width C, a multiple of ``num_heads``.
+        num_heads: number of heads h.
+        qkv_bias: whether queries, keys and values have a bias.
+        attn_drop: dropout probability of the attention, in training; above 0 the slow naive form trains.
+        proj_drop: dropout probability of the output, in training.
+        locality_strength: ``a`` of the convolutional start, in patches^-2.
+        conv_init: start as a convolution (equation 5): ``W_val`` is the identity and each head looks at its cell of a
+            kernel (:func:`convit.layers.init.head_centres`). Otherwise both start like every other weight.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 8,
+        qkv_bias: bool = False,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        locality_strength: float = 1.0,
+        conv_init: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _check_heads(dim, num_heads)
+        self.dim = dim
+        self.num_heads = num_heads
+        self.locality_strength = locality_strength
+        self.conv_init = conv_init
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.qk = nn.Linear(dim, 2 * dim, bias=qkv_bias, device=device, dtype=dtype)
+        self.v = nn.Linear(dim, dim, bias=qkv_bias, device=device, dtype=dtype)
+        self.proj = nn.Linear(dim, dim, device=device, dtype=dtype)
+        # Its bias adds the same to the logits of all keys, so it cancels in the softmax and never has a gradient. It
+        # is here because published checkpoints have it.
+        self.pos_proj = nn.Linear(3, num_heads, device=device, dtype=dtype)
+        self.proj_drop = nn.Dropout(proj_drop)
+        PositionalSelfAttention.reset_parameters(self)  # not a subclass's, whose parameters are yet to come
+
+    def reset_parameters(self) -> None:
+        """Draws the start of the published code, then the convolutional start if it is asked for."""
+        for linear in (self.qk, self.v, self.proj, self.pos_proj):
+            start_weights(linear)
+        if self.conv_init:
+            with torch.no_grad():
+                nn.init.eye_(self.v.weight)
+                self.pos_proj.weight.copy_(convolutional_pos_weight(self.num_heads, self.locality_strength))
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of every head, ``(B, h, P + N, d)`` each."""
+        q, k = _split_heads(self.qk(x), 2, self.num_heads)
+        (v,) = _split_heads(self.v(x), 1, self.num_heads)
+        return q, k, v
+
+    def forward(self, x: Tensor, grid: tuple[int, int] | None = None, num_prefix_tokens: int = 0) -> Tensor:
+        """Attends over the tokens of ``x``.
+
+        Args:
+            x: ``(B, P + N, C)``, prefix tokens first.
+            grid: ``(height, width)`` of the N patches; a square if left out.
+            num_prefix_tokens: P, tokens without a position, such as the class token.
+
+        Returns:
+            ``(B, P + N, C)``.
+
+        Raises:
+            ValueError: the tokens do not fill the grid.
+        """
+        out = self.attend(*self.project(x), grid, num_prefix_tokens)
+        return self.proj_drop(self.proj(_merge_heads(out)))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None, num_prefix_tokens: int) -> Tensor:
+        """The attention itself, ``(B, h, P + N, d)``."""
+        dropout_p = self.attn_drop.p if self.training else 0.0
+        return ops.positional_attention(q, k, v, self.pos_proj.weight, grid, num_prefix_tokens, dropout_p)
+
+
+class GatedPositionalSelfAttention(PositionalSelfAttention):
+    """Gated positional self-attention (GPSA, equations 6 and 7), the layer of ConViT. Exported as ``convit.GPSA``.
+
+    Each head mixes content attention and positional attention through one trained gate, ``sigmoid(gating_param)``;
+    at the start, 73% of a head looks at its cell of a convolution kernel.
+
+    Args:
+        dim: width C, a multiple of ``num_heads``.
+        num_heads: number of heads h; a square number gives a full kernel.
+        gate_init: the start of every gate's logit; 1 in the paper.
+        qkv_bias, attn_drop, proj_drop, locality_strength, conv_init: as in :class:`PositionalSelfAttention`.
+
+    Example:
+        >>> layer = GatedPositionalSelfAttention(dim=36, num_heads=9)
+        >>> layer(torch.randn(2, 4 * 6, 36), grid=(4, 6)).shape
+        torch.Size([2, 24, 36])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 8,
+        qkv_bias: bool = False,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        locality_strength: float = 1.0,
+        conv_init: bool = True,
+        gate_init: float = 1.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            dim, num_heads, qkv_bias, attn_drop, proj_drop, locality_strength, conv_init, device=device, dtype=dtype
+        )
+        self.gate_init = gate_init
+        self.gating_param = nn.Parameter(torch.full((num_heads,), float(gate_init), device=device, dtype=dtype))
+
+    def reset_parameters(self) -> None:
+        """Draws the start of the published code: weights, convolution, gates."""
+        super().reset_parameters()
+        nn.init.constant_(self.gating_param, self.gate_init)
+
+    @property
+    def gates(self) -> Tensor:
+        """The weight of positional attention in each head, ``sigmoid(gating_param)``, from 0 to 1: ``(h,)``."""
+        return torch.sigmoid(self.gating_param.detach())
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None, num_prefix_tokens: int) -> Tensor:
+        """The attention itself, ``(B, h, P + N, d)``."""
+        dropout_p = self.attn_drop.p if self.training else 0.0
+        weight = self.pos_proj.weight
+        return ops.gated_attention(q, k, v, self.gating_param, weight, grid, num_prefix_tokens, dropout_p)
+
+
+def _check_heads(dim: int, num_heads: int) -> None:
+    if num_heads < 1 or dim % num_heads:
+        nearest = [n for n in range(1, dim + 1) if dim % n == 0]
+        nearest.sort(key=lambda n: abs(n - num_heads))
+        raise ValueError(
+            f"num_heads: got {num_heads} for a width of {dim}, expected a divisor of the width, such as {nearest[0]}"
+        )
+
+
+def _split_heads(x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
+    """``(B, N, parts * C)`` to ``parts`` tensors of ``(B, h, N, d)``, views of the input."""
+    batch, tokens, _ = x.shape
+    return x.view(batch, tokens, parts, num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def _merge_heads(x: Tensor) -> Tensor:
+    """``(B, h, N, d)`` to ``(B, N, C)``."""
+    return x.transpose(1, 2).flatten(2)

@@ -1,0 +1,46 @@
+"""One transformer block: attention and a two-layer perceptron, each behind a norm and beside a residual path."""
+
+from collections.abc import Callable
+
+import torch
+from timm.layers import DropPath, LayerNorm, Mlp
+from torch import Tensor, nn
+
+from convit.layers.init import start_weights
+
+
+class Block(nn.Module):
+    """``x = x + attention(norm(x))``, then ``x = x + mlp(norm(x))`` (pre-norm, as in ViT and DeiT).
+
+    Args:
+        dim: width C.
+        attention: the attention layer; any module that takes ``(x, grid, num_prefix_tokens)``.
+        mlp_ratio: hidden width of the perceptron over C.
+        proj_drop: dropout probability inside the perceptron, in training.
+        drop_path: probability of leaving out a residual branch for a sample, in training (stochastic depth).
+        norm_layer: a norm's constructor, given the width.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        attention: nn.Module,
+        mlp_ratio: float = 4.0,
+        proj_drop: float = 0.0,
+        drop_path: float = 0.0,
+        norm_layer: Callable[..., nn.Module] = LayerNorm,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.norm1 = norm_layer(dim, device=device, dtype=dtype)
+        self.attn = attention
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.norm2 = norm_layer(dim, device=device, dtype=dtype)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=proj_drop, device=device, dtype=dtype)
+        self.mlp.apply(start_weights)
+
+    def forward(self, x: Tensor, grid: tuple[int, int] | None = None, num_prefix_tokens: int = 0) -> Tensor:
+        """``(B, P + N, C)`` to the same shape; ``grid`` and ``num_prefix_tokens`` are handed to the attention."""
+        x = x + self.drop_path(self.attn(self.norm1(x), grid, num_prefix_tokens))
+        return x + self.drop_path(self.mlp(self.norm2(x)))

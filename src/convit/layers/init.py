@@ -1,0 +1,72 @@
+"""How parameters start: one start for all weights, and the convolutional start of positional attention."""
+
+import math
+
+import torch
+from timm.layers import trunc_normal_
+from torch import Tensor, nn
+
+
+def start_weights(module: nn.Module) -> None:
+    """The start of the published code: linear weights from a normal of 0.02 cut at 2, biases 0, norms 1 and 0.
+
+    Convolutions (the patch embedding, a CNN stem) keep their own start.
+    """
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.LayerNorm):
+        nn.init.ones_(module.weight)
+        nn.init.zeros_(module.bias)
+
+
+def head_centres(num_heads: int) -> Tensor:
+    """The centre of attention ``D_h = (x, y)`` that each head starts with, in patches: ``(num_heads, 2)``.
+
+    A square number of heads, ``k^2``, gives the offsets of a ``k x k`` convolution kernel, from ``-(k-1)/2`` to
+    ``(k-1)/2`` on each axis (half-integers for an even k), head number ``iy + k ix`` for the kernel cell (ix, iy): the
+    published start. Any other number takes the cells of the integer lattice that lie nearest to the query, its own
+    first; among equally near ones opposite cells follow each other, horizontal before vertical before diagonal. So 3
+    heads see the patch itself and its left and right neighbours, 5 heads the plus-shaped neighbourhood.
+
+    >>> head_centres(4).tolist()
+    [[-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]]
+    >>> head_centres(3).tolist()
+    [[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]
+    """
+    if num_heads < 1:
+        raise ValueError(f"num_heads: got {num_heads}, expected at least 1")
+    side = math.isqrt(num_heads)
+    if side * side == num_heads:
+        axis = torch.arange(side) - (side - 1) / 2
+        return torch.cartesian_prod(axis, axis)
+    cells = [(x, y) for x in range(-side, side + 1) for y in range(-side, side + 1)]
+    cells.sort(key=_nearness)
+    return torch.tensor(cells[:num_heads], dtype=torch.float32)
+
+
+def _nearness(cell: tuple[int, int]) -> tuple[int, bool, bool, float, bool]:
+    """Sorts lattice cells: by distance, then horizontal, vertical, the rest by angle; opposite cells side by side."""
+    x, y = cell
+    opposite = y < 0 or (y == 0 and x < 0)
+    angle = math.atan2(-y, -x) if opposite else math.atan2(y, x)
+    return x * x + y * y, y != 0, x != 0, angle, opposite
+
+
+def convolutional_pos_weight(num_heads: int, locality_strength: float = 1.0) -> Tensor:
+    """``pos_proj.weight`` of the convolutional start, equation 5: ``(num_heads, 3)``.
+
+        v_pos . r = a (2 D_x dx + 2 D_y dy - (dx^2 + dy^2)) = -a ||d - D||^2 + a ||D||^2
+
+    Args:
+        num_heads: number of heads; their centres are those of :func:`head_centres`.
+        locality_strength: ``a``, positive: how sharply each head looks at its centre, in patches^-2.
+
+    Raises:
+        ValueError: ``locality_strength`` is not positive and finite.
+    """
+    if not (locality_strength > 0 and math.isfinite(locality_strength)):
+        raise ValueError(f"locality_strength: got {locality_strength}, expected a positive number")
+    centres = head_centres(num_heads)
+    return locality_strength * torch.cat((2 * centres, -torch.ones(num_heads, 1)), dim=1)

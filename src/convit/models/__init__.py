@@ -1,0 +1,6 @@
+"""The model, its named variants, and how to make one."""
+
+from convit.models.convit import ConViT
+from convit.models.variants import create_model, list_models
+
+__all__ = ["ConViT", "create_model", "list_models"]

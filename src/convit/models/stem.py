@@ -1,0 +1,85 @@
+"""From an image to patches: the patch embedding, or a CNN in its place, and the grid that they give."""
+
+from typing import Any
+
+import timm
+import torch
+from timm.layers import HybridEmbed, PatchEmbed
+from torch import nn
+
+from convit.grid import Grid
+
+
+def patch_grid(height: int, width: int, patch_size: int) -> Grid:
+    """The grid of patches of an image of ``height x width`` pixels.
+
+    Raises:
+        ValueError: the patch does not divide the size; names the nearest sizes that work.
+
+    >>> patch_grid(224, 160, patch_size=16)
+    Grid(height=14, width=10)
+    """
+    if height < patch_size or width < patch_size or height % patch_size or width % patch_size:
+        near = []
+        for round_up in (0, patch_size - 1):
+            size = [max(patch_size, (side + round_up) // patch_size * patch_size) for side in (height, width)]
+            near.append(f"{size[0]} x {size[1]}")
+        raise ValueError(
+            f"image size: got {height} x {width}, expected multiples of the patch size {patch_size}; "
+            f"nearest: {' or '.join(dict.fromkeys(near))}"
+        )
+    return Grid(height // patch_size, width // patch_size)
+
+
+def make_stem(
+    backbone: str | nn.Module | None,
+    img_size: tuple[int, int],
+    patch_size: int,
+    in_chans: int,
+    embed_dim: int,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
+    """A module from images ``(B, in_chans, H, W)`` to embedded patches ``(B, embed_dim, H / p, W / p)``.
+
+    Args:
+        backbone: None for a linear map of each patch; or a CNN, whose feature map is projected: the name of a timm
+            model with features, or a module that gives a feature map.
+        img_size: ``(height, width)`` in pixels; other multiples of the patch size work at run time.
+        patch_size: p, how many pixels a side one token covers.
+        in_chans: channels of the image.
+        embed_dim: width of the patches.
+
+    Raises:
+        ValueError: no feature map of the backbone has a stride that divides the patch size.
+    """
+    dd: dict[str, Any] = {"device": device, "dtype": dtype}
+    embed: dict[str, Any] = {"img_size": img_size, "in_chans": in_chans, "embed_dim": embed_dim, "flatten": False}
+    if backbone is None:
+        return PatchEmbed(patch_size=patch_size, strict_img_size=False, **embed, **dd)
+    if isinstance(backbone, str):
+        backbone = _features_of(backbone, patch_size, in_chans, **dd)
+    stem = HybridEmbed(backbone, patch_size=1, strict_img_size=False, **embed, **dd)
+    stride = max(side // cells for side, cells in zip(img_size, stem.feature_size, strict=True))
+    if patch_size % stride or (img_size[0] // stride, img_size[1] // stride) != tuple(stem.feature_size):
+        raise ValueError(
+            f"hybrid_backbone: its feature map is {stem.feature_size[0]} x {stem.feature_size[1]} at {img_size[0]} x "
+            f"{img_size[1]} pixels, a stride of {stride}; expected one that divides patch_size, {patch_size}"
+        )
+    if patch_size != stride:
+        stem.set_input_size(patch_size=patch_size // stride)
+    return stem
+
+
+def _features_of(name: str, patch_size: int, in_chans: int, **dd: Any) -> nn.Module:
+    """The timm model of that name, up to its deepest feature map whose stride divides the patch size."""
+    if not timm.is_model(name):
+        raise ValueError(f"hybrid_backbone: got {name!r}, expected the name of a timm model, such as 'resnet18'")
+    info: Any = timm.create_model(name, features_only=True, in_chans=in_chans, device="meta").feature_info
+    strides = info.reduction()
+    fitting = [level for level, stride in enumerate(strides) if patch_size % stride == 0]
+    if not fitting:
+        raise ValueError(
+            f"hybrid_backbone: {name!r} has feature strides {strides}, none divides patch_size {patch_size}"
+        )
+    return timm.create_model(name, features_only=True, in_chans=in_chans, out_indices=fitting[-1:], **dd)

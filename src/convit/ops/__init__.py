@@ -1,0 +1,118 @@
+"""Attention as pure functions on tensors: they check their input and pick a backend.
+
+- ``naive``: the equation as written, with every map in memory; the reference, and the form for attention dropout.
+- ``factorized``: the same value without an ``N x N`` tensor.
+
+Shapes: B batch, h heads, P prefix tokens (class token, registers), N patches, d head width.
+"""
+
+from torch import Tensor
+
+from convit.grid import Grid
+from convit.ops import factorized, naive
+from convit.ops.naive import Maps
+
+__all__ = ["BACKENDS", "Maps", "gated_attention", "positional_attention"]
+
+BACKENDS = ("auto", "factorized", "naive")
+
+
+def gated_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gate: Tensor,
+    pos_weight: Tensor,
+    grid: tuple[int, int] | None = None,
+    num_prefix_tokens: int = 0,
+    dropout_p: float = 0.0,
+    backend: str = "auto",
+) -> Tensor:
+    r"""Gated positional attention (GPSA), equations 6 and 7 of the paper, for every head ``h``:
+
+        A_h = (1 - sigmoid(l_h)) softmax(q k^T / sqrt(d)) + sigmoid(l_h) softmax(v_pos . r),    out = A_h v
+
+    with ``r_ij = (dx, dy, dx^2 + dy^2)`` the position of patch j seen from patch i. A prefix token has no position: it
+    attends, and is attended to, by content alone.
+
+    Args:
+        q, k, v: queries, keys and values, ``(B, h, P + N, d)``, prefix tokens first.
+        gate: ``l``, the logit of each head's gate, ``(h,)``; 1 at the start, sigmoid(1) = 0.731.
+        pos_weight: ``v_pos``, ``(h, 3)``: the weights of ``dx``, ``dy`` and ``dx^2 + dy^2``, in patches.
+        grid: ``(height, width)`` of the patches; a square if left out.
+        num_prefix_tokens: P.
+        dropout_p: probability of dropping an entry of A, as in training; needs the naive form.
+        backend: ``"factorized"``, ``"naive"``, or ``"auto"`` for the fastest that can do what is asked.
+
+    Returns:
+        ``(B, h, P + N, d)`` in the type of ``v``. Positional softmaxes and gates are computed in at least fp32.
+
+    Raises:
+        ValueError: shapes that do not fit together, tokens that do not fill the grid, an unknown backend.
+
+    Example:
+        >>> import torch
+        >>> q = k = v = torch.randn(2, 4, 6, 8)
+        >>> out = gated_attention(q, k, v, torch.ones(4), torch.randn(4, 3), grid=(2, 3))
+        >>> out.shape
+        torch.Size([2, 4, 6, 8])
+    """
+    full_grid = _check(q, k, v, pos_weight, grid, num_prefix_tokens, dropout_p, backend)
+    if gate.shape != (q.shape[1],):
+        raise ValueError(f"gate: got shape {tuple(gate.shape)}, expected one logit per head, ({q.shape[1]},)")
+    if backend == "naive" or dropout_p > 0:
+        return naive.gated_attention(q, k, v, gate, pos_weight, full_grid, num_prefix_tokens, dropout_p)[0]
+    return factorized.gated_attention(q, k, v, gate, pos_weight, full_grid, num_prefix_tokens)
+
+
+def positional_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pos_weight: Tensor,
+    grid: tuple[int, int] | None = None,
+    num_prefix_tokens: int = 0,
+    dropout_p: float = 0.0,
+    backend: str = "auto",
+) -> Tensor:
+    r"""Ungated positional self-attention (PSA), equations 3 and 4 of the paper: one softmax over the sum.
+
+        A_h = softmax(q k^T / sqrt(d) + v_pos . r),    out = A_h v
+
+    A pair in which a prefix token takes part has ``r = 0``. Arguments, result and errors are those of
+    :func:`gated_attention`, without the gate.
+    """
+    full_grid = _check(q, k, v, pos_weight, grid, num_prefix_tokens, dropout_p, backend)
+    if backend == "naive" or dropout_p > 0:
+        return naive.positional_attention(q, k, v, pos_weight, full_grid, num_prefix_tokens, dropout_p)[0]
+    return factorized.positional_attention(q, k, v, pos_weight, full_grid, num_prefix_tokens)
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pos_weight: Tensor,
+    grid: tuple[int, int] | None,
+    num_prefix_tokens: int,
+    dropout_p: float,
+    backend: str,
+) -> Grid:
+    """The grid of the patches, once everything fits together."""
+    if q.ndim != 4 or q.shape != k.shape or q.shape != v.shape:
+        raise ValueError(
+            "q, k, v: expected three tensors of one shape (batch, heads, tokens, head width), "
+            f"got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
+        )
+    if pos_weight.shape != (q.shape[1], 3):
+        raise ValueError(
+            f"pos_weight: got shape {tuple(pos_weight.shape)}, expected (heads, 3) = ({q.shape[1]}, 3), "
+            "the weights of dx, dy and dx^2 + dy^2"
+        )
+    if backend not in BACKENDS:
+        raise ValueError(f"backend: got {backend!r}, expected one of {', '.join(BACKENDS)}")
+    if backend == "factorized" and dropout_p > 0:
+        raise ValueError(f"dropout_p: got {dropout_p} with backend 'factorized', which holds no map to drop from")
+    if not 0 <= num_prefix_tokens < q.shape[2]:
+        raise ValueError(f"num_prefix_tokens: got {num_prefix_tokens}, expected 0 to {q.shape[2] - 1}")
+    return Grid.of(q.shape[2] - num_prefix_tokens, grid)

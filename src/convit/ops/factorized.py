@@ -1,0 +1,117 @@
+"""The same functions as :mod:`convit.ops.naive` without an ``N x N`` tensor: exact, not an approximation.
+
+The positional logit ``w0 dx + w1 dy + w2 (dx^2 + dy^2)`` is a part in ``dx`` plus a part in ``dy``, so on a full grid
+of keys its softmax is the product of a softmax along rows and one along columns:
+
+    softmax_j(v_pos . r_ij) = softmax_x(w0 dx + w2 dx^2) softmax_y(w1 dy + w2 dy^2)
+
+Positional attention becomes two small matrix products, ``O(N (H + W))`` in place of ``O(N^2)``, and content attention
+is PyTorch's fused ``scaled_dot_product_attention``. Shapes: B batch, h heads, P prefix tokens, N = H W patches, d head
+width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from convit.grid import Grid, axis_offsets
+from convit.ops.naive import compute_dtype
+
+
+def axis_attention(linear: Tensor, quadratic: Tensor, size: int) -> Tensor:
+    """Positional attention along one axis, ``softmax_j(linear d + quadratic d^2)`` with ``d = j - i``.
+
+    Args:
+        linear: the weight of the offset for each head, any shape.
+        quadratic: the weight of its square, of a shape that broadcasts with ``linear``.
+        size: the number of patches along the axis, S.
+
+    Returns:
+        Rows that sum to one, ``(*linear.shape, S, S)``.
+    """
+    offset = axis_offsets(size, device=linear.device, dtype=linear.dtype)
+    logits = torch.addcmul(linear[..., None, None], quadratic[..., None, None], offset) * offset
+    attention = torch.softmax(logits, dim=-1)
+    # A sharp head underflows to denormal numbers, with which a CPU multiplies five times slower. What is dropped is
+    # 1e-31 of the whole (1e-292 in fp64), far below the rounding of the sum that it would join.
+    number = torch.finfo(attention.dtype)
+    return F.threshold(attention, number.tiny / number.eps, 0.0)
+
+
+def both_axes(pos_weight: Tensor, grid: Grid, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Positional attention along x, ``(h, W, W)``, and along y, ``(h, H, H)``, computed in at least fp32."""
+    weight = pos_weight.to(compute_dtype(dtype)).t()
+    height, width = grid
+    if height == width:  # both at once: at batch 1 the number of operations is what costs
+        along_x, along_y = axis_attention(weight[:2], weight[2], width).to(dtype).unbind(0)
+        return along_x, along_y
+    along_x = axis_attention(weight[0], weight[2], width)
+    return along_x.to(dtype), axis_attention(weight[1], weight[2], height).to(dtype)
+
+
+def attend_by_position(v: Tensor, pos_weight: Tensor, grid: Grid) -> Tensor:
+    """``softmax(v_pos . r) v`` for the patches of a full grid.
+
+    Args:
+        v: values, ``(B, h, N, d)``.
+        pos_weight: ``(h, 3)``, the weights of ``dx``, ``dy`` and ``dx^2 + dy^2``.
+        grid: the grid that the N patches fill.
+
+    Returns:
+        ``(B, h, N, d)``, a strided view.
+    """
+    batch, heads, _, dim = v.shape
+    height, width = grid
+    along_x, along_y = both_axes(pos_weight, grid, v.dtype)
+    # Heads outermost, so that each axis is one large matrix product per head, its gradients need no sum over
+    # broadcast dimensions, and v is copied once in each order.
+    rows = v.reshape(batch, heads, height, width, dim).permute(1, 2, 0, 3, 4).reshape(heads, height, -1)
+    mixed = torch.bmm(along_y, rows).view(heads, height, batch, width, dim)
+    columns = mixed.permute(0, 3, 1, 2, 4).reshape(heads, width, -1)
+    mixed = torch.bmm(along_x, columns).view(heads, width, height, batch, dim)
+    return mixed.permute(3, 0, 2, 1, 4).flatten(2, 3)
+
+
+def gated_attention(
+    q: Tensor, k: Tensor, v: Tensor, gate: Tensor, pos_weight: Tensor, grid: Grid, num_prefix_tokens: int = 0
+) -> Tensor:
+    """Gated positional attention, ``(B, h, P + N, d)``; see :func:`convit.ops.gated_attention`."""
+    content = F.scaled_dot_product_attention(q, k, v)
+    weight = torch.sigmoid(gate.to(compute_dtype(q.dtype))).to(content.dtype)[:, None, None]
+    if num_prefix_tokens == 0:
+        return torch.lerp(content, attend_by_position(v, pos_weight, grid), weight)
+    p = num_prefix_tokens
+    patches = torch.lerp(content[:, :, p:], attend_by_position(v[:, :, p:], pos_weight, grid), weight)
+    return torch.cat((content[:, :, :p], patches), dim=2)
+
+
+def positional_attention(
+    q: Tensor, k: Tensor, v: Tensor, pos_weight: Tensor, grid: Grid, num_prefix_tokens: int = 0
+) -> Tensor:
+    """Ungated positional attention, ``(B, h, P + N, d)``; see :func:`convit.ops.positional_attention`.
+
+    A quadratic in the offset is an inner product of a function of the query with a function of the key:
+
+        v_pos . r_ij = (w0 - 2 w2 x_i) x_j + (w1 - 2 w2 y_i) y_j + w2 |p_j|^2 + (w2 |p_i|^2 - w0 x_i - w1 y_i)
+
+    so four columns appended to q and k turn it into plain attention. The last one is a constant of the query; it
+    matters only beside keys without a position, whose logit has no such term. Runs in at least fp32.
+    """
+    dtype = compute_dtype(q.dtype)
+    heads, dim = q.shape[1], q.shape[-1]
+    w0, w1, w2 = pos_weight.to(dtype)[:, :, None].unbind(1)  # (h, 1) each
+    # Seen from the middle of the grid the coordinates are smallest, and so is the rounding.
+    point = grid.coordinates(device=q.device, dtype=dtype)
+    x, y = (point - point.mean(0)).unbind(-1)  # (N,) each
+    norm = x * x + y * y
+    query = torch.stack((w0 - 2 * w2 * x, w1 - 2 * w2 * y, w2.expand(-1, len(x)), w2 * norm - w0 * x - w1 * y), -1)
+    key = torch.stack((x, y, norm, torch.ones_like(x)), -1).expand(heads, -1, -1)
+
+    def append(tensor: Tensor, columns: Tensor) -> Tensor:
+        columns = F.pad(columns, (0, 0, num_prefix_tokens, 0)).expand(len(tensor), -1, -1, -1)
+        return torch.cat((tensor.to(dtype), columns), dim=-1)
+
+    # The fused kernels want values of the same width; the appended zeros are cut off again.
+    value = F.pad(v.to(dtype), (0, 4))
+    out = F.scaled_dot_product_attention(append(q * dim**-0.5, query), append(k, key), value, scale=1.0)
+    return out[..., :dim].to(v.dtype)

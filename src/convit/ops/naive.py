@@ -1,0 +1,94 @@
+"""The equations as the paper writes them, with every ``N x N`` map in memory.
+
+These are the reference that the fast forms are held to, the form that hands out its maps, and the one that runs when
+there is dropout on the attention. Shapes: B batch, h heads, P prefix tokens, N patches, d head width.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from convit.grid import Grid
+
+
+class Maps(NamedTuple):
+    """Attention maps of one layer, rows are queries, columns are keys, prefix tokens first."""
+
+    content: Tensor
+    """``softmax(q k^T / sqrt(d))``, ``(B, h, P + N, P + N)``."""
+    positional: Tensor
+    """``softmax(v_pos . r)`` among patches, ``(h, N, N)``: the same for every image."""
+    mixed: Tensor
+    """What multiplies the values, ``(B, h, P + N, P + N)``."""
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type in which positional logits and gates are computed: at least fp32.
+
+    Squared distances reach thousands; bf16 keeps 8 bits of them, too few to tell neighbours apart.
+    """
+    return torch.promote_types(dtype, torch.float32)
+
+
+def positional_logits(pos_weight: Tensor, grid: Grid, dtype: torch.dtype) -> Tensor:
+    """``v_pos . r_ij = w0 dx + w1 dy + w2 (dx^2 + dy^2)`` for every head: ``(h, N, N)``."""
+    dx, dy, squared = grid.relative_positions(device=pos_weight.device, dtype=dtype).unbind(-1)
+    w0, w1, w2 = pos_weight.to(dtype)[:, :, None, None].unbind(1)
+    return w0 * dx + w1 * dy + w2 * squared  # no matrix product: autocast would compute one in bf16
+
+
+def gated_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gate: Tensor,
+    pos_weight: Tensor,
+    grid: Grid,
+    num_prefix_tokens: int = 0,
+    dropout_p: float = 0.0,
+) -> tuple[Tensor, Maps]:
+    """Gated positional attention, equations 6 and 7 of the paper; see :func:`convit.ops.gated_attention`.
+
+    Returns:
+        The output ``(B, h, P + N, d)`` and the :class:`Maps` that gave it.
+    """
+    dtype = compute_dtype(q.dtype)
+    content = torch.softmax((q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5, dim=-1, dtype=dtype)
+    positional = torch.softmax(positional_logits(pos_weight, grid, dtype), dim=-1)
+    weight = torch.sigmoid(gate.to(dtype))[:, None, None]
+    p = num_prefix_tokens
+    # A token without a position has no positional attention: as a query it attends by content alone, as a key it
+    # gets none of the positional weight.
+    mixed = (1 - F.pad(weight.expand(-1, grid.num_patches, 1), (0, 0, p, 0))) * content
+    mixed = mixed + F.pad(weight * positional, (p, 0, p, 0))
+    out = F.dropout(mixed, dropout_p).to(v.dtype) @ v
+    return out, Maps(content, positional, mixed)
+
+
+def positional_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pos_weight: Tensor,
+    grid: Grid,
+    num_prefix_tokens: int = 0,
+    dropout_p: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Ungated positional attention, equations 3 and 4 of the paper; see :func:`convit.ops.positional_attention`.
+
+    Returns:
+        The output ``(B, h, P + N, d)`` and the attention ``(B, h, P + N, P + N)``.
+    """
+    dtype = compute_dtype(q.dtype)
+    p = num_prefix_tokens
+    logits = ((q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5).to(dtype)
+    attention = torch.softmax(logits + F.pad(positional_logits(pos_weight, grid, dtype), (p, 0, p, 0)), dim=-1)
+    return F.dropout(attention, dropout_p).to(v.dtype) @ v, attention
+
+
+def self_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Plain scaled dot-product attention, ``softmax(q k^T / sqrt(d)) v``, with its map ``(B, h, N, N)``."""
+    attention = torch.softmax((q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5, dim=-1, dtype=compute_dtype(q.dtype))
+    return F.dropout(attention, dropout_p).to(v.dtype) @ v, attention

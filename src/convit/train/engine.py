@@ -1,0 +1,236 @@
+"""The training loop.
+
+Everything random is a function of (seed, epoch, position): the order of the images and their augmentation
+(:mod:`convit.data`), mixup and drop path (here, seeded before each step). So the state of a run is its weights, the
+optimiser's moments and two numbers, and a run that was stopped anywhere goes on to the same bits.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from timm.data import Mixup
+from timm.loss import SoftTargetCrossEntropy
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from convit.classifier import Classifier
+from convit.data import EpochSampler, SampleDataset, seeded, training_transform
+from convit.device import pick_device
+from convit.errors import InputError
+from convit.layers import GatedPositionalSelfAttention
+from convit.models import create_model
+from convit.train.evaluation import evaluate
+from convit.train.observer import Observer, Stopped, StopRequest
+from convit.train.plan import Plan
+from convit.train.run_folder import RunFolder
+from convit.train.state import Progress, load_state, save_state
+
+_START, _STEP = 101, 102  # keep the draws for the weights and for the steps apart from those of convit.data
+
+
+class Trainer:
+    """Runs a plan: epochs of steps, an evaluation after each, the best model and the exact state on disk.
+
+    Args:
+        plan: what to do.
+        folder: where the results go; it exists.
+        observer: hears how it goes on.
+        stop: asked before each step.
+    """
+
+    def __init__(self, plan: Plan, folder: RunFolder, observer: Observer, stop: StopRequest) -> None:
+        self.plan, self.folder, self.observer, self.stop = plan, folder, observer, stop
+        self.config = plan.config
+        optim, augment = plan.config.optim, plan.config.augment
+        self.seed = plan.config.run.seed
+        self.device = pick_device(plan.config.run.device)
+        with seeded(self.seed, _START):
+            model = create_model(
+                plan.model_name,
+                num_classes=len(plan.class_names),
+                drop_path_rate=plan.config.model.drop_path,
+                **plan.model_args,
+            )
+        self.classifier = Classifier(
+            model.to(self.device),
+            plan.preprocess,
+            plan.class_names,
+            model_name=plan.model_name,
+            model_args=plan.model_args,
+        )
+        self.model = self.classifier.model
+        self.optimizer = create_optimizer_v2(self.model, opt="adamw", lr=plan.lr, weight_decay=optim.weight_decay)
+        steps = plan.steps_per_epoch
+        self.scheduler = CosineLRScheduler(
+            self.optimizer,
+            t_initial=plan.epochs * steps,
+            lr_min=min(optim.min_lr, plan.lr),
+            warmup_t=round(plan.warmup_epochs * steps),
+            warmup_lr_init=plan.lr / 100,
+            warmup_prefix=False,
+            t_in_epochs=False,
+        )
+        self.mixup: Mixup | None = None
+        if augment.mix_prob > 0 and (augment.mixup > 0 or plan.cutmix > 0):
+            self.mixup = Mixup(
+                mixup_alpha=augment.mixup,
+                cutmix_alpha=plan.cutmix,
+                prob=augment.mix_prob,
+                label_smoothing=augment.label_smoothing,
+                num_classes=len(plan.class_names),
+            )
+        self.loss: Callable[[Tensor, Tensor], Tensor] = (
+            SoftTargetCrossEntropy() if self.mixup else nn.CrossEntropyLoss(label_smoothing=augment.label_smoothing)
+        )
+        self.progress = Progress()
+        self._make_loader()
+
+    def _make_loader(self) -> None:
+        plan = self.plan
+        transform = training_transform(plan.preprocess, plan.augmentation)
+        dataset = SampleDataset(plan.train, transform, seed=self.seed, cache=plan.cache)
+        self.sampler = EpochSampler(len(dataset), seed=self.seed)
+        self.loader = DataLoader(
+            dataset,
+            batch_size=plan.batch_size,
+            sampler=self.sampler,
+            num_workers=plan.workers,
+            drop_last=True,
+            persistent_workers=plan.workers > 0,
+            worker_init_fn=_leave_interrupts_to_the_parent,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def resume(self) -> None:
+        """Takes up the newest whole state of the folder."""
+        self.progress, damaged = load_state(self.folder.checkpoints, self.model, self.optimizer)
+        for line in damaged:
+            self.say(line)
+        self.say(f"resuming after epoch {self.progress.epoch}, step {self.progress.step}")
+
+    def say(self, text: str) -> None:
+        """Tells the observer and the log."""
+        self.observer.message(text)
+        self.folder.log(text)
+
+    def fit(self) -> None:
+        """Trains to the end.
+
+        Raises:
+            Stopped: it was asked to, and saved its state.
+            InputError: the loss is no longer a number, or an image does not decode.
+        """
+        while self.progress.epoch < self.plan.epochs:
+            self._train_epoch()
+            self._end_epoch()
+
+    def _train_epoch(self) -> None:
+        plan, progress = self.plan, self.progress
+        steps = plan.steps_per_epoch
+        self.observer.begin(
+            f"epoch {progress.epoch + 1}/{plan.epochs}", steps * plan.batch_size, progress.step * plan.batch_size
+        )
+        self.model.train()
+        self.sampler.set_epoch(progress.epoch, start=progress.step * plan.batch_size)
+        began = time.perf_counter() - progress.seconds
+        for images, target in self.loader:
+            self._check_stop()
+            loss = self._step(images.to(self.device), target.to(self.device))
+            progress.step += 1
+            progress.loss_sum += loss
+            progress.seconds = time.perf_counter() - began
+            self.observer.advance(plan.batch_size, loss)
+
+    def _step(self, images: Tensor, target: Tensor) -> float:
+        progress = self.progress
+        self.scheduler.step_update(progress.epoch * self.plan.steps_per_epoch + progress.step)
+        with seeded(self.seed, _STEP, progress.epoch, progress.step):
+            if self.device.type == "cuda":
+                torch.cuda.manual_seed(int(torch.randint(2**62, ()).item()))
+            if self.mixup is not None:
+                images, target = self.mixup(images, target)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.optim.precision == "bf16"):
+                logits = self.model(images)
+            loss = self.loss(logits.float(), target)
+            value = loss.item()
+            if not torch.isfinite(loss):
+                raise InputError(
+                    f"loss: got {value} in epoch {progress.epoch + 1}, step {progress.step + 1}, expected a number; "
+                    f"the best model so far is kept; try a lower --lr than {self.plan.lr:g}"
+                )
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+        if self.config.optim.clip_grad is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip_grad)
+        self.optimizer.step()
+        return value
+
+    def _end_epoch(self) -> None:
+        plan, progress = self.plan, self.progress
+        steps = plan.steps_per_epoch
+        self.observer.begin("validation", len(plan.val))
+
+        def on_batch(images: int) -> None:
+            self._check_stop()
+            self.observer.advance(images)
+
+        result = evaluate(
+            self.model,
+            plan.val,
+            plan.preprocess,
+            batch_size=max(64, plan.batch_size),
+            workers=plan.workers,
+            precision=self.config.optim.precision,
+            on_batch=on_batch,
+        )
+        record: dict[str, Any] = {
+            "epoch": progress.epoch + 1,
+            "train_loss": progress.loss_sum / steps,
+            "val_loss": result.loss,
+            "val_top1": result.top1,
+            "val_top5": result.top5,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "seconds": round(progress.seconds, 3),
+            "images_per_second": round(steps * plan.batch_size / progress.seconds, 1),
+            "gates": [[round(gate, 4) for gate in gates] for gates in _gates(self.model)],
+        }
+        if result.top1 > progress.best:
+            progress.best = result.top1
+            self.classifier.save(self.folder.path)
+        progress.history.append(record)
+        progress.epoch, progress.step, progress.seconds, progress.loss_sum = progress.epoch + 1, 0, 0.0, 0.0
+        save_state(self.folder.checkpoints, self.model, self.optimizer, progress)
+        self.folder.write_metrics(progress.history)
+        self.observer.end_epoch(record, plan.epochs)
+        self.folder.log(_line(record, plan.epochs))
+
+    def _check_stop(self) -> None:
+        if self.stop.signum is None:
+            return
+        save_state(self.folder.checkpoints, self.model, self.optimizer, self.progress)
+        if not self.progress.history:
+            self.classifier.save(self.folder.path)  # better an unfinished model than none
+        raise Stopped(self.stop.signum, self.folder.path)
+
+
+def _gates(model: nn.Module) -> list[list[float]]:
+    """The gates of every GPSA layer, by layer and head."""
+    return [module.gates.tolist() for module in model.modules() if isinstance(module, GatedPositionalSelfAttention)]
+
+
+def _line(record: dict[str, Any], epochs: int) -> str:
+    return (
+        f"epoch {record['epoch']}/{epochs}: train loss {record['train_loss']:.4f}, val loss {record['val_loss']:.4f}, "
+        f"top-1 {record['val_top1']:.2f}%, top-5 {record['val_top5']:.2f}%, {record['images_per_second']:.0f} images/s"
+    )
+
+
+def _leave_interrupts_to_the_parent(_: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the loop decides when its workers end."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

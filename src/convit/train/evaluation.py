@@ -1,0 +1,111 @@
+"""How good a model is on images that it did not learn from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from torch import nn
+from torch.utils.data import DataLoader
+
+from convit.data import ImageSet, Preprocess, SampleDataset, evaluation_transform
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """What a model made of N images; accuracies are in percent."""
+
+    class_names: tuple[str, ...]
+    loss: float
+    """Mean cross-entropy, in nats."""
+    top1: float
+    top5: float
+    """Equal to 100 with five classes or fewer."""
+    confusion: NDArray[np.int64]
+    """``[i, j]``: images of class i that were taken for class j."""
+    precision: NDArray[np.float64]
+    """By class, 0 to 1: how many of the images taken for it are of it; 0 if none was."""
+    recall: NDArray[np.float64]
+    """By class, 0 to 1: how many of its images were found; 0 if it has none."""
+
+    @property
+    def num_images(self) -> int:
+        """N."""
+        return int(self.confusion.sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        counts = self.confusion.sum(axis=1)
+        return {
+            "images": self.num_images,
+            "loss": self.loss,
+            "top1": self.top1,
+            "top5": self.top5,
+            "classes": [
+                {
+                    "name": name,
+                    "images": int(counts[i]),
+                    "precision": float(self.precision[i]),
+                    "recall": float(self.recall[i]),
+                }
+                for i, name in enumerate(self.class_names)
+            ],
+            "confusion": self.confusion.tolist(),
+        }
+
+
+def evaluate(
+    model: nn.Module,
+    images: ImageSet,
+    preprocess: Preprocess,
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    cache: bool = False,
+    precision: str = "fp32",
+    on_batch: Callable[[int], None] = lambda images: None,
+) -> Evaluation:
+    """Runs ``model`` over ``images``, each once, in order.
+
+    Args:
+        model: gives logits for ``images.class_names``, in that order.
+        images: at least one; an image that does not decode raises, it is never left out.
+        preprocess: how an image becomes the model's input.
+        batch_size: images at once.
+        workers: processes that load them.
+        cache: decode all of them first.
+        precision: ``"fp32"`` or ``"bf16"``.
+        on_batch: told the number of images after each batch; may raise to stop.
+    """
+    device = next(model.parameters()).device
+    dataset = SampleDataset(images, evaluation_transform(preprocess), seed=0, cache=cache)
+    model.eval()
+    logits = []
+    with torch.inference_mode():
+        for batch, _ in DataLoader(dataset, batch_size=batch_size, num_workers=workers):
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                logits.append(model(batch.to(device)).float().cpu())
+            on_batch(len(batch))
+    return score(torch.cat(logits), images.targets, images.class_names)
+
+
+def score(logits: torch.Tensor, targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Evaluation:
+    """The evaluation of ``logits``, ``(N, classes)``, against ``targets``, ``(N,)``."""
+    target = torch.from_numpy(targets)
+    top = logits.topk(min(5, len(class_names)), dim=-1).indices
+    predicted = top[:, 0].numpy()
+    labels = np.arange(len(class_names))
+    precision, recall, _, _ = precision_recall_fscore_support(targets, predicted, labels=labels, zero_division=0)
+    return Evaluation(
+        class_names=class_names,
+        loss=F.cross_entropy(logits, target).item(),
+        top1=100 * float((predicted == targets).mean()),
+        top5=100 * (top == target[:, None]).any(-1).float().mean().item(),
+        confusion=confusion_matrix(targets, predicted, labels=labels),
+        precision=precision,
+        recall=recall,
+    )

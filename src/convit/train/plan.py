@@ -1,0 +1,215 @@
+"""From what was asked and what the data is to a run with nothing left open."""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convit.data import (
+    Augmentation,
+    DataSource,
+    ImageSet,
+    Preprocess,
+    native_size,
+    stratified_split,
+)
+from convit.errors import InputError
+from convit.models import create_model, list_models
+from convit.train.config import TrainConfig
+
+CACHE_BYTES = 1 << 30
+"""Sets of small images that take no more than this, decoded, are kept in memory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A run with nothing left to decide."""
+
+    config: TrainConfig
+    """The options, none of them ``None`` where that means 'decide': what ``config.yaml`` will say."""
+    out: Path
+    model_name: str
+    epochs: int
+    batch_size: int
+    lr: float
+    warmup_epochs: float
+    cutmix: float
+    workers: int
+    train: ImageSet
+    val: ImageSet
+    test: ImageSet | None
+    preprocess: Preprocess
+    augmentation: Augmentation
+    model_args: dict[str, Any]
+    """Keywords of the model besides ``num_classes``, as JSON values."""
+    cache: bool
+    """Whether decoded images are kept in memory."""
+    decided: dict[str, str]
+    """What was decided from the data, and why, by option."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in the order of the model's outputs."""
+        return self.train.class_names
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one epoch; images beyond a multiple of the batch wait for the next epoch's order."""
+        return len(self.train) // self.batch_size
+
+
+def split(source: DataSource, val_fraction: float, seed: int) -> tuple[ImageSet, ImageSet, ImageSet | None]:
+    """Training, validation and test images: the official parts, or a part of each class drawn by seed.
+
+    Raises:
+        InputError: no training images, or none left to validate on.
+    """
+    images = source.train or source.whole
+    if images is None:
+        raise InputError(f"{source.name}: only a test part in it; expected a train/ folder or class folders")
+    val = source.val
+    if val is None:
+        kept, held_out = stratified_split(images.targets, val_fraction, seed)
+        images, val = images.subset(kept), images.subset(held_out)
+    if len(val) == 0:
+        raise InputError(f"{source.name}: one image per class, none left to validate on; expected at least 2 per class")
+    return images, val, source.test
+
+
+def geometry(config: TrainConfig, native: int) -> tuple[str, tuple[int, int], int, dict[str, str]]:
+    """Model name, image size, patch size, and why: by the images' native size unless they are given.
+
+    Args:
+        config: the options.
+        native: the median of the images' shorter sides, in pixels.
+
+    Raises:
+        InputError: an unknown model, or a size that the patch does not divide.
+    """
+    decided = {}
+    asked = config.model
+    small = next((fit for limit, fit in SMALL_GEOMETRIES if native <= limit), None)
+    name = asked.model
+    if name is None:
+        name = "convit_micro_patch{}_{}".format(*small) if small else "convit_tiny_patch16_224"
+        decided["model"] = f"{name} (the images' shorter side is {native} px in the median)"
+    defaults = create_model(name, device="meta")  # also refuses an unknown name
+    size = asked.image_size
+    height, width = (size * 2)[:2] if size else defaults.img_size
+    patch_size = asked.patch_size or defaults.patch_size
+    if not size:
+        decided["image-size"] = f"{height} x {width} (the model's)"
+    if asked.patch_size is None:
+        decided["patch-size"] = f"{patch_size} (the model's): {height // patch_size} x {width // patch_size} patches"
+    return name, (height, width), patch_size, decided
+
+
+SMALL_GEOMETRIES = ((12, (1, 8)), (24, (2, 16)), (48, (4, 32)), (112, (8, 64)))
+"""Native size up to which an image counts as small, and the (patch, image) size it is then trained with."""
+
+
+def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, ImageSet, ImageSet | None]) -> Plan:
+    """Decides what ``config`` leaves open.
+
+    Raises:
+        InputError: options that do not fit the data or each other.
+    """
+    train, val, test = parts
+    native = native_size(train)
+    name, (height, width), patch_size, decided = geometry(config, native)
+    optim, augment = config.optim, config.augment
+    side = min(height, width)
+
+    batch_size = optim.batch_size
+    if batch_size is None:
+        batch_size = min(128, max(8, 1 << (len(train) // 16).bit_length() - 1))
+        batch_size = min(batch_size, len(train) // 2 * 2)
+        decided["batch-size"] = f"{batch_size} ({len(train)} training images)"
+    if batch_size > len(train):
+        raise InputError(f"batch-size: got {batch_size}, expected at most the {len(train)} training images")
+    epochs = optim.epochs
+    if epochs is None:
+        epochs = min(200, max(10, round(2000 / math.sqrt(len(train)))))
+        decided["epochs"] = f"{epochs} ({len(train)} training images)"
+    lr = optim.lr
+    if lr is None:
+        lr = float(f"{1e-3 * math.sqrt(batch_size / 64):.2g}")
+        decided["lr"] = f"{lr:g} (batch size {batch_size})"
+    warmup_epochs = min(5.0, epochs / 10) if optim.warmup_epochs is None else optim.warmup_epochs
+    if warmup_epochs > epochs:
+        raise InputError(f"warmup-epochs: got {warmup_epochs:g}, expected at most the {epochs} epochs")
+
+    if augment.flip is None:
+        decided["flip"] = "yes" if source.flip else f"no (a mirrored image of {source.name} shows something else)"
+    crop = augment.crop or ("shift" if side <= 64 else "random_resized")
+    rand_augment = augment.rand_augment
+    if rand_augment is None:
+        rand_augment = "" if side <= 16 else "rand-m6-mstd0.5-inc1"
+    cutmix = (0.0 if side <= 16 else 1.0) if augment.cutmix is None else augment.cutmix
+    decided["augmentation"] = (
+        f"crop {crop}, RandAugment {rand_augment or 'off'}, mixup {augment.mixup:g}, cutmix {cutmix:g}"
+    )
+
+    cache = len(train) * native * native * 3 <= CACHE_BYTES and native <= 112
+    workers = config.source.workers
+    if workers is None:
+        workers = 0 if cache and side <= 16 else min(8, torch.get_num_threads())
+    flip = source.flip if augment.flip is None else augment.flip
+    out = config.run.out or Path("runs") / _folder_name(source, name)
+    resolved = replace(
+        config,
+        source=replace(config.source, workers=workers),
+        model=replace(config.model, model=name, image_size=(height, width), patch_size=patch_size),
+        optim=replace(optim, epochs=epochs, batch_size=batch_size, lr=lr, warmup_epochs=warmup_epochs),
+        augment=replace(
+            augment,
+            flip=flip,
+            crop=crop,
+            rand_augment=rand_augment,
+            cutmix=cutmix,
+        ),
+        run=replace(config.run, out=out),
+    )
+    model_args: dict[str, Any] = {"img_size": [height, width], "patch_size": patch_size}
+    model_args["locality_strength"] = config.model.locality_strength
+    if config.model.local_up_to_layer is not None:
+        model_args["local_up_to_layer"] = config.model.local_up_to_layer
+    try:
+        create_model(name, device="meta", **model_args)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    return Plan(
+        config=resolved,
+        out=out,
+        model_name=name,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        warmup_epochs=warmup_epochs,
+        cutmix=cutmix,
+        workers=workers,
+        train=train,
+        val=val,
+        test=test,
+        preprocess=Preprocess(image_size=(height, width)),
+        augmentation=Augmentation(
+            crop=crop,
+            scale=augment.crop_scale,
+            flip=flip,
+            rand_augment=rand_augment,
+            color_jitter=augment.color_jitter,
+            random_erasing=augment.random_erasing,
+        ),
+        model_args=model_args,
+        cache=cache,
+        decided=decided,
+    )
+
+
+def _folder_name(source: DataSource, model: str) -> str:
+    return f"{Path(source.name).name}-{model.removeprefix('convit_').split('_patch')[0]}"
+
+
+assert all("convit_micro_patch{}_{}".format(*fit) in list_models() for _, fit in SMALL_GEOMETRIES)

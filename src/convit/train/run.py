@@ -1,0 +1,142 @@
+"""A run from beginning to end: look at the data, plan, train, evaluate, draw."""
+
+from dataclasses import replace
+
+from convit.classifier import Classifier
+from convit.data import BadImage, DataSource, ImageSet, drop, open_source, scan
+from convit.device import pick_device
+from convit.errors import InputError
+from convit.train import plots
+from convit.train.config import TrainConfig
+from convit.train.engine import Trainer
+from convit.train.evaluation import evaluate
+from convit.train.observer import Observer, Stopped, stop_on_signals
+from convit.train.plan import Plan, make_plan, split
+from convit.train.run_folder import RunFolder, split_names
+
+
+def train(config: TrainConfig, observer: Observer | None = None) -> Classifier:
+    """Trains a classifier and writes its run folder.
+
+    Args:
+        config: the options.
+        observer: hears how it goes on.
+
+    Returns:
+        The best model, by top-1 on the validation images.
+
+    Raises:
+        InputError: data or options that do not work; nothing was written then.
+        Stopped: Ctrl-C or SIGTERM; the state is saved, ``resume`` continues it.
+        OSError: the disk is full or read-only.
+    """
+    observer = observer or Observer()
+    with stop_on_signals() as stop:
+        pick_device(config.run.device)
+        if config.run.out is not None:  # before the scan, which can take a while
+            RunFolder(config.run.out).check_free(resume=config.run.resume, overwrite=config.run.overwrite)
+        source = open_source(config.data, root=config.source.data_root)
+        source, bad = scanned(source, skip_bad=config.source.skip_bad, observer=observer)
+        plan = make_plan(config, source, split(source, config.source.val_fraction, config.run.seed))
+        folder = RunFolder(plan.out)
+        folder.check_free(resume=config.run.resume, overwrite=config.run.overwrite)
+        parts: dict[str, ImageSet | None] = {"train": plan.train, "val": plan.val, "test": plan.test}
+        if config.run.resume:
+            _check_same(folder, plan, parts)
+            trainer = Trainer(plan, folder, observer, stop)
+            trainer.resume()
+        else:
+            trainer = Trainer(plan, folder, observer, stop)
+            folder.create(overwrite=config.run.overwrite)
+            folder.write_config(plan.config)
+            folder.write_split(parts)
+            if bad:
+                folder.write_skipped(bad)
+            _introduce(trainer, source, bad)
+        try:
+            trainer.fit()
+        except Stopped:
+            plots.draw_history(trainer.progress.history, folder.path)
+            raise
+        return _finish(trainer)
+
+
+def scanned(source: DataSource, *, skip_bad: bool, observer: Observer) -> tuple[DataSource, list[BadImage]]:
+    """The source without the files that do not decode.
+
+    Raises:
+        InputError: there are such files, and ``skip_bad`` is not set.
+    """
+    kept: dict[str, ImageSet] = {}
+    bad: list[BadImage] = []
+    for part, images in source.parts.items():
+        observer.begin(f"checking {part} images" if part != "whole" else "checking images", len(images))
+        found = scan(images, progress=lambda done, total: observer.advance(1))
+        kept[part] = drop(images, found) if found and skip_bad else images
+        bad += found
+    if bad and not skip_bad:
+        shown = "; ".join(f"{image.name} ({image.reason})" for image in bad[:3])
+        more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
+        files = "1 file does" if len(bad) == 1 else f"{len(bad)} files do"
+        raise InputError(
+            f"{source.name}: {files} not decode: {shown}{more}; mend them, or leave them out with --skip-bad"
+        )
+    return replace(source, parts=kept), bad
+
+
+def _check_same(folder: RunFolder, plan: Plan, parts: dict[str, ImageSet | None]) -> None:
+    """A run is only continued as what it was: with the same options and the same images."""
+    before, now = folder.read_config().to_dict(), plan.config.to_dict()
+    for group, options in now.items():
+        if group == "run":
+            options = {"seed": options["seed"]}
+        was = before[group]
+        for name, value in options.items() if isinstance(options, dict) else [("data", options)]:
+            old = was[name] if isinstance(options, dict) else was
+            if old != value and name != "workers":
+                option = name.replace("_", "-")
+                raise InputError(
+                    f"{folder.path}: its {option} is {old}, got {value}; expected the run's own to resume it"
+                )
+    if folder.read_split() != split_names(parts):
+        raise InputError(
+            f"{plan.config.data}: other images than when the run in {folder.path} started; expected the same"
+        )
+
+
+def _introduce(trainer: Trainer, source: DataSource, bad: list[BadImage]) -> None:
+    """Says what will be done, and what was decided."""
+    plan = trainer.plan
+    counts = f"{len(plan.train)} to learn from, {len(plan.val)} to validate"
+    if plan.test is not None:
+        counts += f", {len(plan.test)} to test at the end"
+    trainer.say(f"{source.name}: {len(plan.class_names)} classes, {counts}")
+    if bad:
+        trainer.say(f"left out {len(bad)} files that do not decode: see {trainer.folder.path / 'skipped.json'}")
+    if source.ignored:
+        trainer.say(f"ignored {len(source.ignored)} files that are no images by name, such as {source.ignored[0]}")
+    for option, why in plan.decided.items():
+        trainer.say(f"  --{option}: {why}" if option != "augmentation" else f"  {option}: {why}")
+    parameters = sum(p.numel() for p in trainer.model.parameters()) / 1e6
+    trainer.say(f"{parameters:.2f} million parameters, on {trainer.device}; run folder {trainer.folder.path}")
+
+
+def _finish(trainer: Trainer) -> Classifier:
+    """Takes the best model, evaluates it once on the test images (or again on the validation ones), draws."""
+    plan, folder = trainer.plan, trainer.folder
+    best = Classifier.load(folder.path, trainer.device)
+    part, images = ("test", plan.test) if plan.test is not None else ("val", plan.val)
+    trainer.observer.begin(f"best model on the {part} images", len(images))
+    result = evaluate(
+        best.model, images, plan.preprocess, workers=plan.workers, on_batch=lambda n: trainer.observer.advance(n)
+    )
+    folder.write_json("evaluation.json", {"part": part, **result.to_dict()})
+    plots.draw_history(trainer.progress.history, folder.path)
+    plots.confusion(result, folder.path / "confusion.png", title=f"{plan.config.data}, {part} images")
+    top = max(trainer.progress.history, key=lambda record: record["val_top1"])
+    trainer.say(f"best epoch {top['epoch']}: validation top-1 {top['val_top1']:.2f}%")
+    if part == "test":
+        trainer.say(
+            f"test top-1 {result.top1:.2f}%, top-5 {result.top5:.2f}% on {result.num_images} images never seen before"
+        )
+    return best

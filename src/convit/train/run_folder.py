@@ -1,0 +1,113 @@
+"""A run's folder: what is in it, and who may write there."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from convit.data import BadImage, ImageSet
+from convit.errors import InputError
+from convit.train.config import TrainConfig
+
+CONFIG = "config.yaml"
+
+
+class RunFolder:
+    """The folder of one run.
+
+    ``config.yaml`` repeats the run; ``metrics.jsonl`` has a line an epoch; ``model.safetensors`` and ``config.json``
+    are the best model; ``split.json`` says which image was in which part; ``skipped.json`` which files were left out;
+    ``checkpoints/`` is the exact state; ``evaluation.json`` and the pictures come at the end; ``log.txt`` has all that
+    was said.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run was started here."""
+        return (self.path / CONFIG).is_file()
+
+    def check_free(self, *, resume: bool, overwrite: bool) -> None:
+        """Whether a run may start here. Nothing is written.
+
+        Raises:
+            InputError: a folder that exists, unless it is a run and ``resume`` or ``overwrite`` says what to do with
+                it; or no run to resume.
+        """
+        if resume and not self.is_run:
+            raise InputError(
+                f"{self.path}: no run to resume; expected a run folder in --out (leave out --resume to start one)"
+            )
+        exists = self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir()))
+        if overwrite and exists and not self.is_run:
+            raise InputError(f"{self.path}: exists and is no run, so it is not overwritten; expected another --out")
+        if exists and not (resume or overwrite):
+            free = next(f"{self.path}-{n}" for n in range(2, 1000) if not Path(f"{self.path}-{n}").exists())
+            what = "a run, add --resume to continue it, --overwrite to replace it" if self.is_run else "no run"
+            raise InputError(f"{self.path}: exists ({what}); expected a new folder, such as --out {free}")
+
+    def create(self, *, overwrite: bool) -> None:
+        """Makes the folder, in place of the run that is there with ``overwrite``."""
+        if overwrite and self.is_run:
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def read_config(self) -> TrainConfig:
+        """The options of the run."""
+        try:
+            return TrainConfig.from_dict(yaml.safe_load((self.path / CONFIG).read_text()))
+        except yaml.YAMLError as error:
+            raise InputError(f"{self.path / CONFIG}: not YAML ({' '.join(str(error).split())})") from error
+
+    def write_config(self, config: TrainConfig) -> None:
+        """Writes the options, complete."""
+        self._write(CONFIG, yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True))
+
+    def write_split(self, parts: dict[str, ImageSet | None]) -> None:
+        """Writes the names of the images of each part."""
+        self.write_json("split.json", split_names(parts))
+
+    def read_split(self) -> dict[str, list[str]]:
+        """What :meth:`write_split` wrote."""
+        path = self.path / "split.json"
+        try:
+            split = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path}: not readable ({error}); expected the split that 'convit train' writes"
+            ) from error
+        return dict(split)
+
+    def write_skipped(self, bad: list[BadImage]) -> None:
+        """Writes which files were left out, and why."""
+        self.write_json("skipped.json", [{"name": image.name, "reason": image.reason} for image in bad])
+
+    def write_metrics(self, history: list[dict[str, Any]]) -> None:
+        """Writes a line for each epoch."""
+        self._write("metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes one JSON document."""
+        self._write(name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+    def log(self, text: str) -> None:
+        """Adds a line to ``log.txt``, with the time."""
+        with (self.path / "log.txt").open("a", encoding="utf-8") as stream:
+            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def _write(self, name: str, text: str) -> None:
+        """Writes a file whole or not at all."""
+        temporary = self.path / f".{name}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(self.path / name)
+
+
+def split_names(parts: dict[str, ImageSet | None]) -> dict[str, list[str]]:
+    """The names of the images of each part that there is."""
+    return {part: list(images.names) for part, images in parts.items() if images is not None}

@@ -1,0 +1,52 @@
+"""The ``convit`` command up to the choice of a sub-command. Outside the package, which takes seconds to import: help,
+version and a misspelt command are answered at once."""
+
+import difflib
+import importlib.metadata
+import sys
+
+COMMANDS = {
+    "train": "train a classifier on your images; writes a run folder",
+    "evaluate": "accuracy, precision, recall and confusion matrix of a run on labelled images",
+    "predict": "classes and probabilities of images, by a run",
+    "models": "the models: parameters, FLOPs, input size, accuracy in the paper",
+}
+
+HELP = f"""usage: convit COMMAND ...
+
+ConViT: vision transformers that start out as convolutions, for small image sets.
+
+commands:
+{chr(10).join(f"  {name:10} {text}" for name, text in COMMANDS.items())}
+
+  convit COMMAND --help   the options of a command
+  convit --version        the version
+
+example, without any data of your own:
+  convit train digits --out runs/digits
+  convit evaluate runs/digits digits
+"""
+
+
+def main() -> int:
+    """Runs the command line; returns the exit status."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if arguments[0] == "--version":
+        print(f"convit {importlib.metadata.version('convit')}")
+        return 0
+    command, *rest = arguments
+    if command not in COMMANDS:
+        close = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        print(f"convit: unknown command {command!r}, expected one of {', '.join(COMMANDS)}{hint}", file=sys.stderr)
+        return 2
+    from convit.cli import run
+
+    return run(command, rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

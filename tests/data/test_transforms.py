@@ -1,0 +1,243 @@
+"""Pipelines: shapes, golden values, parity with timm; and samples that are functions of their key."""
+
+import pickle
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm.data
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from convit.data import (
+    ArrayImages,
+    Augmentation,
+    EpochSampler,
+    FileImages,
+    Preprocess,
+    SampleDataset,
+    UnreadableImageError,
+    evaluation_transform,
+    seeded,
+    training_transform,
+)
+from convit.data.transforms import _LimitAspect
+from convit.errors import InputError
+
+EVERYTHING = Augmentation(
+    crop="random_resized", flip=True, rand_augment="rand-m9-mstd0.5-inc1", color_jitter=0.3, random_erasing=0.5
+)
+CROPS = ["random_resized", "shift", "none"]
+
+
+def noise(height: int, width: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def image_set(count: int = 12, size: int = 32) -> ArrayImages:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    return ArrayImages(pixels, [f"x/{i}" for i in range(count)], [i % 3 for i in range(count)], ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("size", [(64, 64), (32, 48), (48, 32)])
+@pytest.mark.parametrize("crop_pct", [1.0, 0.875])
+def test_evaluation_agrees_with_timm(size: tuple[int, int], crop_pct: float) -> None:
+    preprocess = Preprocess(image_size=size, crop_pct=crop_pct)
+    image = noise(101, 157)
+    expected = timm.data.create_transform(
+        input_size=(3, *size), interpolation="bicubic", crop_pct=crop_pct, mean=preprocess.mean, std=preprocess.std
+    )(image)
+    found = evaluation_transform(preprocess)(image)
+    assert found.shape == (3, *size)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
+def test_evaluation_crops_the_centre_and_normalises() -> None:
+    image = Image.new("RGB", (12, 4), (255, 0, 0))
+    image.paste((0, 255, 0), (4, 0, 8, 4))
+    preprocess = Preprocess(image_size=(4, 4), mean=(0.5, 0.0, 0.25), std=(0.5, 2.0, 1.0))
+    tensor = evaluation_transform(preprocess)(image)
+    # green alone: (0 - 0.5) / 0.5, (1 - 0) / 2, (0 - 0.25) / 1
+    assert torch.equal(tensor, torch.tensor([-1.0, 0.5, -0.25]).view(3, 1, 1).expand(3, 4, 4))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 4000), (4000, 3), (500, 20)])
+def test_evaluation_takes_any_shape(shape: tuple[int, int]) -> None:
+    assert evaluation_transform(Preprocess(image_size=(16, 24)))(noise(*shape)).shape == (3, 16, 24)
+
+
+def test_a_long_strip_keeps_its_centre() -> None:
+    strip = Image.new("RGB", (4001, 3), (255, 0, 0))
+    strip.paste((0, 0, 255), (1990, 0, 2011, 3))
+    tensor = evaluation_transform(Preprocess(image_size=(6, 6), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))(strip)
+    assert tensor.mean((1, 2)).tolist() == [0, 0, 1]
+    # Cut to 8 times its short side before it is enlarged: whole, it would become 8000 pixels long here.
+    assert _LimitAspect((6, 6))(strip).size == (24, 3)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (32, 32), (24, 40)])
+@pytest.mark.parametrize("crop", CROPS)
+def test_training_on_tiny_and_rectangular_images(crop: str, size: tuple[int, int]) -> None:
+    transform = training_transform(Preprocess(image_size=size), replace(EVERYTHING, crop=crop))
+    images = ArrayImages(np.zeros((1, 8, 8), np.uint8), ["x"], [0], ["a"])
+    dataset = SampleDataset(images, transform, seed=0)
+    for epoch in range(40):
+        tensor, _ = dataset[epoch, 0]
+        assert tensor.shape == (3, *size)
+        assert torch.isfinite(tensor).all()
+
+
+def test_no_augmentation_is_the_evaluation_without_its_margin() -> None:
+    preprocess = Preprocess(image_size=(16, 24))
+    image = noise(40, 40)
+    plain = training_transform(preprocess, Augmentation(crop="none"))(image)
+    assert torch.equal(plain, evaluation_transform(preprocess)(image))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"crop": "random_resized"},
+        {"crop": "shift"},
+        {"flip": True},
+        {"rand_augment": "rand-m9-n3"},
+        {"color_jitter": 0.5},
+        {"random_erasing": 1.0},
+    ],
+)
+def test_each_option_has_an_effect(options: dict[str, object]) -> None:
+    preprocess = Preprocess(image_size=(16, 16))
+    transform = training_transform(preprocess, Augmentation(**{"crop": "none"} | options))
+    dataset = SampleDataset(image_set(1, 16), transform, seed=0)
+    plain = evaluation_transform(preprocess)(dataset.images.read(0))
+    assert any(not torch.equal(dataset[epoch, 0][0], plain) for epoch in range(10))
+
+
+def test_shift_moves_by_up_to_an_eighth() -> None:
+    pixels = np.zeros((1, 16, 16), np.uint8)
+    pixels[0, 8, 8] = 255
+    preprocess = Preprocess(image_size=(16, 16), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    transform = training_transform(preprocess, Augmentation(crop="shift"))
+    dataset = SampleDataset(ArrayImages(pixels, ["x"], [0], ["a"]), transform, seed=0)
+    found = {tuple(dataset[epoch, 0][0][0].nonzero()[0].tolist()) for epoch in range(300)}
+    assert found == {(y, x) for y in range(6, 11) for x in range(6, 11)}
+
+
+@pytest.mark.parametrize(("crop", "workers"), [(crop, workers) for crop in CROPS for workers in (1, 2)])
+def test_samples_are_the_same_in_any_number_of_workers(crop: str, workers: int) -> None:
+    transform = training_transform(Preprocess(image_size=(16, 16)), replace(EVERYTHING, crop=crop))
+    dataset = SampleDataset(image_set(), transform, seed=5)
+    sampler = EpochSampler(len(dataset), seed=5)
+    sampler.set_epoch(2)
+    alone = [dataset[key] for key in sampler]
+    random.seed(99)
+    torch.manual_seed(99)
+    spread = list(DataLoader(dataset, sampler=sampler, num_workers=workers, batch_size=None))
+    assert all(torch.equal(a[0], b[0]) and a[1] == b[1] for a, b in zip(alone, spread, strict=True))
+
+
+def test_samples_depend_on_every_part_of_the_key() -> None:
+    transform = training_transform(Preprocess(image_size=(16, 16)), EVERYTHING)
+    same = ArrayImages(np.repeat(image_set().pixels[:1], 2, axis=0), ["x", "y"], [0, 1], ["a", "b"])
+    dataset = SampleDataset(same, transform, seed=0)
+    others = [dataset[1, 0], dataset[0, 1], SampleDataset(same, transform, seed=1)[0, 0]]
+    assert all(not torch.equal(dataset[0, 0][0], other[0]) for other in others)
+    assert torch.equal(dataset[0][0], dataset[0, 0][0])
+    assert (dataset[0][1], dataset[1][1]) == (0, 1)
+
+
+def draws() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002  the global state is tested
+
+
+def test_global_random_state_is_put_back() -> None:
+    dataset = SampleDataset(image_set(), training_transform(Preprocess(image_size=(16, 16)), EVERYTHING), seed=0)
+    with seeded(1):
+        expected = draws()
+    with seeded(1):
+        dataset[0, 0]
+        assert draws() == expected
+    failing = SampleDataset(image_set(), lambda image: draws() and 1 / 0, seed=0)
+    with seeded(1):
+        with pytest.raises(ZeroDivisionError):
+            failing[0]
+        assert draws() == expected
+
+
+def test_cache_changes_nothing_but_the_reading(tmp_path: Path) -> None:
+    noise(20, 20).save(tmp_path / "a.png")
+    images = FileImages(tmp_path, ["a.png"], [0], ["a"])
+    transform = evaluation_transform(Preprocess(image_size=(16, 16)))
+    plain, cached = (SampleDataset(images, transform, seed=0, cache=cache) for cache in (False, True))
+    expected = plain[0][0]
+    (tmp_path / "a.png").unlink()
+    assert torch.equal(cached[0][0], expected)
+    with pytest.raises(UnreadableImageError):
+        plain[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_image_is_named_in_one_line_and_never_replaced(workers: int, tmp_path: Path) -> None:
+    noise(8, 8).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("rubbish")
+    images = FileImages(tmp_path, ["a.png", "b.png"], [0, 1], ["a", "b"])
+    dataset = SampleDataset(images, evaluation_transform(Preprocess(image_size=(8, 8))), seed=0)
+    with pytest.raises(InputError) as caught:
+        list(DataLoader(dataset, num_workers=workers, batch_size=2))
+    assert str(caught.value).startswith(f"{tmp_path / 'b.png'}: not an image")
+    assert "\n" not in str(caught.value)
+
+
+def test_transforms_and_datasets_can_be_pickled() -> None:
+    preprocess = Preprocess(image_size=(16, 16))
+    for transform in (evaluation_transform(preprocess), training_transform(preprocess, EVERYTHING)):
+        dataset = SampleDataset(image_set(), transform, seed=0)
+        assert torch.equal(pickle.loads(pickle.dumps(dataset))[3, 1][0], dataset[3, 1][0])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("image_size", (32,)),
+        ("image_size", (32, 0)),
+        ("image_size", (32.0, 32)),
+        ("mean", (0.5,)),
+        ("std", (0.5, 0.0, 0.5)),
+        ("interpolation", "bicubik"),
+        ("crop_pct", 0),
+        ("crop_pct", 1.5),
+    ],
+)
+def test_preprocess_refuses(name: str, value: object) -> None:
+    with pytest.raises(InputError, match=rf"^{name}: .*; expected"):
+        Preprocess(**{"image_size": (32, 32)} | {name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("crop", "centre"),
+        ("scale", 0),
+        ("rand_augment", "rand-9"),
+        ("rand_augment", "m9"),
+        ("color_jitter", -1),
+        ("random_erasing", 2),
+    ],
+)
+def test_augmentation_refuses(name: str, value: object) -> None:
+    with pytest.raises(InputError, match=rf"^{name}: .*; expected"):
+        Augmentation(**{name: value})
+
+
+def test_preprocess_dictionary() -> None:
+    values = Preprocess(image_size=(32, 48), crop_pct=0.9).to_dict()
+    assert values["image_size"] == [32, 48]
+    assert Preprocess.from_dict(values) == Preprocess(image_size=(32, 48), crop_pct=0.9)
+    with pytest.raises(InputError, match="unknown key 'size'"):
+        Preprocess.from_dict(values | {"size": 3})
+    with pytest.raises(InputError, match="no key 'mean'"):
+        Preprocess.from_dict({key: value for key, value in values.items() if key != "mean"})

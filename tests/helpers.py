@@ -1,0 +1,52 @@
+"""Small tools that several test modules use."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convit import ConViT
+
+
+def relative_error(got: Tensor, expected: Tensor) -> float:
+    """The largest difference over the largest expected value."""
+    scale = expected.double().abs().max().clamp_min(1e-300)
+    return ((got.double() - expected.double()).abs().max() / scale).item()
+
+
+def randomise(module: nn.Module, std: float = 0.3) -> nn.Module:
+    """Draws every parameter anew, gates and biases too, so that no start value hides a difference."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(std=std)
+    return module
+
+
+def gradients(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of the gradient of every parameter that has one."""
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def tiny_model(**overrides: Any) -> ConViT:
+    """Two GPSA blocks of 9 heads and a plain one, on 4 x 4 patches."""
+    shape = {"img_size": 16, "patch_size": 4, "num_classes": 5, "embed_dim": 36, "depth": 3, "num_heads": 9}
+    return ConViT(**(shape | {"local_up_to_layer": 2} | overrides))
+
+
+def step(model: nn.Module, x: Tensor) -> Tensor:
+    """One forward and backward pass, with a loss that no symmetry of the outputs cancels."""
+    model.zero_grad(set_to_none=True)
+    out = model(x)
+    (out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)).sum().backward()
+    return out.detach()
+
+
+def without_gradient(model: nn.Module) -> set[str]:
+    """The parameters that have no gradient, or one of nothing but zeros."""
+    got = gradients(model)
+    return {name for name, _ in model.named_parameters() if name not in got or not got[name].any()}
+
+
+def biases_of_pos_proj(model: nn.Module) -> set[str]:
+    """The parameters that never have a gradient: they cancel in the softmax."""
+    return {name for name, _ in model.named_parameters() if name.endswith("pos_proj.bias")}

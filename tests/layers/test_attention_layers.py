@@ -1,0 +1,173 @@
+"""The layers: fast form against naive form through the module, prefix tokens, dropout, devices and types."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from timm.models.convit import GPSA as TimmGPSA
+from timm.models.convit import MHSA as TimmMHSA
+from torch import nn
+
+from convit import GPSA, ops
+from convit.layers import Block, PositionalSelfAttention, SelfAttention
+from helpers import gradients, randomise, relative_error
+
+LAYERS = [SelfAttention, PositionalSelfAttention, GPSA]
+POSITIONAL = [PositionalSelfAttention, GPSA]
+layers = pytest.mark.parametrize("layer_class", LAYERS)
+positional_layers = pytest.mark.parametrize("layer_class", POSITIONAL)
+
+
+def draw(layer_class: type[nn.Module], **keywords: object) -> nn.Module:
+    """A layer of 3 heads, width 15, every weight at random, in fp64."""
+    return randomise(layer_class(15, 3, **keywords)).double()
+
+
+def loss(layer: nn.Module, x: torch.Tensor, grid: tuple[int, int], prefix: int) -> torch.Tensor:
+    out = layer(x, grid, prefix)
+    return (out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)).sum()
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+@pytest.mark.parametrize("grid", [(3, 5), (1, 7), (4, 4)])
+@positional_layers
+def test_output_and_gradients_are_those_of_the_naive_form(
+    layer_class: type[nn.Module], grid: tuple[int, int], prefix: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = draw(layer_class, qkv_bias=True)
+    x = torch.randn(2, prefix + grid[0] * grid[1], 15, dtype=torch.float64, requires_grad=True)
+    fast = loss(layer, x, grid, prefix)
+    fast.backward()
+    fast_gradients = gradients(layer) | {"input": x.grad}
+    layer.zero_grad()
+    x.grad = None
+
+    name = "gated_attention" if layer_class is GPSA else "positional_attention"
+    monkeypatch.setattr(ops, name, partial(getattr(ops, name), backend="naive"))
+    slow = loss(layer, x, grid, prefix)
+    slow.backward()
+    slow_gradients = gradients(layer) | {"input": x.grad}
+
+    assert relative_error(fast, slow) < 1e-10
+    expected = {"input", "qk.weight", "qk.bias", "v.weight", "v.bias", "proj.weight", "proj.bias", "pos_proj.weight"}
+    expected |= {"gating_param"} if layer_class is GPSA else set()
+    assert set(fast_gradients) == set(slow_gradients) == expected  # pos_proj.bias cancels: it never has one
+    for key, gradient in fast_gradients.items():
+        if key != "qk.bias":
+            assert relative_error(gradient, slow_gradients[key]) < 1e-10, key
+    # The half of qk.bias that belongs to the keys cancels too, all but rounding.
+    for got, wanted in zip(fast_gradients["qk.bias"].chunk(2), slow_gradients["qk.bias"].chunk(2), strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-11, rtol=1e-10)
+
+
+@positional_layers
+def test_bias_of_pos_proj_changes_nothing(layer_class: type[nn.Module]) -> None:
+    layer = draw(layer_class)
+    x = torch.randn(2, 7, 15, dtype=torch.float64)
+    before = layer(x, (2, 3), 1)
+    nn.init.normal_(layer.pos_proj.bias, std=100)
+    assert torch.equal(layer(x, (2, 3), 1), before)
+
+
+def test_plain_attention_is_timms() -> None:
+    theirs = randomise(TimmMHSA(15, 3, qkv_bias=True)).double()
+    ours = SelfAttention(15, 3, qkv_bias=True).double()
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    x = torch.randn(2, 7, 15, dtype=torch.float64)
+    assert relative_error(ours(x), theirs(x)) < 1e-12
+    assert torch.equal(ours(x, (2, 3), 1), ours(x))
+
+
+def test_state_has_the_published_names() -> None:
+    for bias in (True, False):
+        theirs, ours = TimmGPSA(12, 4, qkv_bias=bias).state_dict(), GPSA(12, 4, qkv_bias=bias).state_dict()
+        assert {name: value.shape for name, value in ours.items()} == {name: v.shape for name, v in theirs.items()}
+
+
+def test_prefix_rows_are_content_attention() -> None:
+    layer = draw(GPSA)
+    x = torch.randn(2, 2 + 15, 15, dtype=torch.float64)
+    q, k, v = layer.project(x)
+    content = layer.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+    out = layer(x, (3, 5), num_prefix_tokens=2)
+    torch.testing.assert_close(out[:, :2], content[:, :2], atol=1e-13, rtol=0)
+    assert (out[:, 2:] - content[:, 2:]).abs().max() > 1e-2
+
+
+@positional_layers
+def test_square_without_a_grid_and_errors_without_one(layer_class: type[nn.Module]) -> None:
+    layer = draw(layer_class)
+    x = torch.randn(1, 9, 15, dtype=torch.float64)
+    assert torch.equal(layer(x), layer(x, (3, 3)))
+    assert not torch.allclose(layer(x), layer(x, (1, 9)))
+    with pytest.raises(ValueError, match="got 6 patch tokens, which is no square number"):
+        layer(x[:, :6])
+    with pytest.raises(ValueError, match="got 9 patch tokens for a grid of 2 x 4 = 8"):
+        layer(x, (2, 4))
+
+
+@layers
+def test_attention_dropout_is_for_training(layer_class: type[nn.Module]) -> None:
+    layer = draw(layer_class, attn_drop=0.5)
+    without = draw(layer_class)
+    without.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 6, 15, dtype=torch.float64)
+    assert not torch.equal(layer(x, (2, 3)), layer(x, (2, 3)))
+    torch.testing.assert_close(layer.eval()(x, (2, 3)), without(x, (2, 3)), atol=1e-14, rtol=0)
+
+
+@layers
+def test_output_dropout_is_for_training(layer_class: type[nn.Module]) -> None:
+    layer = draw(layer_class, proj_drop=0.5)
+    x = torch.randn(2, 6, 15, dtype=torch.float64)
+    assert 0.2 < (layer(x, (2, 3)) == 0).double().mean() < 0.8
+    assert (layer.eval()(x, (2, 3)) != 0).all()
+
+
+@layers
+def test_device_and_type_keywords(layer_class: type[nn.Module]) -> None:
+    layer = layer_class(15, 3, qkv_bias=True, device="meta", dtype=torch.bfloat16)
+    assert {(p.device.type, p.dtype) for p in layer.parameters()} == {("meta", torch.bfloat16)}
+    x = torch.empty(2, 6, 15, device="meta", dtype=torch.bfloat16)
+    assert layer(x, (2, 3)).shape == x.shape
+    # A move takes everything along: nothing is left behind in a buffer.
+    moved = layer_class(15, 3).to(torch.float64)
+    assert moved(torch.randn(2, 6, 15, dtype=torch.float64), (2, 3)).dtype == torch.float64
+    assert not list(moved.buffers())
+
+
+@layers
+def test_reset_parameters_leaves_none_out(layer_class: type[nn.Module]) -> None:
+    layer = layer_class(12, 4, qkv_bias=True, device="meta").to_empty(device="cpu")
+    for parameter in layer.parameters():
+        nn.init.constant_(parameter, 7.0)
+    layer.reset_parameters()
+    for name, parameter in layer.named_parameters():
+        assert not (parameter == 7).any(), name
+
+
+@layers
+@pytest.mark.parametrize(("dim", "heads", "nearest"), [(15, 4, 3), (15, 0, 1), (12, 5, 4), (8, 100, 8)])
+def test_heads_that_do_not_divide_the_width(layer_class: type[nn.Module], dim: int, heads: int, nearest: int) -> None:
+    message = f"num_heads: got {heads} for a width of {dim}, expected a divisor of the width, such as {nearest}$"
+    with pytest.raises(ValueError, match=message):
+        layer_class(dim, heads)
+
+
+@layers
+def test_block_is_two_residual_branches(layer_class: type[nn.Module]) -> None:
+    block = randomise(Block(15, layer_class(15, 3), mlp_ratio=2.0)).double()
+    x = torch.randn(2, 7, 15, dtype=torch.float64)
+    halfway = x + block.attn(block.norm1(x), (2, 3), 1)
+    expected = halfway + block.mlp.fc2(F.gelu(block.mlp.fc1(block.norm2(halfway))))
+    torch.testing.assert_close(block(x, (2, 3), 1), expected, atol=1e-13, rtol=1e-13)
+    assert block.mlp.fc1.out_features == 30
+
+
+def test_block_leaves_out_branches_in_training() -> None:
+    block = randomise(Block(15, GPSA(15, 3), drop_path=0.5))
+    x = torch.randn(64, 6, 15)
+    untouched = (block(x, (2, 3)) == x).flatten(1).all(1).double().mean()
+    assert 0.05 < untouched < 0.5  # both branches of a sample are left out with probability 1/4
+    assert (block.eval()(x, (2, 3)) != x).any(-1).all()

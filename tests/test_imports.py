@@ -1,0 +1,154 @@
+"""The import rule of the design: what each part of the package may import, read from its source with ``ast``."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import convit
+
+PACKAGE = Path(convit.__file__).parent
+
+# Each part and the parts that it may import, besides itself and errors, which all may. A part is a module or a folder
+# right under convit/; a file with a row of its own is held to that row instead of its folder's.
+MODEL = {"grid", "ops", "layers", "models"}
+TOOLS = {"classifier", "data", "device", *MODEL}
+PARTS_OF_THE_TOP = {"train", "analysis", "export", "benchmark"}
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "device": set(),
+    "grid": set(),
+    "ops": {"grid"},
+    "layers": {"grid", "ops"},
+    "models": {"grid", "ops", "layers"},
+    "data": set(),
+    "classifier": {"data", "device", *MODEL},
+    # These stand side by side, and do not import each other.
+    "train": TOOLS,
+    "analysis": TOOLS,
+    "export": TOOLS,
+    "benchmark": TOOLS,
+    "experiments": {*TOOLS, *PARTS_OF_THE_TOP},
+    "cli": {"convit", "experiments", *TOOLS, *PARTS_OF_THE_TOP},
+    "__main__": {"cli"},
+    # The public names. The root module is `convit` here.
+    "convit": {"experiments", "cli", *TOOLS, *PARTS_OF_THE_TOP},
+}
+
+# Libraries that are heavy or not everywhere, and the only modules that may import them.
+ONLY_IN = {
+    "triton": {"convit.ops.triton"},
+    "matplotlib": {"convit.analysis.plots", "convit.train.plots"},
+}
+
+
+def module_name(file: Path) -> str:
+    """``convit.ops.naive`` for ``src/convit/ops/naive.py``."""
+    return ".".join(("convit", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def part_of(module: str) -> str:
+    """The row of the table that a module belongs to."""
+    return [*module.split("."), "convit"][1] if module != "convit" else "convit"
+
+
+def imports_of(source: str, module: str, is_package: bool = False) -> Iterator[tuple[int, str]]:
+    """Line and full name of everything imported, also inside functions: ``from a import b`` gives ``a.b``."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = [node.module] if node.module else []
+            if node.level:
+                above = module.split(".")
+                base = above[: len(above) - node.level + is_package] + base
+            yield from ((node.lineno, ".".join((*base, alias.name))) for alias in node.names)
+
+
+def violations(source: str, module: str, is_package: bool = False) -> list[str]:
+    """One line for each import that the rule forbids."""
+    part, found = part_of(module), []
+    if part not in ALLOWED:
+        return [f"{module}: {part} has no row in the table of tests/test_imports.py; give it one"]
+    for line, name in imports_of(source, module, is_package):
+        where = f"{module}, line {line}: imports {name}"
+        library = name.split(".")[0]
+        if library in ONLY_IN and module not in ONLY_IN[library]:
+            found.append(f"{where}, which only {', '.join(sorted(ONLY_IN[library]))} may")
+        if library == "convit":
+            # `from convit import GPSA` is an import of the root module, `from convit import ops` is one of ops.
+            target = part_of(name) if part_of(name) in ALLOWED else "convit"
+            if target not in {part, "errors", *ALLOWED[part]}:
+                found.append(f"{where}, but {part} may import {sorted(ALLOWED[part]) or 'nothing'}")
+    return found
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=module_name)
+def test_imports_keep_the_rule(file: Path) -> None:
+    found = violations(file.read_text(encoding="utf-8"), module_name(file), file.name == "__init__.py")
+    assert not found, "\n".join(found)
+
+
+def test_table_has_no_circle() -> None:
+    """The parts can be put in an order in which each imports only earlier ones; the root, made of all, is last."""
+    left = {part: allowed - {"convit"} for part, allowed in ALLOWED.items() if part != "convit"}
+    while left:
+        ready = {part for part, allowed in left.items() if not allowed & left.keys()}
+        assert ready, f"these import each other: {sorted(left)}"
+        left = {part: allowed for part, allowed in left.items() if part not in ready}
+
+
+FORBIDDEN = [
+    ("convit.grid", "from convit.ops import naive"),
+    ("convit.ops.naive", "import convit.layers.attention"),
+    ("convit.layers.block", "def late():\n    from convit.models import ConViT"),
+    ("convit.layers.block", "from convit import models"),
+    ("convit.layers.block", "from convit import GPSA"),
+    ("convit.layers.block", "import convit"),
+    ("convit.layers.block", "from ..models.convit import ConViT"),
+    ("convit.layers.block", "from .. import models"),
+    ("convit.data.sources", "from convit.grid import Grid"),
+    ("convit.data.sources", "from convit.classifier import Classifier"),
+    ("convit.models.convit", "from convit.data import open_source"),
+    ("convit.train.engine", "from convit.analysis.capture import capture"),
+    ("convit.analysis.page", "if True:\n    from convit.train import engine"),
+    ("convit.export", "from convit.benchmark import measure"),
+    ("convit.experiments.table1", "from convit.cli import main"),
+    ("convit.errors", "from convit.grid import Grid"),
+    ("convit.ops.factorized", "import triton.language as tl"),
+    ("convit.analysis.metrics", "from matplotlib import pyplot"),
+    ("convit.newcomer", "import math"),
+]
+
+
+@pytest.mark.parametrize(("module", "source"), FORBIDDEN)
+def test_forbidden_imports_are_found(module: str, source: str) -> None:
+    found = violations(source, module)
+    assert len(found) == 1
+    assert found[0].startswith(module)
+
+
+PERMITTED = [
+    (
+        "convit.ops.naive",
+        "import math\nimport torch\nfrom convit.grid import Grid\nfrom convit.errors import InputError",
+    ),
+    ("convit.layers.attention", "from convit import ops\nfrom .init import start_weights"),
+    ("convit.classifier", "from convit.data import Preprocess\nfrom convit.models import ConViT"),
+    ("convit.train.engine", "from convit.classifier import Classifier\nfrom convit.data import open_source"),
+    ("convit.train.plots", "import matplotlib"),
+    ("convit.ops.triton", "import triton"),
+    ("convit.cli.train", "import convit\nfrom convit.train import train\nfrom convit.experiments import table1"),
+]
+
+
+@pytest.mark.parametrize(("module", "source"), PERMITTED)
+def test_permitted_imports_pass(module: str, source: str) -> None:
+    assert violations(source, module) == []
+
+
+def test_relative_imports_are_resolved() -> None:
+    assert list(imports_of("from . import naive", "convit.ops", is_package=True)) == [(1, "convit.ops.naive")]
+    assert list(imports_of("from . import naive", "convit.ops.triton")) == [(1, "convit.ops.naive")]
+    assert list(imports_of("from ..grid import Grid", "convit.ops.triton")) == [(1, "convit.grid.Grid")]
