@@ -168,14 +168,15 @@ class Classifier:
         name, classes, args, preprocess = _read_config(folder / CONFIG)
         try:
             model = create_model(name, num_classes=len(classes), **args)
-        except (TypeError, ValueError) as error:
+            classifier = cls(model, preprocess, classes, model_name=name, model_args=args)
+        except (TypeError, ValueError, RuntimeError, AssertionError) as error:
             raise InputError(f"{folder / CONFIG}: {error}") from error
         try:
             model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
         except (SafetensorError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{folder / WEIGHTS}: not the weights of {name} in {CONFIG} ({reason})") from error
-        return cls(model, preprocess, classes, model_name=name, model_args=args).to(device)
+        return classifier.to(device)
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> Classifier:
@@ -194,11 +195,14 @@ def _read_config(path: Path) -> tuple[str, list[str], dict[str, Any], Preprocess
         name, args = config["architecture"], config["model_args"]
         if not (isinstance(name, str) and isinstance(args, dict) and isinstance(classes, list)):
             raise TypeError("an entry of the wrong type")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path}: not a model's configuration ({error!r}); expected what 'convit train' writes"
         ) from error
     unknown = set(args) - set(inspect.signature(ConViT).parameters)
     if unknown:
         raise InputError(f"{path}: unknown model_args {sorted(unknown)}; expected arguments of ConViT")
-    return name, [str(label) for label in classes], args, Preprocess.from_dict(preprocess)
+    try:
+        return name, [str(label) for label in classes], args, Preprocess.from_dict(preprocess)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

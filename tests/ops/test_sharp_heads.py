@@ -15,18 +15,13 @@ def looking_at(x: float, y: float, strength: float, dtype: torch.dtype) -> torch
     return torch.tensor([[2 * x, 2 * y, -1.0]], dtype=dtype) * strength
 
 
-AUTOCAST_ROUNDS_POSITIONS = pytest.mark.xfail(
-    strict=True, reason="autocast casts the fused attention, and with it the columns that hold the positions, to bf16"
-)
-
-
 @pytest.mark.parametrize(
     ("backend", "gated", "autocast"),
     [
         ("factorized", True, False),
         ("factorized", False, False),
         ("factorized", True, True),
-        pytest.param("factorized", False, True, marks=AUTOCAST_ROUNDS_POSITIONS),
+        ("factorized", False, True),
         ("naive", True, False),
         ("naive", False, False),
         ("naive", True, True),

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 from convit.errors import InputError
 
-DISK_FAULTS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG}
+DISK_FAULTS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENAMETOOLONG}
+DISK_FAULTS |= {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}  # a place that is not there, or no such place
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
     """Runs one command; returns 0, 2 for bad input (one line on standard error), or 128 + a signal's number."""
-    module = importlib.import_module(f"convit.cli.{command}")
     try:
+        module = importlib.import_module(f"convit.cli.{command}")
         status: int | None = module.main(arguments)
     except InputError as error:
         return _fail(command, str(error))

@@ -113,7 +113,10 @@ def choose(source: DataSource, part: str, run: RunFolder) -> tuple[str, ImageSet
             everything = whole or source.train
             assert everything is not None
             names = set(split[part])
-            return part, everything.subset([i for i, name in enumerate(everything.names) if name in names])
+            chosen = [i for i, name in enumerate(everything.names) if name in names]
+            if not chosen:
+                raise InputError(f"{source.name}: none of the run's {part} images is there any more, expected some")
+            return part, everything.subset(chosen)
     if whole is not None and part in ("auto", "all"):
         return "all", whole
     have = ", ".join(source.parts) if whole is None else "no parts"

@@ -71,7 +71,7 @@ def _with_json_value(arguments: Sequence[str]) -> list[str]:
 
 def _unboxed(text: str) -> str:
     """What a message that tyro draws in a box says, on one line and without its title and its footer."""
-    words = " ".join(re.sub(r"[\u2500-\u257f]|\x1b\[[0-9;]*m", " ", text).split())
+    words = " ".join(re.sub(r"[\u2500-\u257f]|\x1b\[[0-9;]*m|-{5,}", " ", text).split())
     for pattern, line in (
         (
             r"Error parsing (--\S+): no type matching (\S+) could be instantiated from \['?(.*?)'?\]\.",

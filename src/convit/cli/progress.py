@@ -70,7 +70,8 @@ class Reporter(Observer):
         width = len(str(epochs))
         self.message(
             f"epoch {record['epoch']:{width}}/{epochs}  "
-            f"loss {record['train_loss']:.3f} (val {record['val_loss']:.3f})  top-1 {record['val_top1']:5.1f}%  top-5 {record['val_top5']:5.1f}%  "
+            f"loss {record['train_loss']:.3f} (val {record['val_loss']:.3f})  "
+            f"top-1 {record['val_top1']:5.1f}%  top-5 {record['val_top5']:5.1f}%  "
             f"{record['images_per_second']:,.0f} images/s"
         )
 

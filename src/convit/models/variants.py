@@ -38,7 +38,7 @@ SIZES = {
 """The paper's sizes (Table 1), and ``micro``, half as deep, for small images and a laptop."""
 
 GEOMETRIES = {
-    "micro": [(1, 8), (2, 16), (4, 32), (8, 64)],
+    "micro": [(4, 16), (4, 32), (8, 64)],
     "tiny": [(4, 32), (8, 64), (16, 224)],
     "tiny_plus": [(16, 224)],
     "small": [(4, 32), (8, 64), (16, 224)],

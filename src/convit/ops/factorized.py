@@ -10,6 +10,8 @@ is PyTorch's fused ``scaled_dot_product_attention``. Shapes: B batch, h heads, P
 width.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -85,6 +87,13 @@ def gated_attention(
     return torch.cat((content[:, :, :p], patches), dim=2)
 
 
+def _without_autocast(device: str) -> AbstractContextManager[object]:
+    """Autocast would round the coordinates to bf16. Nothing where none is on: exported graphs stay clean."""
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
+
+
 def positional_attention(
     q: Tensor, k: Tensor, v: Tensor, pos_weight: Tensor, grid: Grid, num_prefix_tokens: int = 0
 ) -> Tensor:
@@ -113,5 +122,6 @@ def positional_attention(
 
     # The fused kernels want values of the same width; the appended zeros are cut off again.
     value = F.pad(v.to(dtype), (0, 4))
-    out = F.scaled_dot_product_attention(append(q * dim**-0.5, query), append(k, key), value, scale=1.0)
+    with _without_autocast(q.device.type):
+        out = F.scaled_dot_product_attention(append(q * dim**-0.5, query), append(k, key), value, scale=1.0)
     return out[..., :dim].to(v.dtype)

@@ -6,7 +6,7 @@
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -47,15 +47,17 @@ class ModelConfig:
     """Side of a patch in pixels [the model's own]."""
     local_up_to_layer: int | None = None
     """Number of blocks that are gated positional self-attention; 0 for a plain vision transformer [the model's]."""
-    locality_strength: float = 1.0
-    """How sharply each head looks at its cell of the convolution kernel at the start."""
-    drop_path: float = 0.1
+    locality_strength: float = 2.0
+    """How sharply each head looks at its cell of the convolution kernel at the start; 1 in the paper."""
+    drop_path: float = 0.05
     """Probability that a residual branch is left out for an image, at the last block."""
 
     def __post_init__(self) -> None:
         if self.image_size is not None and not (1 <= len(self.image_size) <= 2 and min(self.image_size) > 0):
             raise InputError(f"image-size: got {self.image_size}, expected one or two positive numbers of pixels")
         _at_least("patch-size", self.patch_size, 1)
+        _at_least("local-up-to-layer", self.local_up_to_layer, 0)
+        _positive("locality-strength", self.locality_strength)
         _between("drop-path", self.drop_path, 0.0, 0.9)
 
 
@@ -64,11 +66,11 @@ class OptimConfig:
     """How to train: AdamW, a linear warm-up, then a cosine."""
 
     epochs: int | None = None
-    """Times that every image is shown [2000 / sqrt(images), from 10 to 200]."""
+    """Times that every image is shown [1300 / sqrt(images), from 10 to 200]."""
     batch_size: int | None = None
     """Images per step, an even number [a sixteenth of the images, a power of two from 8 to 128]."""
     lr: float | None = None
-    """Peak learning rate [0.001 * sqrt(batch size / 64)]."""
+    """Peak learning rate [0.002 * sqrt(batch size / 64)]."""
     min_lr: float = 1e-5
     """Learning rate at the end."""
     warmup_epochs: float | None = None
@@ -85,9 +87,8 @@ class OptimConfig:
         _at_least("batch-size", self.batch_size, 2)
         if self.batch_size is not None and self.batch_size % 2:
             raise InputError(f"batch-size: got {self.batch_size}, expected an even number (mixup pairs the images)")
-        for name, value in (("lr", self.lr), ("clip-grad", self.clip_grad)):
-            if value is not None and not 0 < value < float("inf"):
-                raise InputError(f"{name}: got {value}, expected a positive number")
+        _positive("lr", self.lr)
+        _positive("clip-grad", self.clip_grad)
         for name, value in (("min-lr", self.min_lr), ("weight-decay", self.weight_decay)):
             _between(name, value, 0.0, 1.0)
         if self.warmup_epochs is not None:
@@ -100,10 +101,10 @@ class AugmentConfig:
 
     flip: bool | None = None
     """Mirror every other image [unless the data set has digits, letters or signs]."""
-    crop: Literal["random_resized", "shift", "none"] | None = None
-    """'random_resized' takes a part of the image, 'shift' moves it by up to an eighth [shift up to 64 px]."""
-    crop_scale: float = 0.35
-    """Smallest part of the area that 'random_resized' takes."""
+    crop: Literal["random_resized", "shift", "none"] = "random_resized"
+    """'random_resized' takes a part of the image, 'shift' moves it by up to an eighth, 'none' takes its middle."""
+    crop_scale: float | None = None
+    """Smallest part of the area that 'random_resized' takes [0.6 up to 64 px, 0.35 above]."""
     rand_augment: str | None = None
     """timm's RandAugment, such as rand-m9-mstd0.5-inc1, '' for none [none up to 16 px, rand-m6-mstd0.5-inc1 above]."""
     color_jitter: float = 0.0
@@ -120,7 +121,10 @@ class AugmentConfig:
     """Part of the target that is spread over all classes."""
 
     def __post_init__(self) -> None:
-        for name in ("crop_scale", "color_jitter", "random_erasing", "mix_prob", "label_smoothing"):
+        if self.crop_scale is not None:
+            _positive("crop-scale", self.crop_scale)
+            _between("crop-scale", self.crop_scale, 0.0, 1.0)
+        for name in ("color_jitter", "random_erasing", "mix_prob", "label_smoothing"):
             _between(name.replace("_", "-"), getattr(self, name), 0.0, 1.0)
         for name in ("mixup", "cutmix"):
             value = getattr(self, name)
@@ -193,6 +197,9 @@ def _from_plain(cls: type, values: object, where: str) -> Any:
     for key in values:
         if key not in known:
             raise InputError(f"{where}: unknown key {key!r}{nearest(str(key), known)}")
+    for entry in fields(cls):
+        if entry.name not in values and entry.default is MISSING and entry.default_factory is MISSING:
+            raise InputError(f"{where}: no key {entry.name!r}, expected one")
     return cls(**{key: _as(hints[key], value, f"{where}.{key}") for key, value in values.items()})
 
 
@@ -222,6 +229,11 @@ def _as(hint: Any, value: Any, where: str) -> Any:
 def _between(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise InputError(f"{name}: got {value}, expected {low:g} to {high:g}")
+
+
+def _positive(name: str, value: float | None) -> None:
+    if value is not None and not 0 < value < float("inf"):
+        raise InputError(f"{name}: got {value}, expected a positive number")
 
 
 def _at_least(name: str, value: int | None, low: int) -> None:

@@ -23,7 +23,7 @@ from convit.device import pick_device
 from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention
 from convit.models import create_model
-from convit.train.evaluation import evaluate
+from convit.train.evaluation import best_record, evaluate
 from convit.train.observer import Observer, Stopped, StopRequest
 from convit.train.plan import Plan
 from convit.train.run_folder import RunFolder
@@ -198,10 +198,9 @@ class Trainer:
             "images_per_second": round(steps * plan.batch_size / progress.seconds, 1),
             "gates": [[round(gate, 4) for gate in gates] for gates in _gates(self.model)],
         }
-        if result.top1 > progress.best:
-            progress.best = result.top1
-            self.classifier.save(self.folder.path)
         progress.history.append(record)
+        if best_record(progress.history) is record:
+            self.classifier.save(self.folder.path)
         progress.epoch, progress.step, progress.seconds, progress.loss_sum = progress.epoch + 1, 0, 0.0, 0.0
         save_state(self.folder.checkpoints, self.model, self.optimizer, progress)
         self.folder.write_metrics(progress.history)

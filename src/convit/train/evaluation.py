@@ -93,6 +93,11 @@ def evaluate(
     return score(torch.cat(logits), images.targets, images.class_names)
 
 
+def best_record(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The epoch with the highest top-1 on the validation images; among equals the one with the lowest loss."""
+    return max(history, key=lambda record: (record["val_top1"], -record["val_loss"]))
+
+
 def score(logits: torch.Tensor, targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Evaluation:
     """The evaluation of ``logits``, ``(N, classes)``, against ``targets``, ``(N,)``."""
     target = torch.from_numpy(targets)

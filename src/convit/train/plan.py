@@ -106,7 +106,7 @@ def geometry(config: TrainConfig, native: int) -> tuple[str, tuple[int, int], in
     return name, (height, width), patch_size, decided
 
 
-SMALL_GEOMETRIES = ((12, (1, 8)), (24, (2, 16)), (48, (4, 32)), (112, (8, 64)))
+SMALL_GEOMETRIES = ((24, (4, 16)), (48, (4, 32)), (112, (8, 64)))
 """Native size up to which an image counts as small, and the (patch, image) size it is then trained with."""
 
 
@@ -124,18 +124,18 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
 
     batch_size = optim.batch_size
     if batch_size is None:
-        batch_size = min(128, max(8, 1 << (len(train) // 16).bit_length() - 1))
+        batch_size = min(128, max(8, 1 << max(1, len(train) // 16).bit_length() - 1))
         batch_size = min(batch_size, len(train) // 2 * 2)
         decided["batch-size"] = f"{batch_size} ({len(train)} training images)"
     if batch_size > len(train):
         raise InputError(f"batch-size: got {batch_size}, expected at most the {len(train)} training images")
     epochs = optim.epochs
     if epochs is None:
-        epochs = min(200, max(10, round(2000 / math.sqrt(len(train)))))
+        epochs = min(200, max(10, round(1300 / math.sqrt(len(train)))))
         decided["epochs"] = f"{epochs} ({len(train)} training images)"
     lr = optim.lr
     if lr is None:
-        lr = float(f"{1e-3 * math.sqrt(batch_size / 64):.2g}")
+        lr = float(f"{2e-3 * math.sqrt(batch_size / 64):.2g}")
         decided["lr"] = f"{lr:g} (batch size {batch_size})"
     warmup_epochs = min(5.0, epochs / 10) if optim.warmup_epochs is None else optim.warmup_epochs
     if warmup_epochs > epochs:
@@ -143,13 +143,13 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
 
     if augment.flip is None:
         decided["flip"] = "yes" if source.flip else f"no (a mirrored image of {source.name} shows something else)"
-    crop = augment.crop or ("shift" if side <= 64 else "random_resized")
+    crop_scale = (0.6 if side <= 64 else 0.35) if augment.crop_scale is None else augment.crop_scale
     rand_augment = augment.rand_augment
     if rand_augment is None:
         rand_augment = "" if side <= 16 else "rand-m6-mstd0.5-inc1"
     cutmix = (0.0 if side <= 16 else 1.0) if augment.cutmix is None else augment.cutmix
     decided["augmentation"] = (
-        f"crop {crop}, RandAugment {rand_augment or 'off'}, mixup {augment.mixup:g}, cutmix {cutmix:g}"
+        f"crop {augment.crop} (scale {crop_scale:g}), RandAugment {rand_augment or 'off'}, mixup {augment.mixup:g}, cutmix {cutmix:g}"
     )
 
     cache = len(train) * native * native * 3 <= CACHE_BYTES and native <= 112
@@ -166,7 +166,7 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
         augment=replace(
             augment,
             flip=flip,
-            crop=crop,
+            crop_scale=crop_scale,
             rand_augment=rand_augment,
             cutmix=cutmix,
         ),
@@ -195,8 +195,8 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
         test=test,
         preprocess=Preprocess(image_size=(height, width)),
         augmentation=Augmentation(
-            crop=crop,
-            scale=augment.crop_scale,
+            crop=augment.crop,
+            scale=crop_scale,
             flip=flip,
             rand_augment=rand_augment,
             color_jitter=augment.color_jitter,

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from convit.train.evaluation import Evaluation
+from convit.train.evaluation import Evaluation, best_record
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#666666"  # tell apart also without colour vision (Okabe and Ito)
 MOST_CLASSES = 40
@@ -35,7 +35,7 @@ def curves(history: list[dict[str, Any]], path: Path) -> None:
     left.plot(epochs, [r["val_loss"] for r in history], color=BLUE, marker=_marker(epochs), label="validation")
     _labels(left, "Loss", "epoch", "cross-entropy (nats)")
     left.set_ylim(bottom=0)
-    best = max(history, key=lambda record: record["val_top1"])
+    best = best_record(history)
     right.plot(epochs, [r["val_top1"] for r in history], color=BLUE, marker=_marker(epochs), label="top-1")
     right.plot(epochs, [r["val_top5"] for r in history], color=ORANGE, marker=_marker(epochs), label="top-5")
     right.plot(best["epoch"], best["val_top1"], "o", color=BLUE, markersize=8, markerfacecolor="none")
@@ -89,7 +89,7 @@ def confusion(result: Evaluation, path: Path, *, title: str) -> None:
     figure, (axes,) = _figure(side + 0.8, side)
     image = axes.imshow(part, cmap="Blues", vmin=0, vmax=1)
     if count <= MOST_CLASSES:
-        names = [name if len(name) <= 24 else name[:23] + "…" for name in result.class_names]
+        names = [_plain(name if len(name) <= 24 else name[:23] + "…") for name in result.class_names]
         slanted = max(map(len, names)) > 3
         axes.set_xticks(range(count), names, rotation=45 if slanted else 0, ha="right" if slanted else "center")
         axes.set_yticks(range(count), names)
@@ -113,13 +113,17 @@ def _figure(
 
 
 def _labels(axes: Axes, title: str, x: str, y: str, grid: bool = True) -> None:
-    # Names come from users: a dollar sign in them is no formula.
-    axes.set_title(title.replace("$", r"\$"), fontsize=10)
+    axes.set_title(_plain(title), fontsize=10)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     if grid:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
+
+
+def _plain(text: str) -> str:
+    """Names come from users: a dollar sign in them is no formula."""
+    return text.replace("$", r"\$")
 
 
 def _marker(epochs: list[int]) -> str | None:

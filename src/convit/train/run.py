@@ -9,7 +9,7 @@ from convit.errors import InputError
 from convit.train import plots
 from convit.train.config import TrainConfig
 from convit.train.engine import Trainer
-from convit.train.evaluation import evaluate
+from convit.train.evaluation import best_record, evaluate
 from convit.train.observer import Observer, Stopped, stop_on_signals
 from convit.train.plan import Plan, make_plan, split
 from convit.train.run_folder import RunFolder, split_names
@@ -133,7 +133,7 @@ def _finish(trainer: Trainer) -> Classifier:
     folder.write_json("evaluation.json", {"part": part, **result.to_dict()})
     plots.draw_history(trainer.progress.history, folder.path)
     plots.confusion(result, folder.path / "confusion.png", title=f"{plan.config.data}, {part} images")
-    top = max(trainer.progress.history, key=lambda record: record["val_top1"])
+    top = best_record(trainer.progress.history)
     trainer.say(f"best epoch {top['epoch']}: validation top-1 {top['val_top1']:.2f}%")
     if part == "test":
         trainer.say(

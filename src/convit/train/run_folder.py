@@ -45,12 +45,19 @@ class RunFolder:
                 f"{self.path}: no run to resume; expected a run folder in --out (leave out --resume to start one)"
             )
         exists = self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir()))
-        if overwrite and exists and not self.is_run:
+        if overwrite and exists and not self._is_ours():
             raise InputError(f"{self.path}: exists and is no run, so it is not overwritten; expected another --out")
         if exists and not (resume or overwrite):
             free = next(f"{self.path}-{n}" for n in range(2, 1000) if not Path(f"{self.path}-{n}").exists())
             what = "a run, add --resume to continue it, --overwrite to replace it" if self.is_run else "no run"
             raise InputError(f"{self.path}: exists ({what}); expected a new folder, such as --out {free}")
+
+    def _is_ours(self) -> bool:
+        """Whether all of the folder may go: many a folder that is no run has a ``config.yaml`` too."""
+        try:
+            return self.is_run and bool(self.read_config())
+        except InputError:
+            return False
 
     def create(self, *, overwrite: bool) -> None:
         """Makes the folder, in place of the run that is there with ``overwrite``."""
@@ -60,10 +67,13 @@ class RunFolder:
 
     def read_config(self) -> TrainConfig:
         """The options of the run."""
+        path = self.path / CONFIG
         try:
-            return TrainConfig.from_dict(yaml.safe_load((self.path / CONFIG).read_text()))
-        except yaml.YAMLError as error:
-            raise InputError(f"{self.path / CONFIG}: not YAML ({' '.join(str(error).split())})") from error
+            return TrainConfig.from_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
 
     def write_config(self, config: TrainConfig) -> None:
         """Writes the options, complete."""
@@ -78,11 +88,11 @@ class RunFolder:
         path = self.path / "split.json"
         try:
             split = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
+            return {part: [str(name) for name in names] for part, names in split.items()}
+        except (OSError, ValueError, AttributeError, TypeError) as error:
             raise InputError(
                 f"{path}: not readable ({error}); expected the split that 'convit train' writes"
             ) from error
-        return dict(split)
 
     def write_skipped(self, bad: list[BadImage]) -> None:
         """Writes which files were left out, and why."""

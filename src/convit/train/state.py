@@ -28,8 +28,6 @@ class Progress:
     """Epochs that are complete."""
     step: int = 0
     """Steps that are complete in the epoch after those."""
-    best: float = -1.0
-    """Highest top-1 on the validation images so far, in percent."""
     seconds: float = 0.0
     """Time spent in the unfinished epoch."""
     loss_sum: float = 0.0
@@ -62,14 +60,18 @@ def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
     }
     body = json.dumps(meta)
     check = hashlib.sha256(body.encode()).hexdigest()
-    for file, data in (("tensors.safetensors", content), ("state.json", f"{check}\n{body}\n".encode())):
-        with (temporary / file).open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
     final = folder / name
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
+    try:
+        for file, data in (("tensors.safetensors", content), ("state.json", f"{check}\n{body}\n".encode())):
+            with (temporary / file).open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)  # half a state is no use, and a full disk needs its room
+        raise
     _sync(folder)
     for old in states(folder)[KEEP:]:
         shutil.rmtree(old)

@@ -1,0 +1,37 @@
+"""One trained run for all commands."""
+
+import contextlib
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+from command import SMALL, Shell, photos
+
+from convit.cli import run as run_command
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    return Shell(capsys, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder without parts; read only."""
+    return photos(tmp_path_factory.mktemp("cli") / "animals", {"ape": 6, "bee": 5, "cow": 7})
+
+
+@pytest.fixture(scope="session")
+def trained(animals: Path) -> Path:
+    """A run on them; read only."""
+    out = animals.parent / "run"
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert run_command("train", [str(animals), "--out", str(out), "--lr", "0.002", *SMALL]) == 0
+    return out
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the run, without its states, to write into."""
+    return Path(shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints")))

@@ -1,0 +1,162 @@
+"""What ``convit train`` refuses: one line, status 2, and the disk as it was."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from command import SMALL, Shell, photos, tree
+from PIL import Image
+
+from convit.train import engine, run_folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, animals: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a copy of the pictures in ``data``."""
+    shutil.copytree(animals, tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def nothing_changes(place: Path, shell: Shell, *arguments: object, says: tuple[object, ...]) -> str:
+    before = tree(place)
+    line = shell.refuses("train", *arguments, says=says)
+    assert tree(place) == before
+    return line
+
+
+def test_folders(place: Path, shell: Shell) -> None:
+    (place / "empty").mkdir()
+    (place / "data2/ape").mkdir(parents=True)
+    nothing_changes(
+        place, shell, "dat", "--out", "run", says=("'dat'", "no such folder", "did you mean 'data'", "expected")
+    )
+    nothing_changes(place, shell, "cifar11", says=("'cifar11'", "did you mean 'cifar10'", "expected a folder"))
+    nothing_changes(place, shell, "empty", says=("empty: an empty folder", "expected one sub-folder"))
+    nothing_changes(place, shell, "data2", says=("data2", "no image", "expected"))
+    nothing_changes(place, shell, "", says=("no such folder",))
+    nothing_changes(place, shell, "data/ape/0.png", says=("data/ape/0.png: a file; expected a folder",))
+
+
+def test_classes(place: Path, shell: Shell) -> None:
+    (place / "data/dog").mkdir()
+    nothing_changes(place, shell, "data", says=("data", "no image in class 'dog'", "expected at least one .jpg"))
+    photos(place / "lone", {"ape": 3})
+    nothing_changes(place, shell, "lone", says=("lone: only one class, 'ape'", "expected at least 2"))
+    photos(place / "single", {"ape": 1, "bee": 1})
+    nothing_changes(place, shell, "single", says=("single: one image per class", "expected at least 2"))
+
+
+def damage(place: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Puts a bad file among the pictures; returns its name."""
+    path = place / "data/bee/bad.jpg"
+    Image.effect_noise((90, 70), 50).convert("RGB").save(path)
+    if kind == "text":
+        path.write_text("not a picture")
+    elif kind == "zero bytes":
+        path.write_bytes(b"")
+    elif kind == "truncated":
+        path.write_bytes(path.read_bytes()[:-200])
+    elif kind == "bomb":
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)  # 90 * 70 is more than twice as many
+    return "bee/bad.jpg"
+
+
+REASONS = {
+    "text": "not an image",
+    "zero bytes": "0 bytes",
+    "truncated": "truncated JPEG",
+    "bomb": "a decompression bomb",
+}
+
+
+@pytest.mark.parametrize("kind", REASONS)
+def test_bad_files(kind: str, place: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = damage(place, kind, monkeypatch)
+    says = ("data: 1 file does not decode", name, REASONS[kind], "--skip-bad")
+    nothing_changes(place, shell, "data", "--out", "run", *SMALL, says=says)
+
+
+def test_skip_bad(place: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = damage(place, "truncated", monkeypatch)
+    got = shell("train", "data", "--out", "run", "--skip-bad", *SMALL)
+    assert (got.status, got.err) == (0, "")
+    assert "left out 1 files that do not decode: see run/skipped.json" in got.out
+    assert name in (place / "run/skipped.json").read_text()
+    shutil.rmtree(place / "data/ape")
+    for i in range(5):
+        (place / f"data/bee/{i}.png").write_bytes(b"")
+    says = ("no image that decodes in class 'bee'", "expected at least one")
+    nothing_changes(place, shell, "data", "--out", "run2", "--skip-bad", *SMALL, says=says)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--image-size 30 --patch-size 4", ("30 x 30", "expected multiples of the patch size 4", "28 x 28 or 32 x 32")),
+        ("--image-size 8 8 8", ("image-size", "expected one or two")),
+        ("--model convit_micro_patch4_33", ("convit_micro_patch4_33", "did you mean 'convit_micro_patch4_32'")),
+        ("--epoch 3", ("--epoch", "did you mean '--epochs'", "see 'convit train --help'")),
+        ("--epochs", ("--epochs", "expected")),
+        ("--epochs three", ("--epochs", "three", "expected")),
+        ("--epochs 0", ("epochs: got 0, expected at least 1",)),
+        ("--batch-size 7", ("batch-size: got 7, expected an even number",)),
+        ("--batch-size 400", ("batch-size: got 400, expected at most the 15 training images",)),
+        ("--lr nan", ("lr: got nan, expected a positive number",)),
+        ("--precision fp8", ("--precision", "fp8", "expected", "bf16")),
+        ("--device tpu", ("--device", "tpu", "expected", "cuda")),
+        ("--local-up-to-layer 99", ("local_up_to_layer: got 99, expected 0 to the depth",)),
+        ("--rand-augment lots", ("rand_augment: 'lots'; expected",)),
+        ("--seed -1", ("seed",)),
+        ("--resume", ("runs/x: no run to resume", "leave out --resume")),
+        ("--resume --overwrite", ("--resume and --overwrite: got both",)),
+        ("extra", ("extra",)),
+    ],
+)  # fmt: skip
+def test_options(options: str, says: tuple[str, ...], place: Path, shell: Shell) -> None:
+    nothing_changes(place, shell, "data", "--out", "runs/x", *options.split(), says=says)
+
+
+def test_no_data(place: Path, shell: Shell) -> None:
+    nothing_changes(place, shell, says=("DATA",))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_no_cuda(place: Path, shell: Shell) -> None:
+    nothing_changes(place, shell, "data", "--device", "cuda", says=("device: got 'cuda'", "lacks; available: cpu"))
+
+
+def test_run_that_exists(place: Path, trained: Path, shell: Shell) -> None:
+    shutil.copytree(trained, place / "run")
+    (place / "other").mkdir()
+    (place / "other/thesis.tex").write_text("precious")
+    (place / "file").write_text("a file")
+    run = nothing_changes(
+        place, shell, "data", "--out", "run", *SMALL, says=("run: exists (a run", "--resume", "run-2")
+    )
+    assert "--overwrite" in run
+    nothing_changes(place, shell, "data", "--out", "other", *SMALL, says=("other: exists (no run)", "other-2"))
+    refusal = ("exists and is no run, so it is not overwritten", "expected another --out")
+    nothing_changes(place, shell, "data", "--out", "other", "--overwrite", *SMALL, says=("other", *refusal))
+    nothing_changes(place, shell, "data", "--out", "file", "--overwrite", *SMALL, says=("file", *refusal))
+    nothing_changes(place, shell, "data", "--out", "data", "--overwrite", *SMALL, says=("data", *refusal))
+    nothing_changes(place, shell, "data", "--out", "file/run", *SMALL, says=("file",))
+
+
+def test_disk_is_full(place: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "run/checkpoints")
+
+    monkeypatch.setattr(engine, "save_state", full)
+    shell.refuses("train", "data", "--out", "run", *SMALL, says=("run/checkpoints: No space left", "expected a place"))
+
+
+def test_disk_is_read_only(place: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(self: object, **_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "runs")
+
+    monkeypatch.setattr(run_folder.RunFolder, "create", read_only)
+    nothing_changes(place, shell, "data", *SMALL, says=("runs: Read-only file system; expected a place",))

@@ -1,0 +1,142 @@
+"""``convit evaluate``: on which images, and what it prints and writes."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from command import Shell, photos, tree
+from PIL import Image
+
+
+def test_own_folder_means_the_validation_images(run: Path, animals: Path, shell: Shell) -> None:
+    got = shell("evaluate", run, animals)
+    assert (got.status, got.err) == (0, "")
+    assert "animals, val images: top-1 " in got.out
+    out = run / "evaluation-animals-val"
+    assert {p.name for p in out.iterdir()} == {"evaluation.json", "confusion.csv", "confusion.png"}
+    written = json.loads((out / "evaluation.json").read_text())
+    own = json.loads((run / "evaluation.json").read_text())
+    assert written["images"] == 3
+    assert written["confusion"] == own["confusion"]
+    assert written["loss"] == pytest.approx(own["loss"], rel=1e-5)
+    with (out / "confusion.csv").open() as stream:
+        head, *rows = csv.reader(stream)
+    assert head[1:] == [row[0] for row in rows] == ["ape", "bee", "cow"]
+    assert [[int(n) for n in row[1:]] for row in rows] == written["confusion"]
+    with Image.open(out / "confusion.png") as image:
+        assert image.format == "PNG"
+
+
+@pytest.mark.parametrize(("part", "images"), [("auto", 3), ("val", 3), ("train", 15), ("all", 18)])
+def test_parts_of_the_own_folder(
+    part: str, images: int, trained: Path, animals: Path, shell: Shell, tmp_path: Path
+) -> None:
+    got = shell("evaluate", trained, animals, "--part", part, "--json", "--out", tmp_path)
+    document = json.loads(got.out)
+    assert (got.status, got.err) == (0, "")
+    assert document["images"] == images
+    assert document["part"] == ("val" if part == "auto" else part)
+    assert {"run", "data", "top1", "top5", "loss", "classes", "confusion"} <= document.keys()
+
+
+def test_other_data_means_all_of_it_matched_by_name(trained: Path, tmp_path: Path, shell: Shell) -> None:
+    other = photos(tmp_path / "other", {"bee": 2, "cow": 3})
+    target = tmp_path / "figures.json"
+    got = shell("evaluate", trained, other, "--json", target, "--out", tmp_path / "out")
+    document = json.loads(target.read_text())
+    assert (document["part"], document["images"]) == ("all", 5)
+    assert [entry["images"] for entry in document["classes"]] == [0, 2, 3]  # by position these were 2, 3, 0
+    assert "other, all images: top-1" in got.out
+
+
+def test_official_parts(trained: Path, tmp_path: Path, shell: Shell) -> None:
+    for part, count in (("train", 4), ("val", 2), ("test", 3)):
+        photos(tmp_path / "data" / part, {"ape": count, "bee": count})
+    for part, images in (("auto", 6), ("val", 4), ("train", 8)):
+        got = shell("evaluate", trained, tmp_path / "data", "--part", part, "--json", "--out", tmp_path / "out")
+        assert json.loads(got.out)["images"] == images
+
+
+def test_one_class_alone_can_be_evaluated(trained: Path, tmp_path: Path, shell: Shell) -> None:
+    got = shell("evaluate", trained, photos(tmp_path / "c", {"cow": 3}), "--json", "--out", tmp_path / "out")
+    assert json.loads(got.out)["classes"][2]["images"] == 3
+
+
+def test_json_is_one_document_and_nothing_else(trained: Path, animals: Path, tmp_path: Path) -> None:
+    """In a process of its own: whatever a library prints would show."""
+    arguments = ["evaluate", str(trained), str(animals), "--json", "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-m", "convit", *arguments], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["images"] == 3
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("missing DATA", ("missing: no such folder", "expected a run folder of 'convit train'")),
+        ("DATA DATA", ("animals: no config.json in it", "expected a run folder")),
+        ("RUN missing", ("'missing'", "no such folder")),
+        ("RUN DATA --part test", ("animals: got --part test", "expected --part auto")),
+        ("RUN DATA --part tset", ("--part", "tset", "test")),
+        ("RUN DATA --batch-size 0", ("batch-size", "expected at least 1")),
+        ("RUN DATA --workers -1", ("workers", "-1")),
+        ("RUN DATA --jsn", ("--jsn", "did you mean '--json'")),
+        ("RUN", ("DATA",)),
+        ("", ("RUN",)),
+    ],
+)
+def test_bad_input(arguments: str, says: tuple[str, ...], run: Path, animals: Path, shell: Shell) -> None:
+    before = tree(run)
+    given = [{"RUN": run, "DATA": animals}.get(word, word) for word in arguments.split()]
+    shell.refuses("evaluate", *given, says=says)
+    assert tree(run) == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_no_cuda(run: Path, animals: Path, shell: Shell) -> None:
+    shell.refuses("evaluate", run, animals, "--device", "cuda", says=("device: got 'cuda'", "available: cpu"))
+
+
+def test_unknown_class(run: Path, tmp_path: Path, shell: Shell) -> None:
+    data = photos(tmp_path / "data", {"ape": 2, "yak": 2})
+    before = tree(run)
+    shell.refuses("evaluate", run, data, says=("unknown class 'yak'", "data/yak/0.png", "expected one of 'ape', 'bee'"))
+    assert tree(run) == before
+
+
+def test_bad_file(run: Path, animals: Path, tmp_path: Path, shell: Shell) -> None:
+    data = Path(shutil.copytree(animals, tmp_path / "data"))
+    (data / "cow/bad.jpg").write_bytes(b"")
+    before = tree(run)
+    shell.refuses("evaluate", run, data, says=("1 file does not decode: cow/bad.jpg", "0 bytes", "--skip-bad"))
+    assert tree(run) == before
+    got = shell("evaluate", run, data, "--skip-bad", "--json", "--out", tmp_path / "out")
+    assert json.loads(got.out)["images"] == 18
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("split.json", "[1, 2]"), ("split.json", "{"), ("split.json", '{"val": 3}'), ("config.yaml", "datum: 3")],
+)
+def test_damaged_run(name: str, text: str, run: Path, animals: Path, tmp_path: Path, shell: Shell) -> None:
+    (run / name).write_text(text)
+    shell.refuses("evaluate", run, animals, "--out", tmp_path / "out", says=(run / name,))
+
+
+def test_none_of_the_validation_images_is_left(run: Path, animals: Path, tmp_path: Path, shell: Shell) -> None:
+    (run / "split.json").write_text('{"train": [], "val": ["ape/gone.png"]}')
+    shell.refuses("evaluate", run, animals, "--out", tmp_path / "out", says=("animals", "val", "expected"))
+
+
+def test_places_that_cannot_be_written(run: Path, animals: Path, tmp_path: Path, shell: Shell) -> None:
+    (tmp_path / "file").write_text("precious")
+    for option, place in (("--out", "file"), ("--out", "file/x"), ("--json", "none/x.json")):
+        shell.refuses(
+            "evaluate", run, animals, option, tmp_path / place, says=(tmp_path / place.split("/")[0], "expected")
+        )
+    assert (tmp_path / "file").read_text() == "precious"

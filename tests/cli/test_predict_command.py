@@ -1,0 +1,112 @@
+"""``convit predict``: pictures and folders in, classes out."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from command import Shell, photos
+from PIL import Image
+
+import convit
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    return photos(tmp_path / "album", {"a": 2, "b/deep": 2})
+
+
+def test_terminal(trained: Path, album: Path, shell: Shell) -> None:
+    got = shell("predict", trained, album, "--top-k", 2)
+    assert (got.status, got.err) == (0, "")
+    lines = got.out.splitlines()
+    names = [str(album / name) for name in ("a/0.png", "a/1.png", "b/deep/0.png", "b/deep/1.png")]
+    assert [line.split()[0] for line in lines] == names
+    (expected,) = convit.load(trained).predict(names[2], top_k=2)
+    assert lines[2].split()[1:] == [word for p in expected for word in (p.class_name, f"{p.probability:.1%}")]
+
+
+@pytest.mark.parametrize(("asked", "given"), [(1, 1), (3, 3), (99, 3), (None, 3)])
+def test_json(asked: int | None, given: int, trained: Path, album: Path, shell: Shell) -> None:
+    top_k = () if asked is None else ("--top-k", asked)
+    got = shell("predict", trained, album / "a/0.png", album / "b", album / "a/0.png", "--json", *top_k)
+    assert (got.status, got.err) == (0, "")
+    document = json.loads(got.out)
+    names = ("a/0.png", "b/deep/0.png", "b/deep/1.png", "a/0.png")
+    assert [entry["image"] for entry in document] == [str(album / name) for name in names]
+    for entry in document:
+        values = [p["probability"] for p in entry["predictions"]]
+        assert len(values) == given
+        assert values == sorted(values, reverse=True)
+    assert {p["class"] for p in document[0]["predictions"]} <= {"ape", "bee", "cow"}
+    if given == 3:
+        assert sum(p["probability"] for p in document[0]["predictions"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_json_before_the_picture(trained: Path, album: Path, shell: Shell) -> None:
+    assert len(json.loads(shell("predict", "--json", trained, album / "a").out)) == 2
+
+
+def test_files(trained: Path, album: Path, tmp_path: Path, shell: Shell) -> None:
+    got = shell("predict", trained, album, "--csv", tmp_path / "x.csv", "--json", tmp_path / "x.json", "--top-k", 2)
+    assert len(got.out.splitlines()) == 4
+    with (tmp_path / "x.csv").open() as stream:
+        head, *rows = csv.reader(stream)
+    assert head == ["image", "rank", "class", "probability"]
+    document = json.loads((tmp_path / "x.json").read_text())
+    flat = [
+        [entry["image"], str(rank), p["class"], f"{p['probability']:.6f}"]
+        for entry in document
+        for rank, p in enumerate(entry["predictions"], start=1)
+    ]
+    assert rows == flat
+    assert len(rows) == 8
+
+
+def test_bad_file(trained: Path, album: Path, tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = album / "a/0.jpg"
+    bad.write_text("no picture")
+    target = tmp_path / "x.csv"
+    shell.refuses("predict", trained, album, "--csv", target, says=(bad, "not an image", "expected an image"))
+    assert not target.exists()
+    got = shell("predict", trained, album, "--csv", target, "--skip-bad", "--json")
+    assert got.status == 0
+    assert len(json.loads(got.out)) == 4
+    assert got.err.splitlines() == [f"left out: {bad}: not an image (no format that Pillow knows); "
+                                    "expected an image that decodes fully"]  # fmt: skip
+    Image.new("RGB", (90, 70)).save(bad)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
+    shell.refuses("predict", trained, album, says=(bad, "a decompression bomb", "expected at most 6000 pixels"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("missing ALBUM", ("missing: no such folder", "expected a run folder of 'convit train'")),
+        ("ALBUM ALBUM", ("album: no config.json in it", "expected a run folder")),
+        ("RUN missing.png", ("missing.png: no such file or folder", "expected a picture or a folder")),
+        ("RUN EMPTY", ("empty: no picture in it", "expected")),
+        ("RUN ALBUM --top-k 0", ("top_k: got 0, expected at least 1",)),
+        ("RUN ALBUM --top-k many", ("--top-k", "many", "expected")),
+        ("RUN ALBUM --topk 3", ("--topk", "did you mean '--top-k'")),
+        ("RUN ALBUM --csv none/x.csv", ("none/x.csv", "expected")),
+        ("RUN ALBUM --csv ALBUM", ("album", "expected")),
+        ("RUN ALBUM --json none/x.json", ("none/x.json", "expected")),
+        ("RUN", ("images: got none, expected at least one picture or folder",)),
+    ],
+)
+def test_bad_input(arguments: str, says: tuple[str, ...], trained: Path, album: Path, shell: Shell) -> None:
+    (album.parent / "empty").mkdir()
+    places = {"RUN": trained, "ALBUM": album, "EMPTY": album.parent / "empty"}
+    shell.refuses("predict", *(places.get(word, word) for word in arguments.split()), says=says)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_no_cuda(trained: Path, album: Path, shell: Shell) -> None:
+    shell.refuses("predict", trained, album, "--device", "cuda", says=("device: got 'cuda'", "available: cpu"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_full_disk(trained: Path, album: Path, shell: Shell) -> None:
+    shell.refuses("predict", trained, album, "--csv", "/dev/full", says=("No space left", "expected a place with room"))

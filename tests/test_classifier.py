@@ -1,0 +1,252 @@
+"""A saved model is the same model; a folder that is none, or that was tampered with, is one line."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from PIL import Image
+
+import convit
+from convit.classifier import Classifier
+from convit.data import Preprocess
+from convit.device import pick_device
+from convit.errors import InputError
+
+CLASSES = ("ape", "bée $1", "cow")
+ARGS = {"img_size": [8, 12], "patch_size": 4, "local_up_to_layer": 3}
+
+
+def made() -> Classifier:
+    torch.manual_seed(1)
+    model = convit.create_model("convit_micro_patch4_32", num_classes=3, **ARGS)
+    torch.nn.init.normal_(model.head.weight, std=0.5)  # else every class is as probable
+    preprocess = Preprocess(image_size=(8, 12), mean=(0.4, 0.5, 0.6), interpolation="bilinear", crop_pct=0.9)
+    return Classifier(model, preprocess, CLASSES, model_name="convit_micro_patch4_32", model_args=ARGS)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Image.Image]:
+    torch.manual_seed(2)
+    pixels = torch.randint(256, (3, 20, 30, 3), dtype=torch.uint8).numpy()
+    return [Image.fromarray(p) for p in pixels]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made().save(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_round_trip(folder: Path, pictures: list[Image.Image]) -> None:
+    saved, loaded = made(), convit.load(folder)
+    assert torch.equal(loaded.probabilities(pictures), saved.probabilities(pictures))
+    assert loaded.preprocess == saved.preprocess
+    assert (loaded.class_names, loaded.model_name, loaded.model_args) == (CLASSES, "convit_micro_patch4_32", ARGS)
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "config.json"}
+    loaded.save(folder)
+    assert torch.equal(convit.load(str(folder)).probabilities(pictures), saved.probabilities(pictures))
+
+
+def test_timm_reads_it(folder: Path, pictures: list[Image.Image]) -> None:
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    config = timm.data.resolve_model_data_config(model)
+    assert (config["input_size"], config["interpolation"], config["crop_pct"]) == ([3, 8, 12], "bilinear", 0.9)
+    assert list(config["mean"]) == [0.4, 0.5, 0.6]
+    assert model.pretrained_cfg["label_names"] == list(CLASSES)
+    x = torch.randn(2, 3, 8, 12)
+    assert torch.equal(model(x), made().model.eval()(x))
+
+
+def test_probabilities(pictures: list[Image.Image]) -> None:
+    classifier = made()
+    got = classifier.probabilities(pictures)
+    assert (got.shape, got.dtype) == ((3, 3), torch.float32)
+    torch.testing.assert_close(got.sum(1), torch.ones(3))
+    torch.testing.assert_close(classifier.probabilities(pictures, batch_size=2), got)
+    assert classifier.probabilities([]).shape == (0, 3)
+    assert got.std(0).max() > 1e-4  # the pictures differ
+    classifier.model.train()  # drop path and dropout must not show
+    assert torch.equal(classifier.probabilities(pictures), got)
+
+
+def test_predict_takes_pictures_and_paths(tmp_path: Path, pictures: list[Image.Image]) -> None:
+    classifier = made()
+    path = tmp_path / "a.png"
+    pictures[0].save(path)
+    expected = classifier.predict(pictures[0])
+    assert classifier.predict(path) == classifier.predict(str(path)) == classifier.predict([path]) == expected
+    opaque = pictures[0].convert("RGBA")
+    assert classifier.predict(opaque) == expected
+    grey = pictures[1].convert("L")
+    assert classifier.predict([grey, opaque]) == classifier.predict([grey.convert("RGB"), pictures[0]])
+    assert classifier.predict([]) == []
+
+
+def test_predict_ranks(pictures: list[Image.Image]) -> None:
+    classifier = made()
+    (ranked,) = classifier.predict(pictures[0])
+    values = dict(zip(CLASSES, classifier.probabilities([pictures[0]])[0].tolist(), strict=True))
+    assert {p.class_name: p.probability for p in ranked} == values
+    assert [p.probability for p in ranked] == sorted(values.values(), reverse=True)
+    assert [len(classifier.predict(pictures[0], top_k=k)[0]) for k in (1, 2, 3, 99)] == [1, 2, 3, 3]
+    with pytest.raises(InputError, match="top_k: got 0, expected at least 1"):
+        classifier.predict(pictures[0], top_k=0)
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("a", "b", "b"), ("a", "b", "c", "d")])
+def test_class_names_fit_the_outputs(names: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match=r"class_names: got . different ones, expected 3, one per output"):
+        Classifier(made().model, Preprocess(image_size=(8, 12)), names, model_name="m")
+
+
+def test_a_failed_save_leaves_the_old_one(folder: Path, pictures: list[Image.Image], monkeypatch: Any) -> None:
+    before = convit.load(folder).probabilities(pictures)
+
+    def half(self: Path, content: bytes) -> None:
+        with self.open("wb") as stream:
+            stream.write(content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    other = made()
+    torch.nn.init.zeros_(other.model.head.weight)
+    with pytest.raises(OSError, match="No space"):
+        other.save(folder)
+    assert torch.equal(convit.load(folder).probabilities(pictures), before)
+
+
+# -- folders that do not load ----------------------------------------------------------------------------------------
+
+
+def refused(folder: Path, culprit: str, *words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        convit.load(folder)
+    message = str(caught.value)
+    assert message.startswith(f"{folder / culprit if culprit else folder}: "), message
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def changed(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_no_run(folder: Path, tmp_path: Path) -> None:
+    refused(tmp_path / "missing", "", "no such folder; expected a run folder of 'convit train'")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "", "no config.json in it")
+    (folder / "model.safetensors").unlink()
+    refused(folder, "", "no model.safetensors in it")
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b"[]", b"5", b"{}", b'{"pretrained_cfg": 3}', b"[" * 10**5])
+def test_broken_config(text: bytes, folder: Path) -> None:
+    (folder / "config.json").write_bytes(text)
+    refused(folder, "config.json", "not a model's configuration", "expected what 'convit train' writes")
+
+
+@pytest.mark.parametrize("left", [0, 4, 100, 0.5, 0.999])
+def test_truncated_weights(left: float, folder: Path) -> None:
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: int(left * len(data)) if left < 1 else int(left)])
+    refused(folder, "model.safetensors", "not the weights of convit_micro_patch4_32 in config.json")
+
+
+def label_names(config: dict[str, Any], names: Any) -> None:
+    config["pretrained_cfg"]["label_names"] = names
+
+
+@pytest.mark.parametrize(
+    ("change", "culprit", "word"),
+    [
+        (lambda c: label_names(c, ["a", "b"]), "model.safetensors", "not the weights"),
+        (lambda c: label_names(c, ["a", "b", "b"]), "config.json", "class_names: got 2 different ones, expected 3"),
+        (lambda c: label_names(c, "abc"), "config.json", "wrong type"),
+        (lambda c: label_names(c, []), "model.safetensors", "head"),
+        (lambda c: c["model_args"].update(teeth=3), "config.json", "unknown model_args ['teeth']"),
+        (lambda c: c["model_args"].update(pretrained=True), "config.json", "unknown model_args ['pretrained']"),
+        (lambda c: c["model_args"].update(checkpoint_path="x"), "config.json", "unknown model_args"),
+        (lambda c: c["model_args"].update(num_classes=3), "config.json", "num_classes"),
+        (lambda c: c["model_args"].update(depth=0), "config.json", "depth: got 0, expected at least 1"),
+        (lambda c: c["model_args"].update(depth="six"), "config.json", ""),
+        (lambda c: c["model_args"].update(patch_size=5), "config.json", "nearest: 5 x 10 or 10 x 15"),
+        (lambda c: c["model_args"].update(img_size=[8]), "config.json", ""),
+        (lambda c: c["model_args"].update(num_heads=7), "config.json", ""),
+        (lambda c: c["model_args"].update(norm_layer="os.system"), "config.json", ""),
+        (lambda c: c["model_args"].update(device="nowhere"), "config.json", ""),
+        (lambda c: c["model_args"].update(dtype="float16"), "config.json", ""),
+        (lambda c: c["model_args"].update(embed_dim=288), "model.safetensors", "size mismatch"),
+        (lambda c: c.update(architecture="convit_micro_patch4_33"), "config.json", "did you mean 'convit_micro_patch"),
+        (lambda c: c.update(architecture=["x"]), "config.json", "wrong type"),
+        (lambda c: c["pretrained_cfg"].update(sharpen=1), "config.json", "unknown key 'sharpen'"),
+        (lambda c: c["pretrained_cfg"].pop("mean"), "config.json", "no key 'mean'"),
+        (lambda c: c["pretrained_cfg"].update(mean=[0, "x", 0]), "config.json", "mean"),
+        (lambda c: c["pretrained_cfg"].update(input_size=[3]), "config.json", "image_size"),
+        (lambda c: c["pretrained_cfg"].update(input_size=8), "config.json", "not a model's configuration"),
+    ],
+)
+def test_config_that_does_not_fit(change: Callable[..., Any], culprit: str, word: str, folder: Path) -> None:
+    changed(folder, change)
+    refused(folder, culprit, word)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"architecture": "os.system"},
+        {"architecture": "hf-hub:foo/bar"},
+        {"architecture": "local-dir:/tmp"},
+        {"architecture": "resnet18"},
+        {"model_args": {"hybrid_backbone": "hf-hub:foo/bar"}},
+        {"model_args": {"hybrid_backbone": "local-dir:/tmp"}},
+        {"model_args": {"hybrid_backbone": "os.system"}},
+        {"model_args": {"norm_layer": "torch.nn.LayerNorm"}},
+    ],
+)
+def test_nothing_that_a_file_names_is_imported_or_fetched(
+    change: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*args: Any, **kwargs: Any) -> None:
+        raise SystemError(f"reached {args}")
+
+    monkeypatch.setattr(os, "system", forbidden)
+    monkeypatch.setattr("socket.socket.connect", forbidden)
+    monkeypatch.setattr("timm.models._factory.load_model_config_from_hf", forbidden)
+    monkeypatch.setattr("importlib.import_module", forbidden)
+    changed(folder, lambda config: config.update(change))
+    refused(folder, "config.json")
+
+
+# -- devices ---------------------------------------------------------------------------------------------------------
+
+
+def test_devices() -> None:
+    assert pick_device("cpu").type == "cpu"
+    assert pick_device().type in ("cpu", "cuda", "mps")
+    with pytest.raises(InputError, match="device: got 'tpu', expected auto, cuda, mps, cpu"):
+        pick_device("tpu")
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_device_that_is_not_there(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    with pytest.raises(InputError, match=f"device: got '{name}', which this machine .* lacks; available: cpu"):
+        pick_device(name)
+
+
+def test_auto_prefers_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device("auto").type == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto").type == "mps"

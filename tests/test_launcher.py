@@ -1,0 +1,58 @@
+"""``convit`` before a command is chosen: at once, and without torch."""
+
+import subprocess
+import sys
+
+import pytest
+
+import convit_launcher
+
+
+def answer(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["convit", *arguments])
+    status = convit_launcher.main()
+    return status, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("arguments", [(), ("-h",), ("--help",), ("help",)])
+def test_help(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    status, out, err = answer(capsys, monkeypatch, *arguments)
+    assert (status, err) == (0, "")
+    for name, text in convit_launcher.COMMANDS.items():
+        assert f"  {name:10} {text}" in out
+
+
+def test_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    status, out, err = answer(capsys, monkeypatch, "--version")
+    assert (status, err) == (0, "")
+    assert out.startswith("convit 0.")
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"), [("trian", "; did you mean 'train'?"), ("evalute", "; did you mean 'evaluate'?"), ("zzz", "")]
+)
+def test_misspelt_command(
+    word: str, hint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, out, err = answer(capsys, monkeypatch, word, "digits")
+    assert (status, out) == (2, "")
+    expected = ", ".join(convit_launcher.COMMANDS)
+    assert err == f"convit: unknown command {word!r}, expected one of {expected}{hint}\n"
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version", "trian"])
+def test_answers_without_the_heavy_libraries(argument: str) -> None:
+    code = (
+        "import sys, convit_launcher; sys.argv = ['convit', sys.argv[1]]; convit_launcher.main(); "
+        "sys.exit(10 + len({'torch', 'numpy', 'timm', 'convit', 'rich', 'tyro'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, argument], capture_output=True, text=True, check=False)
+    assert done.returncode == 10, done.stderr
+
+
+def test_python_dash_m_is_the_same() -> None:
+    done = subprocess.run([sys.executable, "-m", "convit", "trian"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("convit: unknown command 'trian'")

@@ -1,0 +1,173 @@
+"""What is decided from the data, at values worked out by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small import options
+
+from convit.data import ArrayImages, DataSource
+from convit.errors import InputError
+from convit.train import AugmentConfig, DataConfig, ModelConfig, OptimConfig, TrainConfig
+from convit.train.plan import Plan, geometry, make_plan, split
+
+
+def source(per_class: int, classes: int = 2, side: int = 8, part: str = "whole", **more: Any) -> DataSource:
+    """Black pictures."""
+    count = per_class * classes
+    names = tuple(f"c{i}" for i in range(classes))
+    images = ArrayImages(
+        np.zeros((count, side, side), np.uint8), [str(i) for i in range(count)], np.arange(count) % classes, names
+    )
+    return DataSource(name="some", root="some", class_names=names, parts={part: images}, **more)
+
+
+def plan(data: DataSource, **groups: Any) -> Plan:
+    config = TrainConfig(data="some", **groups)
+    return make_plan(config, data, split(data, config.source.val_fraction, config.run.seed))
+
+
+@pytest.mark.parametrize(
+    ("native", "name", "side", "patch"),
+    [
+        (8, "convit_micro_patch4_16", 16, 4),
+        (24, "convit_micro_patch4_16", 16, 4),
+        (25, "convit_micro_patch4_32", 32, 4),
+        (32, "convit_micro_patch4_32", 32, 4),
+        (64, "convit_micro_patch8_64", 64, 8),
+        (112, "convit_micro_patch8_64", 64, 8),
+        (113, "convit_tiny_patch16_224", 224, 16),
+        (300, "convit_tiny_patch16_224", 224, 16),
+    ],
+)
+def test_geometry_follows_the_native_size(native: int, name: str, side: int, patch: int) -> None:
+    got, size, got_patch, decided = geometry(TrainConfig(data="d"), native)
+    assert (got, size, got_patch) == (name, (side, side), patch)
+    assert decided["model"] == f"{name} (the images' shorter side is {native} px in the median)"
+    assert decided.keys() == {"model", "image-size", "patch-size"}
+
+
+def test_geometry_that_is_given_is_not_decided() -> None:
+    asked = ModelConfig(model="convit_micro_patch4_32", image_size=(48, 32), patch_size=8)
+    assert geometry(TrainConfig(data="d", model=asked), 300) == ("convit_micro_patch4_32", (48, 32), 8, {})
+    one_side = ModelConfig(model="convit_micro_patch4_32", image_size=(48,))
+    assert geometry(TrainConfig(data="d", model=one_side), 300)[1:3] == ((48, 48), 4)
+
+
+def test_unknown_model_names_the_nearest() -> None:
+    asked = TrainConfig(data="d", model=ModelConfig(model="convit_tiny_patch16_225"))
+    with pytest.raises(InputError, match=r"got 'convit_tiny_patch16_225'.*did you mean 'convit_tiny_patch16_224'"):
+        geometry(asked, 8)
+
+
+# batch: a sixteenth of the images as a power of two, 8 to 128; epochs: 1300 / sqrt(n), 10 to 200;
+# rate: 0.002 sqrt(batch / 64) to two digits
+@pytest.mark.parametrize(
+    ("images", "batch", "epochs", "lr"),
+    [
+        (2, 2, 200, 0.00035),
+        (5, 4, 200, 0.0005),
+        (10, 8, 200, 0.00071),
+        (15, 8, 200, 0.00071),
+        (16, 8, 200, 0.00071),
+        (255, 8, 81, 0.00071),
+        (256, 16, 81, 0.001),
+        (1024, 64, 41, 0.002),
+        (4000, 128, 21, 0.0028),
+        (90_000, 128, 10, 0.0028),
+    ],
+)
+def test_batch_epochs_and_rate(images: int, batch: int, epochs: int, lr: float) -> None:
+    whole = source(images, classes=1, side=1)
+    got = make_plan(options("d", epochs=None, batch_size=None), whole, (whole.whole, whole.whole, None))
+    assert (got.batch_size, got.epochs, got.lr) == (batch, epochs, lr)
+    assert got.warmup_epochs == min(5, epochs / 10)
+    assert got.steps_per_epoch == images // batch
+    assert {"batch-size", "epochs", "lr"} <= got.decided.keys()
+    assert (got.config.optim.batch_size, got.config.optim.epochs, got.config.optim.lr) == (batch, epochs, lr)
+
+
+def test_nothing_is_left_open() -> None:
+    config = plan(source(20)).config.to_dict()
+    open_ = [f"{g}.{k}" for g in config if g != "data" for k, v in config[g].items() if v is None]
+    assert open_ == ["source.data_root", "model.local_up_to_layer"]  # None has a meaning of its own there
+    assert config["run"]["out"] == "runs/some-micro"
+
+
+def test_given_values_are_kept() -> None:
+    optim = OptimConfig(epochs=3, batch_size=6, lr=0.5, warmup_epochs=1.0)
+    got = plan(source(20), optim=optim, augment=AugmentConfig(flip=True, crop="none", rand_augment="", cutmix=0.5))
+    assert (got.config.optim, got.cutmix, got.augmentation.crop) == (optim, 0.5, "none")
+    assert got.augmentation.flip
+    assert not {"epochs", "batch-size", "lr", "flip"} & got.decided.keys()
+
+
+@pytest.mark.parametrize(
+    ("side", "crop", "rand", "cutmix"),
+    [
+        (8, "shift", "", 0.0),
+        (32, "shift", "rand-m6-mstd0.5-inc1", 1.0),
+        (224, "random_resized", "rand-m6-mstd0.5-inc1", 1.0),
+    ],
+)
+def test_augmentation_by_size(side: int, crop: str, rand: str, cutmix: float) -> None:
+    got = plan(source(4, side=side))
+    assert (got.augmentation.crop, got.augmentation.rand_augment, got.cutmix) == (crop, rand, cutmix)
+    assert got.augmentation.flip
+    assert not plan(source(4, flip=False)).augmentation.flip
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"optim": OptimConfig(batch_size=20)}, "batch-size: got 20, expected at most the 18 training images"),
+        ({"optim": OptimConfig(epochs=3, warmup_epochs=4.0)}, "warmup-epochs: got 4, expected at most the 3 epochs"),
+        (
+            {"model": ModelConfig(image_size=(30,), patch_size=8)},
+            r"got 30 x 30, expected multiples of the patch size 8; nearest: 24 x 24 or 32 x 32",
+        ),
+        ({"model": ModelConfig(local_up_to_layer=7)}, "local_up_to_layer: got 7, expected 0 to the depth, 6"),
+        ({"augment": AugmentConfig(rand_augment="random")}, "rand_augment: 'random'; expected timm's form"),
+    ],
+)
+def test_options_that_do_not_fit(groups: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        plan(source(10), **groups)
+
+
+def test_odd_batch() -> None:
+    with pytest.raises(InputError, match="batch-size: got 7, expected an even number"):
+        OptimConfig(batch_size=7)
+
+
+def test_flat_data_is_split_by_class() -> None:
+    train, val, test = split(source(10, classes=3), 0.2, seed=0)
+    assert (train.counts().tolist(), val.counts().tolist(), test) == ([8] * 3, [2] * 3, None)
+    assert not set(train.names) & set(val.names)
+    assert split(source(10, classes=3), 0.2, seed=1)[1].names != val.names
+
+
+def test_official_parts_are_used() -> None:
+    parts = {name: source(n, part=name).parts[name] for name, n in (("train", 5), ("val", 2), ("test", 3))}
+    data = DataSource(name="x", root="x", class_names=("c0", "c1"), parts=parts)
+    got = split(data, 0.5, seed=0)
+    assert all(a is b for a, b in zip(got, parts.values(), strict=True))
+    del parts["val"]  # then it comes from the training images; those of the test stay unseen
+    train, val, test = split(data, 0.2, seed=0)
+    assert (len(train), len(val), test) == (8, 2, parts["test"])
+
+
+def test_nothing_to_learn_from_or_to_validate_on() -> None:
+    with pytest.raises(InputError, match="some: only a test part in it; expected a train/ folder"):
+        split(source(5, part="test"), 0.1, seed=0)
+    with pytest.raises(InputError, match="some: one image per class, none left to validate on; expected at least 2"):
+        split(source(1, classes=3), 0.1, seed=0)
+
+
+def test_workers_and_cache() -> None:
+    assert plan(source(4)).workers == 0  # small images, in memory
+    assert plan(source(4)).cache
+    assert not plan(source(4, side=128)).cache
+    assert plan(source(4, side=128), source=DataConfig(workers=3)).workers == 3
+    assert plan(source(4)).out == Path("runs/some-micro")

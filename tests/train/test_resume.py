@@ -1,0 +1,169 @@
+"""A run that was stopped anywhere goes on to the same bits, and only as what it was."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small import exact, metrics, newest_state, options, photos
+
+from convit.errors import InputError
+from convit.train import Observer, Stopped, plots, train
+
+EPOCHS = 3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _empty_pictures() -> Iterator[None]:
+    """Drawing takes longer than such a run: test_plots.py and test_run.py look at the pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("curves", "gates", "confusion"):
+            patch.setattr(plots, name, lambda _what, path, **_: path.touch())
+        yield
+
+
+class StopAt(Observer):
+    """Sends this process a signal at the n-th batch of a pass."""
+
+    def __init__(self, what: str, batch: int, signum: int = signal.SIGINT, times: int = 1) -> None:
+        self.what, self.batch, self.signum, self.times = what, batch, signum, times
+        self.batches = -1
+        self.passes: list[str] = []
+
+    def begin(self, what: str, images: int, done: int = 0) -> None:
+        self.passes.append(what)
+        self.batches = 0
+
+    def advance(self, images: int, loss: float | None = None) -> None:
+        self.batches += 1
+        if self.passes[-1] == self.what and self.batches == self.batch:
+            for _ in range(self.times):
+                signal.raise_signal(self.signum)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return photos(tmp_path_factory.mktemp("data") / "animals", {"ape": 6, "bee": 5, "cow": 7})
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nobody stopped."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    train(options(data, out, epochs=EPOCHS))
+    return out
+
+
+def stopped(data: Path, out: Path, what: str, batch: int, **more: Any) -> Stopped:
+    with pytest.raises(Stopped) as caught:
+        train(options(data, out, epochs=EPOCHS, **more), StopAt(what, batch))
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("what", "batch", "state"),
+    [
+        ("epoch 1/3", 1, "epoch-0000-step-000001"),
+        ("epoch 2/3", 2, "epoch-0001-step-000002"),
+        ("epoch 2/3", 3, "epoch-0001-step-000003"),  # after the last step: noticed in the validation
+        ("validation", 1, "epoch-0001-step-000000"),  # after its only batch: the epoch still counts
+    ],
+)
+def test_stop_and_resume(what: str, batch: int, state: str, data: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    error = stopped(data, out, what, batch)
+    assert (error.signum, error.folder) == (signal.SIGINT, out)
+    assert newest_state(out).name == state
+    assert (out / "model.safetensors").is_file()  # there is a model to use, also before the first epoch
+    assert (out / "curves.png").exists() == (what != "epoch 1/3")
+    train(options(data, out, epochs=EPOCHS, resume=True, workers=2 if batch == 2 else 0))
+    assert exact(out) == exact(whole)
+    assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+def test_stopped_twice(data: Path, whole: Path, tmp_path: Path) -> None:
+    stopped(data, tmp_path / "run", "epoch 1/3", 2)
+    stopped(data, tmp_path / "run", "epoch 3/3", 1, resume=True)
+    train(options(data, tmp_path / "run", epochs=EPOCHS, resume=True))
+    assert exact(tmp_path / "run") == exact(whole)
+
+
+def test_damaged_state_falls_back_to_the_same_bits(data: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    stopped(data, out, "epoch 3/3", 2)
+    (newest_state(out) / "tensors.safetensors").write_bytes(b"damaged")
+    train(options(data, out, epochs=EPOCHS, resume=True))
+    assert exact(out) == exact(whole)
+    assert "epoch-0002-step-000002: damaged" in (out / "log.txt").read_text()
+
+
+def test_resume_of_a_complete_run_changes_nothing(data: Path, tmp_path: Path) -> None:
+    train(options(data, tmp_path / "run", epochs=1))
+    before = exact(tmp_path / "run")
+    train(options(data, tmp_path / "run", epochs=1, resume=True))
+    assert exact(tmp_path / "run") == before
+
+
+def test_second_signal_acts_at_once(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(options(data, tmp_path / "run"), StopAt("epoch 1/2", 1, times=2))
+
+
+def test_handlers_are_put_back(data: Path, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped) as caught:
+        train(options(data, tmp_path / "run"), StopAt("epoch 1/2", 1, signum=signal.SIGTERM))
+    assert caught.value.signum == signal.SIGTERM
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+@pytest.fixture(scope="module")
+def half(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "half"
+    stopped(data, out, "epoch 1/3", 1)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"epochs": 4}, "its epochs is 3, got 4"),
+        ({"seed": 1}, "its seed is 0, got 1"),
+        ({"lr": 0.5}, r"its lr is [\d.]+, got 0.5"),
+        ({"mixup": 0.0}, "its mixup is 0.2, got 0.0"),
+        ({"image_size": (8, 16)}, r"its image-size is \[8, 8\], got \[8, 16\]"),
+        ({"precision": "bf16"}, "its precision is fp32, got bf16"),
+        ({"val_fraction": 0.3}, "its val-fraction is 0.1, got 0.3"),
+    ],
+)
+def test_other_options_are_refused(more: dict[str, Any], message: str, half: Path, data: Path) -> None:
+    state = newest_state(half).name
+    with pytest.raises(InputError, match=f"{message}; expected the run's own to resume it") as caught:
+        train(options(data, half, resume=True, **({"epochs": EPOCHS} | more)))
+    assert "\n" not in str(caught.value)
+    assert newest_state(half).name == state
+
+
+def test_other_images_are_refused(half: Path, data: Path, tmp_path: Path) -> None:
+    other = photos(tmp_path / "animals", {"ape": 6, "bee": 5, "cow": 7})
+    with pytest.raises(InputError, match=r"its data is .*, got "):
+        train(options(other, half, epochs=EPOCHS, resume=True))
+    new = data / "cow/new.png"
+    new.write_bytes((data / "cow/0.png").read_bytes())
+    try:
+        with pytest.raises(InputError, match=r"other images than when the run in .* started; expected the same"):
+            train(options(data, half, epochs=EPOCHS, resume=True))
+    finally:
+        new.unlink()
+
+
+def test_no_run_to_resume(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="run: no run to resume"):
+        train(options(data, tmp_path / "run", resume=True))
+    assert not (tmp_path / "run").exists()
+
+
+def test_metrics_of_a_stopped_run_are_whole_lines(half: Path, whole: Path) -> None:
+    assert not (half / "metrics.jsonl").exists()
+    assert len(metrics(whole)) == EPOCHS

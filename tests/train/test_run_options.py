@@ -1,0 +1,164 @@
+"""Runs off the main road: each ends, with what it should have written."""
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small import exact, metrics, options, photos
+
+import convit
+from convit.errors import InputError
+from convit.layers import GatedPositionalSelfAttention
+from convit.train import engine, plots, train
+from convit.train.run_folder import RunFolder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _empty_pictures() -> Iterator[None]:
+    """Drawing takes longer than such a run: test_plots.py and test_run.py look at the pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("curves", "gates", "confusion"):
+            patch.setattr(plots, name, lambda _what, path, **_: path.touch())
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return photos(tmp_path_factory.mktemp("data") / "two", {"dark": 6, "light": 6})
+
+
+def test_twin_has_no_gates(data: Path, tmp_path: Path) -> None:
+    best = train(options(data, tmp_path / "run", local_up_to_layer=0))
+    assert not any(isinstance(module, GatedPositionalSelfAttention) for module in best.model.modules())
+    assert not (tmp_path / "run/gates.png").exists()
+    assert (tmp_path / "run/curves.png").exists()
+    assert [record["gates"] for record in metrics(tmp_path / "run")] == [[], []]
+    assert convit.load(tmp_path / "run").model.local_up_to_layer == 0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"mixup": 1.0, "cutmix": 1.0, "mix_prob": 1.0},
+        {"mixup": 0.0, "cutmix": 1.0, "mix_prob": 1.0},
+        {"mixup": 0.0, "cutmix": 0.0},
+        {"mix_prob": 0.0, "label_smoothing": 0.0},
+        {"crop": "random_resized", "rand_augment": "rand-m9-mstd0.5-inc1", "color_jitter": 0.4, "random_erasing": 1.0},
+        {"clip_grad": None, "warmup_epochs": 0.0, "drop_path": 0.0},
+        {"lr": 1e-7},  # below min-lr
+        {"flip": True, "crop": "none", "skip_bad": True},
+        {"seed": 10**25},
+    ],
+    ids=lambda more: "-".join(more),
+)
+def test_augmentations_and_losses(more: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    train(options(data, tmp_path / "run", epochs=1, **more))
+    (record,) = metrics(tmp_path / "run")
+    assert 0 < record["train_loss"] < 3
+    assert (tmp_path / "run/evaluation.json").exists()
+
+
+def test_odd_number_of_classes_and_one_step_an_epoch(tmp_path: Path) -> None:
+    counts = {f"class {i}": 2 for i in range(7)}
+    train(options(photos(tmp_path / "data", counts), tmp_path / "run", cutmix=1.0, mix_prob=1.0))
+    assert metrics(tmp_path / "run")[0]["val_top5"] < 100.1
+    assert len(json.loads((tmp_path / "run/evaluation.json").read_text())["classes"]) == 7
+
+
+def test_smallest_data_with_nothing_given(tmp_path: Path) -> None:
+    """Two images to learn from, two to validate on; every size and number decided by the plan but for the epochs."""
+    data = photos(tmp_path / "data", {"a": 2, "b": 2})
+    train(options(data, tmp_path / "run", batch_size=None, model=None, image_size=None, patch_size=None, epochs=1))
+    assert RunFolder(tmp_path / "run").read_config().optim.batch_size == 2
+
+
+def test_image_size_that_is_no_square(data: Path, tmp_path: Path) -> None:
+    train(options(data, tmp_path / "run", image_size=(8, 16), epochs=1))
+    best = convit.load(tmp_path / "run")
+    assert best.preprocess.image_size == best.model.img_size == (8, 16)
+    assert best.model.grid_size == (2, 4)
+    assert len(best.predict(data / "dark/0.png")[0]) == 2
+
+
+def test_bf16(data: Path, tmp_path: Path) -> None:
+    train(options(data, tmp_path / "half", precision="bf16", epochs=1))
+    train(options(data, tmp_path / "full", epochs=1))
+    assert {p.dtype for p in convit.load(tmp_path / "half").model.parameters()} == {torch.float32}
+    half, full = (metrics(tmp_path / name)[0]["train_loss"] for name in ("half", "full"))
+    assert half == pytest.approx(full, rel=0.05)
+    assert half != full
+
+
+def test_huge_rate_is_one_line(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"loss: got (nan|inf) in epoch 1, step [23], .*try a lower --lr"):
+        train(options(data, tmp_path / "run", lr=1e30, clip_grad=None, warmup_epochs=0.0, epochs=4))
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EROFS])
+def test_full_disk_leaves_the_last_state(
+    fault: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    train(options(data, tmp_path / "whole", epochs=2))
+    real, calls = engine.save_state, []
+
+    def fails_the_second_time(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:
+            raise OSError(fault, os.strerror(fault), str(out))
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "save_state", fails_the_second_time)
+        with pytest.raises(OSError, match=os.strerror(fault)):
+            train(options(data, out, epochs=2))
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["epoch-0001-step-000000"]
+    train(options(data, out, epochs=2, resume=True))
+    assert exact(out) == exact(tmp_path / "whole")
+
+
+def test_skipped_files_are_listed(tmp_path: Path) -> None:
+    data = photos(tmp_path / "data", {"a": 4, "b": 4})
+    (data / "b/0.png").write_bytes(b"")
+    (data / "a/x.jpg").write_text("no image")
+    with pytest.raises(InputError, match=r"2 files do not decode: a/x.jpg \(not an image.*b/0.png \(an empty file"):
+        train(options(data, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    train(options(data, tmp_path / "run", skip_bad=True, epochs=1))
+    skipped = json.loads((tmp_path / "run/skipped.json").read_text())
+    assert [entry["name"] for entry in skipped] == ["a/x.jpg", "b/0.png"]
+    used = json.loads((tmp_path / "run/split.json").read_text())
+    assert not {"a/x.jpg", "b/0.png"} & {*used["train"], *used["val"]}
+
+
+def overwritable(folder: Path, data: Path) -> None:
+    train(options(data, folder, overwrite=True, epochs=1))
+
+
+def test_overwrite_replaces_a_run_and_nothing_else(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    overwritable(out, data)  # nothing there yet: fine
+    (out / "stale.txt").write_text("of the old run")
+    with pytest.raises(InputError, match=r"exists \(a run, add --resume to continue it, --overwrite to replace it\)"):
+        train(options(data, out))
+    assert (out / "stale.txt").exists()
+    overwritable(out, data)
+    assert not (out / "stale.txt").exists()
+
+
+@pytest.mark.parametrize("text", [None, "services:\n  web: {}\n", "a: [", "\x00", "data: 5\n", ""])
+def test_overwrite_refuses_what_is_no_run(text: str | None, data: Path, tmp_path: Path) -> None:
+    """A ``config.yaml`` alone makes no run: many a folder has one."""
+    out = tmp_path / "project"
+    out.mkdir()
+    (out / "thesis.tex").write_text("precious")
+    if text is not None:
+        (out / "config.yaml").write_text(text)
+    with pytest.raises(InputError, match="exists and is no run, so it is not overwritten; expected another --out"):
+        overwritable(out, data)
+    assert (out / "thesis.tex").read_text() == "precious"

@@ -1,0 +1,67 @@
+"""Ctrl-C and a scheduler's SIGTERM, on a real process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from small import exact, options, photos
+
+from convit.train import train
+
+EPOCHS = 25
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As in the process that is stopped: another number of threads may sum in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return photos(tmp_path_factory.mktemp("data") / "two", {"dark": 5, "light": 5})
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    train(options(data, out, epochs=EPOCHS))
+    return out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_process(signum: signal.Signals, data: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = f"-m convit train {data} --out {out} --model convit_micro_patch4_32 --image-size 8 --patch-size 4"
+    command += f" --workers 0 --epochs {EPOCHS} --batch-size 4 --device cpu"
+    process = subprocess.Popen(
+        [sys.executable, *command.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    try:
+        while not (out / "metrics.jsonl").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        process.send_signal(signum)
+        said, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signum
+    assert f"stopped by {signum.name}; the state is saved in {out}" in said
+    assert "Traceback" not in errors
+    assert len((out / "metrics.jsonl").read_text().splitlines()) < EPOCHS
+    train(options(data, out, epochs=EPOCHS, resume=True))
+    assert exact(out) == exact(whole)

@@ -1,0 +1,145 @@
+"""The state on disk: to the bit, whole or not at all, and never trusted unread."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from convit.errors import InputError
+from convit.train.state import Progress, load_state, save_state, states
+
+
+def trained(seed: int = 0, steps: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))
+    groups = [{"params": [p], "weight_decay": 0.1 * i} for i, p in enumerate(model.parameters())]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3 * (seed + 1))
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(torch.randn(7, 3)).square().sum().backward()
+        optimizer.step()
+    return model, optimizer
+
+
+def saved(folder: Path, epochs: int = 2) -> None:
+    for epoch in range(1, epochs + 1):
+        save_state(folder, *trained(epoch), Progress(epoch=epoch, loss_sum=epoch / 3, history=[{"epoch": epoch}]))
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b) and a.dtype == b.dtype
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+def holds(epoch: int, folder: Path) -> list[str]:
+    """Whether loading gives the state of that epoch, to the bit; the lines about damaged states."""
+    model, optimizer = trained(seed=99, steps=0)
+    progress, damaged = load_state(folder, model, optimizer)
+    expected_model, expected_optimizer = trained(epoch)
+    assert progress == Progress(epoch=epoch, loss_sum=epoch / 3, history=[{"epoch": epoch}])
+    assert same(model.state_dict(), expected_model.state_dict())
+    assert same(optimizer.state_dict(), expected_optimizer.state_dict())
+    return damaged
+
+
+def flip_bit(path: Path, position: float, bit: int = 0) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(position * (len(data) - 1))] ^= 1 << bit
+    path.write_bytes(data)
+
+
+def test_to_the_bit_and_goes_on_alike(tmp_path: Path) -> None:
+    saved(tmp_path)
+    assert holds(2, tmp_path) == []
+    model, optimizer = trained(seed=99, steps=0)
+    load_state(tmp_path, model, optimizer)
+    other, other_optimizer = trained(2)
+    x = torch.randn(7, 3)
+    for net, opt in ((model, optimizer), (other, other_optimizer)):
+        opt.zero_grad()
+        net(x).square().sum().backward()
+        opt.step()
+    assert same(model.state_dict(), other.state_dict())
+
+
+def test_progress_keeps_every_digit(tmp_path: Path) -> None:
+    progress = Progress(epoch=3, step=7, seconds=0.1, loss_sum=sum([0.1] * 7), history=[{"x": 1e-17}])
+    save_state(tmp_path, *trained(), progress)
+    assert load_state(tmp_path, *trained())[0] == progress
+
+
+def test_two_are_kept_newest_first(tmp_path: Path) -> None:
+    saved(tmp_path, epochs=4)
+    save_state(tmp_path, *trained(), Progress(epoch=4, step=11))
+    assert [path.name for path in states(tmp_path)] == ["epoch-0004-step-000011", "epoch-0004-step-000000"]
+    assert len(list(tmp_path.iterdir())) == 2
+    save_state(tmp_path, *trained(), Progress(epoch=4, step=11))  # once more at the same step
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("file", ["tensors.safetensors", "state.json"])
+@pytest.mark.parametrize("position", [0.0, 0.02, 0.3, 0.5, 0.77, 1.0])
+@pytest.mark.parametrize("bit", [0, 4, 7])
+def test_flipped_bit(file: str, position: float, bit: int, tmp_path: Path) -> None:
+    saved(tmp_path)
+    flip_bit(states(tmp_path)[0] / file, position, bit)
+    (line,) = holds(1, tmp_path)
+    assert "epoch-0002-step-000000: damaged" in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("file", ["tensors.safetensors", "state.json"])
+@pytest.mark.parametrize("left", [0.0, 0.4, 0.99, None])
+def test_truncated_or_missing(file: str, left: float | None, tmp_path: Path) -> None:
+    saved(tmp_path)
+    path = states(tmp_path)[0] / file
+    if left is None:
+        path.unlink()
+    else:
+        data = path.read_bytes()
+        path.write_bytes(data[: int(left * len(data))])
+    assert len(holds(1, tmp_path)) == 1
+
+
+def test_none_whole(tmp_path: Path) -> None:
+    saved(tmp_path)
+    for path in states(tmp_path):
+        flip_bit(path / "tensors.safetensors", 0.5)
+    with pytest.raises(InputError, match="2 states, none of them whole; expected one to resume from"):
+        load_state(tmp_path, *trained())
+    with pytest.raises(InputError, match="0 states"):
+        load_state(tmp_path / "missing", *trained())
+
+
+def full_disk(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("at", ["fsync", "rename", "open"])
+def test_failed_write_leaves_the_earlier_states(at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(*((os, "fsync") if at == "fsync" else (Path, at)), full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            save_state(tmp_path, *trained(3), Progress(epoch=3))
+    assert len(states(tmp_path)) == 2
+    assert holds(2, tmp_path) == []
+    assert not [path for path in tmp_path.rglob("*") if ".tmp" in path.name], "half a state fills the full disk"
+    save_state(tmp_path, *trained(3), Progress(epoch=3, loss_sum=1.0, history=[{"epoch": 3}]))  # there is room again
+    assert holds(3, tmp_path) == []
+
+
+def test_half_written_state_is_not_looked_at(tmp_path: Path) -> None:
+    """What a kill in the middle of a write leaves behind."""
+    saved(tmp_path)
+    (tmp_path / ".epoch-0003-step-000000.tmp").mkdir()
+    assert holds(2, tmp_path) == []
