@@ -149,7 +149,8 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
         rand_augment = "" if side <= 16 else "rand-m6-mstd0.5-inc1"
     cutmix = (0.0 if side <= 16 else 1.0) if augment.cutmix is None else augment.cutmix
     decided["augmentation"] = (
-        f"crop {augment.crop} (scale {crop_scale:g}), RandAugment {rand_augment or 'off'}, mixup {augment.mixup:g}, cutmix {cutmix:g}"
+        f"crop {augment.crop} (scale {crop_scale:g}), RandAugment {rand_augment or 'off'}, "
+        f"mixup {augment.mixup:g}, cutmix {cutmix:g}"
     )
 
     cache = len(train) * native * native * 3 <= CACHE_BYTES and native <= 112
