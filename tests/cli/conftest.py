@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command import SMALL, Shell, photos
 
 from convit.cli import run as run_command
+from tests.cli.command import SMALL, Shell, photos
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import SMALL, Shell, photos, tree
 from PIL import Image
 
 from convit.train import engine, run_folder
+from tests.cli.command import SMALL, Shell, photos, tree
 
 
 @pytest.fixture

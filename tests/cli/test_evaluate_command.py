@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import Shell, photos, tree
 from PIL import Image
+
+from tests.cli.command import Shell, photos, tree
 
 
 def test_own_folder_means_the_validation_images(run: Path, animals: Path, shell: Shell) -> None:

@@ -8,13 +8,13 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import pytest
-from command import Shell
 
 import convit
 import convit_launcher
 from convit.cli import models as command_models
 from convit.models.variants import model_facts
 from convit.train import TrainConfig
+from tests.cli.command import Shell
 
 FACTS = functools.cache(model_facts)  # counting takes seconds: once is enough
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import Shell, photos
 from PIL import Image
 
 import convit
+from tests.cli.command import Shell, photos
 
 
 @pytest.fixture

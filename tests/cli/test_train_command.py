@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from command import SMALL, Shell, photos
 
 from convit.cli import train as command
 from convit.train import Stopped
+from tests.cli.command import SMALL, Shell, photos
 
 
 def test_says_what_it_decided(animals: Path, tmp_path: Path, shell: Shell) -> None:

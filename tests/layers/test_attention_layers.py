@@ -11,7 +11,7 @@ from torch import nn
 
 from convit import GPSA, ops
 from convit.layers import Block, PositionalSelfAttention, SelfAttention
-from helpers import gradients, randomise, relative_error
+from tests.helpers import gradients, randomise, relative_error
 
 LAYERS = [SelfAttention, PositionalSelfAttention, GPSA]
 POSITIONAL = [PositionalSelfAttention, GPSA]

@@ -6,7 +6,7 @@ import torch
 from timm.models.convit import ConVit as TimmConViT
 
 from convit import create_model
-from helpers import randomise, relative_error
+from tests.helpers import randomise, relative_error
 
 PAPER_MODELS = ["tiny", "small", "base"]
 

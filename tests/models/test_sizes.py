@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from convit import ConViT
 from convit.models.stem import patch_grid
-from helpers import tiny_model
+from tests.helpers import tiny_model
 
 
 def position_added(model: ConViT, height: int, width: int) -> torch.Tensor:

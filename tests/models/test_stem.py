@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import biases_of_pos_proj, randomise, step, tiny_model, without_gradient
+from tests.helpers import biases_of_pos_proj, randomise, step, tiny_model, without_gradient
 
 
 def cnn(stride: int, channels: int = 8) -> nn.Module:

@@ -9,7 +9,7 @@ from timm.models._manipulate import group_parameters
 from torch import Tensor, nn
 
 from convit import ConViT
-from helpers import randomise, tiny_model
+from tests.helpers import randomise, tiny_model
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_unknown_format(model: ConViT) -> None:
 
 
 def test_feature_extractor_of_timm() -> None:
-    features = timm.create_model("convit_micro_patch4_32", features_only=True, out_indices=[1, 4]).eval()
+    features = timm.create_model("convit_micro_patch4_32", features_only=True, out_indices=[1, 3]).eval()
     assert features.feature_info.channels() == [144, 144]
     assert features.feature_info.reduction() == [4, 4]
     assert [tuple(out.shape) for out in features(torch.randn(1, 3, 16, 24))] == [(1, 144, 4, 6)] * 2

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from convit import ConViT
 from convit.layers import GatedPositionalSelfAttention, PositionalSelfAttention, SelfAttention
-from helpers import biases_of_pos_proj, gradients, randomise, step, tiny_model, without_gradient
+from tests.helpers import biases_of_pos_proj, gradients, randomise, step, tiny_model, without_gradient
 
 
 def small_cnn() -> nn.Module:

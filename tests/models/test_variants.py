@@ -38,10 +38,10 @@ def test_models_of_table_1(size: str) -> None:
 
 
 SMALL_IMAGES = [
-    ("convit_micro_patch1_8", 8, 8),
-    ("convit_micro_patch2_16", 16, 8),
+    ("convit_micro_patch4_16", 16, 4),
     ("convit_micro_patch4_32", 32, 8),
     ("convit_micro_patch8_64", 64, 8),
+    ("convit_micro_patch8_128", 128, 16),
     ("convit_tiny_patch4_32", 32, 8),
     ("convit_tiny_patch8_64", 64, 8),
     ("convit_small_patch4_32", 32, 8),

@@ -12,7 +12,7 @@ from torch import Tensor
 from convit import GPSA
 from convit.grid import Grid
 from convit.ops import BACKENDS, gated_attention, naive, positional_attention
-from helpers import randomise, relative_error
+from tests.helpers import randomise, relative_error
 
 LN2, LN3, LN6 = math.log(2), math.log(3), math.log(6)
 

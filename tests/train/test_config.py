@@ -47,7 +47,7 @@ def full() -> TrainConfig:
         data="bilder/ä $x",
         source=DataConfig(val_fraction=0.25, data_root=Path("d"), skip_bad=True, workers=3),
         model=ModelConfig(
-            model="m", image_size=(32, 48), patch_size=4, local_up_to_layer=0, locality_strength=2.0, drop_path=0.0
+            model="m", image_size=(32, 48), patch_size=4, local_up_to_layer=0, locality_strength=3.0, drop_path=0.0
         ),
         optim=OptimConfig(
             epochs=3, batch_size=6, lr=1e-5, min_lr=0.0, warmup_epochs=0.5, weight_decay=0.1, clip_grad=None,

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import photos
 from torch import nn
 
 from convit.data import Preprocess, open_source
 from convit.train.evaluation import evaluate, score
+from tests.train.small import photos
 
 
 def logits_for(predictions: list[list[int]], classes: int) -> torch.Tensor:

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small import options
 
 from convit.data import ArrayImages, DataSource
 from convit.errors import InputError
 from convit.train import AugmentConfig, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from convit.train.plan import Plan, geometry, make_plan, split
+from tests.train.small import options
 
 
 def source(per_class: int, classes: int = 2, side: int = 8, part: str = "whole", **more: Any) -> DataSource:
@@ -29,20 +29,21 @@ def plan(data: DataSource, **groups: Any) -> Plan:
 
 
 @pytest.mark.parametrize(
-    ("native", "name", "side", "patch"),
+    ("native", "images", "name", "side", "patch"),
     [
-        (8, "convit_micro_patch4_16", 16, 4),
-        (24, "convit_micro_patch4_16", 16, 4),
-        (25, "convit_micro_patch4_32", 32, 4),
-        (32, "convit_micro_patch4_32", 32, 4),
-        (64, "convit_micro_patch8_64", 64, 8),
-        (112, "convit_micro_patch8_64", 64, 8),
-        (113, "convit_tiny_patch16_224", 224, 16),
-        (300, "convit_tiny_patch16_224", 224, 16),
+        (8, 10, "convit_micro_patch4_16", 16, 4),
+        (24, 10, "convit_micro_patch4_16", 16, 4),
+        (25, 10, "convit_micro_patch4_32", 32, 4),
+        (32, 50_000, "convit_micro_patch4_32", 32, 4),
+        (64, 10, "convit_micro_patch8_64", 64, 8),
+        (112, 10, "convit_micro_patch8_64", 64, 8),
+        (113, 10, "convit_micro_patch8_128", 128, 8),
+        (300, 19_999, "convit_micro_patch8_128", 128, 8),
+        (300, 20_000, "convit_tiny_patch16_224", 224, 16),
     ],
 )
-def test_geometry_follows_the_native_size(native: int, name: str, side: int, patch: int) -> None:
-    got, size, got_patch, decided = geometry(TrainConfig(data="d"), native)
+def test_geometry_follows_the_native_size(native: int, images: int, name: str, side: int, patch: int) -> None:
+    got, size, got_patch, decided = geometry(TrainConfig(data="d"), native, images)
     assert (got, size, got_patch) == (name, (side, side), patch)
     assert decided["model"] == f"{name} (the images' shorter side is {native} px in the median)"
     assert decided.keys() == {"model", "image-size", "patch-size"}
@@ -50,15 +51,15 @@ def test_geometry_follows_the_native_size(native: int, name: str, side: int, pat
 
 def test_geometry_that_is_given_is_not_decided() -> None:
     asked = ModelConfig(model="convit_micro_patch4_32", image_size=(48, 32), patch_size=8)
-    assert geometry(TrainConfig(data="d", model=asked), 300) == ("convit_micro_patch4_32", (48, 32), 8, {})
+    assert geometry(TrainConfig(data="d", model=asked), 300, 10) == ("convit_micro_patch4_32", (48, 32), 8, {})
     one_side = ModelConfig(model="convit_micro_patch4_32", image_size=(48,))
-    assert geometry(TrainConfig(data="d", model=one_side), 300)[1:3] == ((48, 48), 4)
+    assert geometry(TrainConfig(data="d", model=one_side), 300, 10)[1:3] == ((48, 48), 4)
 
 
 def test_unknown_model_names_the_nearest() -> None:
     asked = TrainConfig(data="d", model=ModelConfig(model="convit_tiny_patch16_225"))
     with pytest.raises(InputError, match=r"got 'convit_tiny_patch16_225'.*did you mean 'convit_tiny_patch16_224'"):
-        geometry(asked, 8)
+        geometry(asked, 8, 10)
 
 
 # batch: a sixteenth of the images as a power of two, 8 to 128; epochs: 1300 / sqrt(n), 10 to 200;
@@ -104,16 +105,17 @@ def test_given_values_are_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("side", "crop", "rand", "cutmix"),
+    ("side", "scale", "rand", "cutmix"),
     [
-        (8, "shift", "", 0.0),
-        (32, "shift", "rand-m6-mstd0.5-inc1", 1.0),
-        (224, "random_resized", "rand-m6-mstd0.5-inc1", 1.0),
+        (8, 0.6, "", 0.0),
+        (32, 0.6, "rand-m6-mstd0.5-inc1", 1.0),
+        (224, 0.35, "rand-m6-mstd0.5-inc1", 1.0),
     ],
 )
-def test_augmentation_by_size(side: int, crop: str, rand: str, cutmix: float) -> None:
+def test_augmentation_by_size(side: int, scale: float, rand: str, cutmix: float) -> None:
     got = plan(source(4, side=side))
-    assert (got.augmentation.crop, got.augmentation.rand_augment, got.cutmix) == (crop, rand, cutmix)
+    assert (got.augmentation.scale, got.augmentation.rand_augment, got.cutmix) == (scale, rand, cutmix)
+    assert got.augmentation.crop == "random_resized"
     assert got.augmentation.flip
     assert not plan(source(4, flip=False)).augmentation.flip
 
@@ -127,7 +129,7 @@ def test_augmentation_by_size(side: int, crop: str, rand: str, cutmix: float) ->
             {"model": ModelConfig(image_size=(30,), patch_size=8)},
             r"got 30 x 30, expected multiples of the patch size 8; nearest: 24 x 24 or 32 x 32",
         ),
-        ({"model": ModelConfig(local_up_to_layer=7)}, "local_up_to_layer: got 7, expected 0 to the depth, 6"),
+        ({"model": ModelConfig(local_up_to_layer=7)}, "local_up_to_layer: got 7, expected 0 to the depth, 4"),
         ({"augment": AugmentConfig(rand_augment="random")}, "rand_augment: 'random'; expected timm's form"),
     ],
 )

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small import exact, metrics, newest_state, options, photos
 
 from convit.errors import InputError
 from convit.train import Observer, Stopped, plots, train
+from tests.train.small import exact, metrics, newest_state, options, photos
 
 EPOCHS = 3
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from small import exact, metrics, options, photos
 
 import convit
 from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention
 from convit.train import engine, plots, train
 from convit.train.run_folder import RunFolder
+from tests.train.small import exact, metrics, options, photos
 
 
 @pytest.fixture(autouse=True, scope="module")

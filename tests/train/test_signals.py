@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import exact, options, photos
 
 from convit.train import train
+from tests.train.small import exact, options, photos
 
 EPOCHS = 25
 

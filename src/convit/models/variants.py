@@ -38,7 +38,7 @@ SIZES = {
 """The paper's sizes (Table 1), and ``micro``, a third as deep, for small images and a laptop."""
 
 GEOMETRIES = {
-    "micro": [(4, 16), (4, 32), (8, 64)],
+    "micro": [(4, 16), (4, 32), (8, 64), (8, 128)],
     "tiny": [(4, 32), (8, 64), (16, 224)],
     "tiny_plus": [(16, 224)],
     "small": [(4, 32), (8, 64), (16, 224)],

@@ -16,7 +16,7 @@ from convit.data import (
     stratified_split,
 )
 from convit.errors import InputError
-from convit.models import create_model, list_models
+from convit.models import create_model
 from convit.train.config import TrainConfig
 
 CACHE_BYTES = 1 << 30
@@ -78,22 +78,24 @@ def split(source: DataSource, val_fraction: float, seed: int) -> tuple[ImageSet,
     return images, val, source.test
 
 
-def geometry(config: TrainConfig, native: int) -> tuple[str, tuple[int, int], int, dict[str, str]]:
+def geometry(config: TrainConfig, native: int, images: int) -> tuple[str, tuple[int, int], int, dict[str, str]]:
     """Model name, image size, patch size, and why: by the images' native size unless they are given.
 
     Args:
         config: the options.
         native: the median of the images' shorter sides, in pixels.
+        images: how many there are to learn from.
 
     Raises:
         InputError: an unknown model, or a size that the patch does not divide.
     """
     decided = {}
     asked = config.model
-    small = next((fit for limit, fit in SMALL_GEOMETRIES if native <= limit), None)
     name = asked.model
     if name is None:
-        name = "convit_micro_patch{}_{}".format(*small) if small else "convit_tiny_patch16_224"
+        name = next(
+            (fit for limit, fit in BY_NATIVE_SIZE if native <= limit), LARGE if images < MANY else LARGE_AND_MANY
+        )
         decided["model"] = f"{name} (the images' shorter side is {native} px in the median)"
     defaults = create_model(name, device="meta")  # also refuses an unknown name
     size = asked.image_size
@@ -106,8 +108,10 @@ def geometry(config: TrainConfig, native: int) -> tuple[str, tuple[int, int], in
     return name, (height, width), patch_size, decided
 
 
-SMALL_GEOMETRIES = ((24, (4, 16)), (48, (4, 32)), (112, (8, 64)))
-"""Native size up to which an image counts as small, and the (patch, image) size it is then trained with."""
+BY_NATIVE_SIZE = ((24, "convit_micro_patch4_16"), (48, "convit_micro_patch4_32"), (112, "convit_micro_patch8_64"))
+"""The model for images whose shorter side is up to so many pixels."""
+LARGE, LARGE_AND_MANY, MANY = "convit_micro_patch8_128", "convit_tiny_patch16_224", 20_000
+"""The models for larger images: one that a laptop trains in minutes, and the paper's from so many images on."""
 
 
 def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, ImageSet, ImageSet | None]) -> Plan:
@@ -118,7 +122,7 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
     """
     train, val, test = parts
     native = native_size(train)
-    name, (height, width), patch_size, decided = geometry(config, native)
+    name, (height, width), patch_size, decided = geometry(config, native, len(train))
     optim, augment = config.optim, config.augment
     side = min(height, width)
 
@@ -211,6 +215,3 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
 
 def _folder_name(source: DataSource, model: str) -> str:
     return f"{Path(source.name).name}-{model.removeprefix('convit_').split('_patch')[0]}"
-
-
-assert all("convit_micro_patch{}_{}".format(*fit) in list_models() for _, fit in SMALL_GEOMETRIES)

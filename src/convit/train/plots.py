@@ -1,5 +1,6 @@
 """The pictures of a run: learning curves, gates over training, confusion matrix."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def gates(history: list[dict[str, Any]], path: Path) -> None:
     layers = values.shape[1]
     columns = min(5, layers)
     rows = -(-layers // columns)
-    figure, panels = _figure(2.1 * columns + 0.6, 1.9 * rows + 0.6, rows=rows, columns=columns, share=True)
+    figure, panels = _figure(max(5.0, 2.1 * columns + 0.6), 1.9 * rows + 0.9, rows=rows, columns=columns, share=True)
     for layer, axes in enumerate(panels):
         axes.set_visible(layer < layers)
         if layer >= layers:
@@ -73,11 +74,9 @@ def gates(history: list[dict[str, Any]], path: Path) -> None:
         _labels(axes, f"layer {layer + 1}", "", "")
         axes.set_ylim(0, 1)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
-    figure.suptitle(
-        "How much each head attends by position: gate of every head (blue) and their mean (orange)", fontsize=11
-    )
+    figure.suptitle("Gate of every head (blue), mean of the layer (orange)\n0: by content, 1: by position", fontsize=10)
     figure.supxlabel("epoch", fontsize=10)
-    figure.supylabel("gate, 0 content - 1 position", fontsize=10)
+    figure.supylabel("gate", fontsize=10)
     _save(figure, path)
 
 
@@ -134,5 +133,7 @@ def _marker(epochs: list[int]) -> str | None:
 def _save(figure: Figure, path: Path) -> None:
     """Writes the picture whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a class name in a script that the font lacks
+        figure.savefig(temporary, format="png")
     temporary.replace(path)

@@ -31,22 +31,22 @@ def train(config: TrainConfig, observer: Observer | None = None) -> Classifier:
         OSError: the disk is full or read-only.
     """
     observer = observer or Observer()
-    with stop_on_signals() as stop:
-        pick_device(config.run.device)
-        if config.run.out is not None:  # before the scan, which can take a while
-            RunFolder(config.run.out).check_free(resume=config.run.resume, overwrite=config.run.overwrite)
-        source = open_source(config.data, root=config.source.data_root)
-        source, bad = scanned(source, skip_bad=config.source.skip_bad, observer=observer)
-        plan = make_plan(config, source, split(source, config.source.val_fraction, config.run.seed))
-        folder = RunFolder(plan.out)
-        folder.check_free(resume=config.run.resume, overwrite=config.run.overwrite)
-        parts: dict[str, ImageSet | None] = {"train": plan.train, "val": plan.val, "test": plan.test}
+    pick_device(config.run.device)
+    if config.run.out is not None:  # before the scan, which can take a while
+        RunFolder(config.run.out).check_free(resume=config.run.resume, overwrite=config.run.overwrite)
+    source = open_source(config.data, root=config.source.data_root)
+    source, bad = scanned(source, skip_bad=config.source.skip_bad, observer=observer)
+    plan = make_plan(config, source, split(source, config.source.val_fraction, config.run.seed))
+    folder = RunFolder(plan.out)
+    folder.check_free(resume=config.run.resume, overwrite=config.run.overwrite)
+    parts: dict[str, ImageSet | None] = {"train": plan.train, "val": plan.val, "test": plan.test}
+    if config.run.resume:
+        _check_same(folder, plan, parts)
+    with stop_on_signals() as stop:  # from here on there is something to save
+        trainer = Trainer(plan, folder, observer, stop)
         if config.run.resume:
-            _check_same(folder, plan, parts)
-            trainer = Trainer(plan, folder, observer, stop)
             trainer.resume()
         else:
-            trainer = Trainer(plan, folder, observer, stop)
             folder.create(overwrite=config.run.overwrite)
             folder.write_config(plan.config)
             folder.write_split(parts)
@@ -58,7 +58,7 @@ def train(config: TrainConfig, observer: Observer | None = None) -> Classifier:
         except Stopped:
             plots.draw_history(trainer.progress.history, folder.path)
             raise
-        return _finish(trainer)
+    return _finish(trainer)
 
 
 def scanned(source: DataSource, *, skip_bad: bool, observer: Observer) -> tuple[DataSource, list[BadImage]]:

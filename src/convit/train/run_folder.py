@@ -61,8 +61,12 @@ class RunFolder:
 
     def create(self, *, overwrite: bool) -> None:
         """Makes the folder, in place of the run that is there with ``overwrite``."""
-        if overwrite and self.is_run:
-            shutil.rmtree(self.path)
+        if overwrite and self.is_run:  # its content, not the folder: that may be a link or a mount
+            for entry in self.path.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
         self.path.mkdir(parents=True, exist_ok=True)
 
     def read_config(self) -> TrainConfig:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -80,7 +81,8 @@ def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
 
 def states(folder: Path) -> list[Path]:
     """The states in ``folder``, newest first."""
-    return sorted(folder.glob("epoch-*-step-*"), reverse=True) if folder.is_dir() else []
+    found = folder.glob("epoch-*-step-*") if folder.is_dir() else ()
+    return sorted(found, key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)], reverse=True)
 
 
 def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Progress, list[str]]:
