@@ -35,9 +35,9 @@ def main(arguments: Sequence[str]) -> None:
     console = Console(highlight=False)
     console.print(table)
     console.print(
-        "GPSA: how many of the blocks have gated positional self-attention. params: at 1000 classes. FLOPs: "
-        "multiply-adds of one image.\ntop-1: the paper's, percent on ImageNet-1k. Other sizes: --image-size and "
-        "--patch-size of 'convit train'.",
+        "GPSA: blocks with gated positional self-attention, of all. params: at 1000 classes.\n"
+        "FLOPs: multiply-adds of one image. top-1: the paper's, percent on ImageNet-1k.\n"
+        "Other sizes: --image-size and --patch-size of 'convit train'.",
         soft_wrap=True,
     )
 
@@ -50,6 +50,6 @@ def _row(fact: ModelFacts) -> tuple[str, ...]:
         str(fact.heads),
         f"{fact.gpsa_blocks}/{fact.blocks}",
         f"{fact.parameters / 1e6:.1f}M",
-        f"{fact.flops / 1e9:.2f}G",
+        f"{fact.flops / 1e9:.2f}G" if fact.flops < 1e10 else f"{fact.flops / 1e9:.1f}G",
         "" if fact.paper_top1 is None else f"{fact.paper_top1:.1f}",
     )

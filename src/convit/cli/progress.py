@@ -52,7 +52,8 @@ class Reporter(Observer):
 
     def message(self, text: str) -> None:
         """A line, above the bar."""
-        self.bar.console.print(text, markup=False)
+        self.console.print(text, markup=False)
+        self.console.file.flush()  # in a pipe or a log, too, a line is there when it is said
 
     def begin(self, what: str, images: int, done: int = 0) -> None:
         """A new bar in place of the last."""

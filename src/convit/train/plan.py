@@ -1,7 +1,7 @@
 """From what was asked and what the data is to a run with nothing left open."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from convit.data import (
 )
 from convit.errors import InputError
 from convit.models import create_model
-from convit.train.config import TrainConfig
+from convit.train.config import AugmentConfig, OptimConfig, TrainConfig
 
 CACHE_BYTES = 1 << 30
 """Sets of small images that take no more than this, decoded, are kept in memory."""
@@ -114,6 +114,73 @@ LARGE, LARGE_AND_MANY, MANY = "convit_micro_patch8_128", "convit_tiny_patch16_22
 """The models for larger images: one that a laptop trains in minutes, and the paper's from so many images on."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schedule:
+    """How long, in which steps, and how fast."""
+
+    batch_size: int
+    epochs: int
+    lr: float
+    warmup_epochs: float
+
+
+def make_schedule(optim: OptimConfig, images: int) -> tuple[Schedule, dict[str, str]]:
+    """The schedule for so many training images, and what of it was decided.
+
+    Raises:
+        InputError: a batch larger than the data, a warm-up longer than the training.
+    """
+    decided = {}
+    batch_size = optim.batch_size
+    if batch_size is None:
+        sixteenth = max(1, images // 16)
+        batch_size = min(128, max(8, 1 << sixteenth.bit_length() - 1), images // 2 * 2)
+        decided["batch-size"] = f"{batch_size} ({images} training images)"
+    if batch_size > images:
+        raise InputError(f"batch-size: got {batch_size}, expected at most the {images} training images")
+    epochs = optim.epochs
+    if epochs is None:
+        epochs = min(200, max(10, round(1300 / math.sqrt(images))))
+        decided["epochs"] = f"{epochs} ({images} training images)"
+    lr = optim.lr
+    if lr is None:
+        lr = float(f"{2e-3 * math.sqrt(batch_size / 64):.2g}")
+        decided["lr"] = f"{lr:g} (batch size {batch_size})"
+    warmup_epochs = min(5.0, epochs / 10) if optim.warmup_epochs is None else optim.warmup_epochs
+    if warmup_epochs > epochs:
+        raise InputError(f"warmup-epochs: got {warmup_epochs:g}, expected at most the {epochs} epochs")
+    return Schedule(batch_size=batch_size, epochs=epochs, lr=lr, warmup_epochs=warmup_epochs), decided
+
+
+def make_augmentation(
+    augment: AugmentConfig, source: DataSource, side: int
+) -> tuple[Augmentation, float, dict[str, str]]:
+    """The augmentation of one image, CutMix's alpha, and what of it was decided, for inputs of ``side`` pixels."""
+    decided = {}
+    flip = augment.flip
+    if flip is None:
+        flip = source.flip
+        decided["flip"] = "yes" if flip else f"no (a mirrored image of {source.name} shows something else)"
+    scale = (0.6 if side <= 64 else 0.35) if augment.crop_scale is None else augment.crop_scale
+    rand_augment = augment.rand_augment
+    if rand_augment is None:
+        rand_augment = "" if side <= 16 else "rand-m6-mstd0.5-inc1"
+    cutmix = (0.0 if side <= 16 else 1.0) if augment.cutmix is None else augment.cutmix
+    decided["augmentation"] = (
+        f"crop {augment.crop} (scale {scale:g}), RandAugment {rand_augment or 'off'}, "
+        f"mixup {augment.mixup:g}, cutmix {cutmix:g}"
+    )
+    augmentation = Augmentation(
+        crop=augment.crop,
+        scale=scale,
+        flip=flip,
+        rand_augment=rand_augment,
+        color_jitter=augment.color_jitter,
+        random_erasing=augment.random_erasing,
+    )
+    return augmentation, cutmix, decided
+
+
 def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, ImageSet, ImageSet | None]) -> Plan:
     """Decides what ``config`` leaves open.
 
@@ -122,94 +189,54 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
     """
     train, val, test = parts
     native = native_size(train)
-    name, (height, width), patch_size, decided = geometry(config, native, len(train))
-    optim, augment = config.optim, config.augment
-    side = min(height, width)
-
-    batch_size = optim.batch_size
-    if batch_size is None:
-        batch_size = min(128, max(8, 1 << max(1, len(train) // 16).bit_length() - 1))
-        batch_size = min(batch_size, len(train) // 2 * 2)
-        decided["batch-size"] = f"{batch_size} ({len(train)} training images)"
-    if batch_size > len(train):
-        raise InputError(f"batch-size: got {batch_size}, expected at most the {len(train)} training images")
-    epochs = optim.epochs
-    if epochs is None:
-        epochs = min(200, max(10, round(1300 / math.sqrt(len(train)))))
-        decided["epochs"] = f"{epochs} ({len(train)} training images)"
-    lr = optim.lr
-    if lr is None:
-        lr = float(f"{2e-3 * math.sqrt(batch_size / 64):.2g}")
-        decided["lr"] = f"{lr:g} (batch size {batch_size})"
-    warmup_epochs = min(5.0, epochs / 10) if optim.warmup_epochs is None else optim.warmup_epochs
-    if warmup_epochs > epochs:
-        raise InputError(f"warmup-epochs: got {warmup_epochs:g}, expected at most the {epochs} epochs")
-
-    if augment.flip is None:
-        decided["flip"] = "yes" if source.flip else f"no (a mirrored image of {source.name} shows something else)"
-    crop_scale = (0.6 if side <= 64 else 0.35) if augment.crop_scale is None else augment.crop_scale
-    rand_augment = augment.rand_augment
-    if rand_augment is None:
-        rand_augment = "" if side <= 16 else "rand-m6-mstd0.5-inc1"
-    cutmix = (0.0 if side <= 16 else 1.0) if augment.cutmix is None else augment.cutmix
-    decided["augmentation"] = (
-        f"crop {augment.crop} (scale {crop_scale:g}), RandAugment {rand_augment or 'off'}, "
-        f"mixup {augment.mixup:g}, cutmix {cutmix:g}"
-    )
-
-    cache = len(train) * native * native * 3 <= CACHE_BYTES and native <= 112
-    workers = config.source.workers
-    if workers is None:
-        workers = 0 if cache and side <= 16 else min(8, torch.get_num_threads())
-    flip = source.flip if augment.flip is None else augment.flip
-    out = config.run.out or Path("runs") / _folder_name(source, name)
-    resolved = replace(
-        config,
-        source=replace(config.source, workers=workers),
-        model=replace(config.model, model=name, image_size=(height, width), patch_size=patch_size),
-        optim=replace(optim, epochs=epochs, batch_size=batch_size, lr=lr, warmup_epochs=warmup_epochs),
-        augment=replace(
-            augment,
-            flip=flip,
-            crop_scale=crop_scale,
-            rand_augment=rand_augment,
-            cutmix=cutmix,
-        ),
-        run=replace(config.run, out=out),
-    )
-    model_args: dict[str, Any] = {"img_size": [height, width], "patch_size": patch_size}
-    model_args["locality_strength"] = config.model.locality_strength
+    name, size, patch_size, decided = geometry(config, native, len(train))
+    schedule, decided_schedule = make_schedule(config.optim, len(train))
+    augmentation, cutmix, decided_augmentation = make_augmentation(config.augment, source, min(size))
+    model_args = {
+        "img_size": list(size),
+        "patch_size": patch_size,
+        "locality_strength": config.model.locality_strength,
+    }
     if config.model.local_up_to_layer is not None:
         model_args["local_up_to_layer"] = config.model.local_up_to_layer
     try:
         create_model(name, device="meta", **model_args)
     except ValueError as error:
         raise InputError(str(error)) from error
+
+    cache = len(train) * native * native * 3 <= CACHE_BYTES and native <= 112
+    workers = config.source.workers
+    if workers is None:
+        workers = 0 if cache and min(size) <= 16 else min(8, torch.get_num_threads())
+    out = config.run.out or Path("runs") / _folder_name(source, name)
     return Plan(
-        config=resolved,
+        config=replace(
+            config,
+            source=replace(config.source, workers=workers),
+            model=replace(config.model, model=name, image_size=size, patch_size=patch_size),
+            optim=replace(config.optim, **asdict(schedule)),
+            augment=replace(
+                config.augment,
+                flip=augmentation.flip,
+                crop_scale=augmentation.scale,
+                rand_augment=augmentation.rand_augment,
+                cutmix=cutmix,
+            ),
+            run=replace(config.run, out=out),
+        ),
         out=out,
         model_name=name,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        warmup_epochs=warmup_epochs,
+        model_args=model_args,
+        **asdict(schedule),
         cutmix=cutmix,
         workers=workers,
+        cache=cache,
         train=train,
         val=val,
         test=test,
-        preprocess=Preprocess(image_size=(height, width)),
-        augmentation=Augmentation(
-            crop=augment.crop,
-            scale=crop_scale,
-            flip=flip,
-            rand_augment=rand_augment,
-            color_jitter=augment.color_jitter,
-            random_erasing=augment.random_erasing,
-        ),
-        model_args=model_args,
-        cache=cache,
-        decided=decided,
+        preprocess=Preprocess(image_size=size),
+        augmentation=augmentation,
+        decided=decided | decided_schedule | decided_augmentation,
     )
 
 
