@@ -89,7 +89,7 @@ class Classifier:
         batch: list[Tensor] = []
 
         def run() -> None:
-            logits = self.model(torch.stack(batch).to(self.device))
+            logits = self.model(torch.stack(batch).to(self.device, next(self.model.parameters()).dtype))
             out.append(logits.float().softmax(dim=-1).cpu())
             batch.clear()
 

@@ -55,9 +55,11 @@ class Grid(NamedTuple):
             return cls(height, width)
         side = math.isqrt(num_patches)
         if side < 1 or side * side != num_patches:
+            behind_class_token = num_patches > 1 and math.isqrt(num_patches - 1) ** 2 == num_patches - 1
+            hint = ", or num_prefix_tokens=1 if the first is a class token" if behind_class_token else ""
             raise ValueError(
                 f"got {num_patches} patch tokens, which is no square number; pass grid=(height, width) "
-                f"with height * width = {num_patches}"
+                f"with height * width = {num_patches}{hint}"
             )
         return cls(side, side)
 

@@ -82,7 +82,7 @@ def test_json_is_one_document_and_nothing_else(trained: Path, animals: Path, tmp
         ("missing DATA", ("missing: no such folder", "expected a run folder of 'convit train'")),
         ("DATA DATA", ("animals: no config.json in it", "expected a run folder")),
         ("RUN missing", ("'missing'", "no such folder")),
-        ("RUN DATA --part test", ("animals: got --part test", "expected --part auto")),
+        ("RUN DATA --part test", ("animals: got --part test", "expected one of auto, all, train, val")),
         ("RUN DATA --part tset", ("--part", "tset", "test")),
         ("RUN DATA --batch-size 0", ("batch-size", "expected at least 1")),
         ("RUN DATA --workers -1", ("workers", "-1")),

@@ -48,7 +48,7 @@ def test_stopped_run_says_how_to_go_on(signum: int, shell: Shell, monkeypatch: p
     got = shell("train", "digits")
     assert got.status == 128 + signum
     assert "the state is saved in runs/x" in got.out
-    assert "--resume --out runs/x" in got.out
+    assert "--out runs/x and --resume" in got.out
 
 
 def test_interrupted_before_there_is_a_state(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

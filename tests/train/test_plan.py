@@ -92,7 +92,7 @@ def test_batch_epochs_and_rate(images: int, batch: int, epochs: int, lr: float) 
 def test_nothing_is_left_open() -> None:
     config = plan(source(20)).config.to_dict()
     open_ = [f"{g}.{k}" for g in config if g != "data" for k, v in config[g].items() if v is None]
-    assert open_ == ["source.data_root", "model.local_up_to_layer"]  # None has a meaning of its own there
+    assert open_ == ["source.data_root"]  # None has a meaning of its own there
     assert config["run"]["out"] == "runs/some-micro"
 
 

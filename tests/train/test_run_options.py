@@ -143,12 +143,14 @@ def overwritable(folder: Path, data: Path) -> None:
 def test_overwrite_replaces_a_run_and_nothing_else(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     overwritable(out, data)  # nothing there yet: fine
-    (out / "stale.txt").write_text("of the old run")
+    (out / "notes.txt").write_text("a person's")
+    (out / "evaluation-old-all").mkdir()
     with pytest.raises(InputError, match=r"exists \(a run, add --resume to continue it, --overwrite to replace it\)"):
         train(options(data, out))
-    assert (out / "stale.txt").exists()
+    assert (out / "evaluation-old-all").exists()
     overwritable(out, data)
-    assert not (out / "stale.txt").exists()
+    assert not (out / "evaluation-old-all").exists()
+    assert (out / "notes.txt").exists()
 
 
 @pytest.mark.parametrize("text", [None, "services:\n  web: {}\n", "a: [", "\x00", "data: 5\n", ""])

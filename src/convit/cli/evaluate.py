@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from convit.classifier import Classifier, load
-from convit.cli.options import parse
+from convit.cli.options import parse, print_or_write_json, printable
 from convit.cli.progress import Reporter
 from convit.data import DataSource, ImageSet, open_source
 from convit.device import pick_device
@@ -68,6 +68,10 @@ def main(arguments: Sequence[str]) -> None:
             observer=reporter,
         )
         images = chosen.part("whole")
+        out = options.out or options.run / f"evaluation-{Path(source.name).name}-{part}"
+        if out.resolve() == options.run.resolve():
+            raise InputError(f"out: got the run's own folder {out}, expected another one")
+        out.mkdir(parents=True, exist_ok=True)
         reporter.begin("evaluating", len(images))
         result = evaluate(
             classifier.model,
@@ -77,15 +81,13 @@ def main(arguments: Sequence[str]) -> None:
             workers=options.workers,
             on_batch=reporter.advance,
         )
-    out = options.out or options.run / f"evaluation-{Path(source.name).name}-{part}"
     title = f"{source.name}, {part} images"
-    _write(result, out, title)
-    document = json.dumps({"run": str(options.run), "data": options.data, "part": part, **result.to_dict()}, indent=1)
-    if options.json == "-":
-        print(document)
-        return
+    _write(result, out, part, title)
     if options.json:
-        Path(options.json).write_text(document + "\n", encoding="utf-8")
+        document = {"run": str(options.run), "data": options.data, "part": part, **result.to_dict()}
+        print_or_write_json(document, options.json)
+        if options.json == "-":
+            return
     _show(result, title, classifier)
     print(f"written to {out}: evaluation.json, confusion.csv, confusion.png")
 
@@ -100,18 +102,17 @@ def choose(source: DataSource, part: str, run: RunFolder) -> tuple[str, ImageSet
         InputError: there is no such part.
     """
     whole = source.whole
-    if whole is None:
-        if part == "auto":
-            part = next(name for name in ("test", "val", "train") if name in source.parts)
-        if part != "all" and part in source.parts:
-            return part, source.part(part)
-    own = run.is_run and _same_data(run.read_config().data, source)
-    if own and part != "all":
+    official = [name for name in ("test", "val") if name in source.parts]
+    if part == "auto" and official:
+        part = official[0]
+    if part in official:
+        return part, source.part(part)
+    own = run.is_run and run.read_config().data == source.root
+    if own and part in ("auto", "train", "val"):  # the run divided what has no official parts
         split = run.read_split()
         part = "val" if part == "auto" else part
-        if part in split:
-            everything = whole or source.train
-            assert everything is not None
+        everything = whole or source.train
+        if part in split and everything is not None:
             names = set(split[part])
             chosen = [i for i, name in enumerate(everything.names) if name in names]
             if not chosen:
@@ -119,18 +120,15 @@ def choose(source: DataSource, part: str, run: RunFolder) -> tuple[str, ImageSet
             return part, everything.subset(chosen)
     if whole is not None and part in ("auto", "all"):
         return "all", whole
-    have = ", ".join(source.parts) if whole is None else "no parts"
-    raise InputError(f"{source.name}: got --part {part}, but it has {have}; expected --part auto")
+    if source.train is not None and part in ("auto", "train"):
+        return "train", source.train
+    there = ["auto", *(source.parts if whole is None else ("all", *(("train", "val") if own else ())))]
+    raise InputError(f"{source.name}: got --part {part}, expected one of {', '.join(there)}")
 
 
-def _same_data(trained_on: str, source: DataSource) -> bool:
-    return trained_on == source.root or str(Path(trained_on).expanduser().resolve()) == source.root
-
-
-def _write(result: Evaluation, out: Path, title: str) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+def _write(result: Evaluation, out: Path, part: str, title: str) -> None:
     (out / "evaluation.json").write_text(
-        json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        json.dumps({"part": part, **result.to_dict()}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     with (out / "confusion.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
@@ -150,7 +148,12 @@ def _show(result: Evaluation, title: str, classifier: Classifier) -> None:
         images, row[i] = int(row.sum()), 0
         worst = f"{result.class_names[row.argmax()]} ({row.max()})" if row.any() else ""
         # Class names come from users: square brackets in them are no markup.
-        table.add_row(*map(escape, (name, str(images), f"{result.precision[i]:.1%}", f"{result.recall[i]:.1%}", worst)))
+        table.add_row(
+            *(
+                escape(printable(cell))
+                for cell in (name, str(images), f"{result.precision[i]:.1%}", f"{result.recall[i]:.1%}", worst)
+            )
+        )
     console.print(table)
     console.print(
         f"{title}: top-1 {result.top1:.2f}%, top-5 {result.top5:.2f}%, loss {result.loss:.4f}, "

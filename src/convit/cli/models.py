@@ -1,13 +1,12 @@
 """``convit models``: what there is to choose from."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from rich.console import Console
 from rich.table import Table
 
-from convit.cli.options import parse
+from convit.cli.options import parse, print_or_write_json
 from convit.models.variants import ModelFacts, model_facts
 
 
@@ -16,7 +15,7 @@ class Options:
     """The options of ``convit models``."""
 
     json: str | None = None
-    """Print one JSON document in place of the table."""
+    """Print one JSON document and nothing else, or write it to this .json file."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -24,8 +23,9 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(Options, arguments, command="models", description="List the models.")
     facts = model_facts()
     if options.json:
-        print(json.dumps([asdict(fact) for fact in facts], indent=1))
-        return
+        print_or_write_json([asdict(fact) for fact in facts], options.json)
+        if options.json == "-":
+            return
     table = Table(box=None, pad_edge=False)
     table.add_column("model", no_wrap=True)
     for heading in ("input", "width", "heads", "GPSA", "params", "FLOPs", "top-1"):

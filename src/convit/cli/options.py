@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -50,6 +52,20 @@ def parse(cls: type[T], arguments: Sequence[str], *, command: str, description: 
     return options
 
 
+def print_or_write_json(document: Any, target: str) -> None:
+    """One JSON document to standard output for ``-``, else to the file."""
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    if target == "-":
+        print(text)
+    else:
+        Path(target).write_text(text + "\n", encoding="utf-8")
+
+
+def printable(text: str) -> str:
+    """A name from a user, on one line and without what a terminal would obey."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def _names(cls: Any) -> list[str]:
     names = []
     for entry in fields(cls):
@@ -74,7 +90,7 @@ def _unboxed(text: str) -> str:
     words = " ".join(re.sub(r"[\u2500-\u257f]|\x1b\[[0-9;]*m|-{5,}", " ", text).split())
     for pattern, line in (
         (
-            r"Error parsing (--\S+): no type matching (\S+) could be instantiated from \['?(.*?)'?\]\.",
+            r"Error parsing (--\S+): no type matching (.+?) could be instantiated from \['?(.*?)'?\]\.",
             r"\1: got \3, expected \2",
         ),
         (
@@ -90,5 +106,9 @@ def _unboxed(text: str) -> str:
         (r"Missing from [^:]*: ([A-Z]\S*) (.*?) \(required\)", r"missing argument \1: \2"),
     ):
         if found := re.search(pattern, words):
-            return found.expand(line).replace("{None}|", "")
+            return (
+                found.expand(line)
+                .replace("{None}|", "")
+                .replace("{[INT [INT ...]]}", "one or two numbers, such as 224 or 224 160")
+            )
     return words or "the options do not fit"

@@ -1,7 +1,6 @@
 """``convit predict RUN IMAGE|FOLDER...``: what is in these pictures?"""
 
 import csv
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from typing import Annotated
 import tyro
 
 from convit.classifier import Prediction, load
-from convit.cli.options import parse
+from convit.cli.options import parse, print_or_write_json, printable
 from convit.cli.progress import Reporter
-from convit.data import UnreadableImageError, is_image_name, read_image
+from convit.data import UnreadableImageError, is_image_name, read_image, visible_files
 from convit.device import pick_device
 from convit.errors import InputError
 from convit.train.config import Device
@@ -66,21 +65,16 @@ def main(arguments: Sequence[str]) -> None:
     if options.csv:
         _write_csv(results, options.csv)
     if options.json:
-        document = json.dumps(
-            [
-                {
-                    "image": str(path),
-                    "predictions": [{"class": p.class_name, "probability": p.probability} for p in predictions],
-                }
-                for path, predictions in results
-            ],
-            indent=1,
-            ensure_ascii=False,
-        )
+        document = [
+            {
+                "image": str(path),
+                "predictions": [{"class": p.class_name, "probability": p.probability} for p in predictions],
+            }
+            for path, predictions in results
+        ]
+        print_or_write_json(document, options.json)
         if options.json == "-":
-            print(document)
             return
-        Path(options.json).write_text(document + "\n", encoding="utf-8")
     _show(results)
 
 
@@ -88,7 +82,7 @@ def _pictures(given: Sequence[Path]) -> Iterator[Path]:
     """The files, and the pictures in the folders, at any depth, by name."""
     for path in given:
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.is_file() and is_image_name(p.name))
+            found = [p for p in visible_files(path) if is_image_name(p.name)]
             if not found:
                 raise InputError(f"{path}: no picture in it; expected files that end like .jpg or .png")
             yield from found
@@ -112,5 +106,5 @@ def _show(results: Sequence[tuple[Path, list[Prediction]]]) -> None:
     """A line for each picture: the path, then the classes with their probabilities."""
     width = min(48, max((len(str(path)) for path, _ in results), default=0))
     for path, predictions in results:
-        classes = "   ".join(f"{p.class_name} {p.probability:6.1%}" for p in predictions)
-        print(f"{path!s:{width}}  {classes}")
+        classes = "   ".join(f"{printable(p.class_name)} {p.probability:6.1%}" for p in predictions)
+        print(f"{printable(str(path)):{width}}  {classes}")

@@ -20,6 +20,8 @@ def main(arguments: Sequence[str]) -> int:
             train(config, reporter)
         except Stopped as stopped:
             reporter.message(f"{stopped}")
-            reporter.message(f"continue with the same command and --resume --out {stopped.folder}")
+            reporter.message(
+                f"continue with the same command, --out {stopped.folder} and --resume (in place of --overwrite)"
+            )
             return 128 + stopped.signum
     return 0

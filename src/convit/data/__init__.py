@@ -1,10 +1,10 @@
 """Labelled images: where they come from, which ones, in which order, and how they become tensors."""
 
-from convit.data.folders import open_folder
+from convit.data.folders import open_folder, visible_files
 from convit.data.image_sets import ArrayImages, DataSource, FileImages, ImageSet
 from convit.data.images import IMAGE_SUFFIXES, UnreadableImageError, image_size, is_image_name, read_image, to_rgb
 from convit.data.sampling import EpochSampler, class_balanced_subset, permutation, stratified_split
-from convit.data.scan import BadImage, drop, native_size, scan
+from convit.data.scan import BadImage, decoded_bytes, drop, native_size, scan
 from convit.data.sources import SOURCE_NAMES, default_root, open_source
 from convit.data.transforms import (
     Augmentation,
@@ -29,6 +29,7 @@ __all__ = [
     "SampleDataset",
     "UnreadableImageError",
     "class_balanced_subset",
+    "decoded_bytes",
     "default_root",
     "drop",
     "evaluation_transform",
@@ -44,4 +45,5 @@ __all__ = [
     "stratified_split",
     "to_rgb",
     "training_transform",
+    "visible_files",
 ]

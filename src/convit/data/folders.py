@@ -63,7 +63,7 @@ def _part_folders(folder: Path) -> dict[str, Path]:
         return {}
     if "train" in parts and len(parts) > 1:
         return parts
-    alone = not any(is_image_name(path.name) for other in others for path in _files(other))
+    alone = not any(is_image_name(path.name) for other in others for path in visible_files(other))
     return parts if alone else {}
 
 
@@ -81,7 +81,7 @@ def _read_classes(root: Path, folder: Path, *, empty_allowed: bool) -> tuple[Fil
     classes: dict[str, list[str]] = {}
     ignored = []
     for sub in _subfolders(folder):
-        names = [path.relative_to(root).as_posix() for path in _files(sub)]
+        names = [path.relative_to(root).as_posix() for path in visible_files(sub)]
         classes[sub.name] = [name for name in names if is_image_name(name.rpartition("/")[2])]
         ignored += [name for name in names if not is_image_name(name.rpartition("/")[2])]
     if not any(classes.values()):
@@ -113,7 +113,7 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
-def _files(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+def visible_files(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
     """Every visible file below ``folder``, sorted; links to folders are followed, but never back to a folder above.
 
     A dangling link counts as a file, so that reading it says what is wrong.
@@ -124,7 +124,11 @@ def _files(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if is_hidden(path.name):
             continue
+        try:
+            path.name.encode()
+        except UnicodeEncodeError:  # it could not be written into the run's files
+            raise InputError(f"{folder}: {path.name!r} in it is no UTF-8; expected a name that is, rename it") from None
         if path.is_dir():
-            yield from _files(path, above | {here})
+            yield from visible_files(path, above | {here})
         elif path.is_file() or path.is_symlink():
             yield path

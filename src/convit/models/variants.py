@@ -85,6 +85,8 @@ def create_model(name: str, **kwargs: Any) -> ConViT:
     if name not in list_models():
         hint = nearest(name, list_models())
         raise InputError(f"model: got {name!r}, expected a name that 'convit models' lists{hint}")
+    if kwargs.get("features_only"):
+        raise ValueError("features_only: got True, expected timm.create_model for a feature extractor of that name")
     model = timm.create_model(name, **kwargs)
     assert isinstance(model, ConViT)
     return model

@@ -5,6 +5,7 @@ Everything random is a function of (seed, epoch, position): the order of the ima
 optimiser's moments and two numbers, and a run that was stopped anywhere goes on to the same bits.
 """
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +28,7 @@ from convit.train.evaluation import best_record, evaluate
 from convit.train.observer import Observer, Stopped, StopRequest
 from convit.train.plan import Plan
 from convit.train.run_folder import RunFolder
-from convit.train.state import Progress, load_state, save_state
+from convit.train.state import Progress, load_state, save_state, states
 
 _START, _STEP = 101, 102  # keep the draws for the weights and for the steps apart from those of convit.data
 
@@ -67,7 +68,7 @@ class Trainer:
         steps = plan.steps_per_epoch
         self.scheduler = CosineLRScheduler(
             self.optimizer,
-            t_initial=plan.epochs * steps,
+            t_initial=max(2, plan.epochs * steps),  # timm warns of 1
             lr_min=min(optim.min_lr, plan.lr),
             warmup_t=round(plan.warmup_epochs * steps),
             warmup_lr_init=plan.lr / 100,
@@ -106,7 +107,10 @@ class Trainer:
         )
 
     def resume(self) -> None:
-        """Takes up the newest whole state of the folder."""
+        """Takes up the newest whole state of the folder; the beginning, if the run ended before its first."""
+        if not states(self.folder.checkpoints):
+            self.say("the run has no state yet: starting from the beginning")
+            return
         self.progress, damaged = load_state(self.folder.checkpoints, self.model, self.optimizer)
         for line in damaged:
             self.say(line)
@@ -157,11 +161,7 @@ class Trainer:
                 logits = self.model(images)
             loss = self.loss(logits.float(), target)
             value = loss.item()
-            if not torch.isfinite(loss):
-                raise InputError(
-                    f"loss: got {value} in epoch {progress.epoch + 1}, step {progress.step + 1}, expected a number; "
-                    f"the best model so far is kept; try a lower --lr than {self.plan.lr:g}"
-                )
+            self._check_finite(value, f"step {progress.step + 1}")
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
         if self.config.optim.clip_grad is not None:
@@ -184,9 +184,11 @@ class Trainer:
             plan.preprocess,
             batch_size=max(64, plan.batch_size),
             workers=plan.workers,
+            cache=plan.cache,
             precision=self.config.optim.precision,
             on_batch=on_batch,
         )
+        self._check_finite(result.loss, "validation")
         record: dict[str, Any] = {
             "epoch": progress.epoch + 1,
             "train_loss": progress.loss_sum / steps,
@@ -206,6 +208,13 @@ class Trainer:
         self.folder.write_metrics(progress.history)
         self.observer.end_epoch(record, plan.epochs)
         self.folder.log(_line(record, plan.epochs))
+
+    def _check_finite(self, loss: float, where: str) -> None:
+        if not math.isfinite(loss):
+            raise InputError(
+                f"loss: got {loss} in epoch {self.progress.epoch + 1}, {where}, expected a number; nothing of it is "
+                f"saved; try a lower --lr than {self.plan.lr:g}"
+            )
 
     def _check_stop(self) -> None:
         if self.stop.signum is None:

@@ -12,6 +12,7 @@ from convit.data import (
     DataSource,
     ImageSet,
     Preprocess,
+    decoded_bytes,
     native_size,
     stratified_split,
 )
@@ -192,7 +193,7 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
     name, size, patch_size, decided = geometry(config, native, len(train))
     schedule, decided_schedule = make_schedule(config.optim, len(train))
     augmentation, cutmix, decided_augmentation = make_augmentation(config.augment, source, min(size))
-    model_args = {
+    model_args: dict[str, Any] = {
         "img_size": list(size),
         "patch_size": patch_size,
         "locality_strength": config.model.locality_strength,
@@ -200,11 +201,11 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
     if config.model.local_up_to_layer is not None:
         model_args["local_up_to_layer"] = config.model.local_up_to_layer
     try:
-        create_model(name, device="meta", **model_args)
+        model_args["local_up_to_layer"] = create_model(name, device="meta", **model_args).local_up_to_layer
     except ValueError as error:
         raise InputError(str(error)) from error
 
-    cache = len(train) * native * native * 3 <= CACHE_BYTES and native <= 112
+    cache = native <= 112 and decoded_bytes(train) <= CACHE_BYTES
     workers = config.source.workers
     if workers is None:
         workers = 0 if cache and min(size) <= 16 else min(8, torch.get_num_threads())
@@ -212,8 +213,15 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
     return Plan(
         config=replace(
             config,
+            data=source.root,
             source=replace(config.source, workers=workers),
-            model=replace(config.model, model=name, image_size=size, patch_size=patch_size),
+            model=replace(
+                config.model,
+                model=name,
+                image_size=size,
+                patch_size=patch_size,
+                local_up_to_layer=model_args["local_up_to_layer"],
+            ),
             optim=replace(config.optim, **asdict(schedule)),
             augment=replace(
                 config.augment,

@@ -1,6 +1,7 @@
 """A run from beginning to end: look at the data, plan, train, evaluate, draw."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from convit.classifier import Classifier
 from convit.data import BadImage, DataSource, ImageSet, drop, open_source, scan
@@ -26,7 +27,7 @@ def train(config: TrainConfig, observer: Observer | None = None) -> Classifier:
         The best model, by top-1 on the validation images.
 
     Raises:
-        InputError: data or options that do not work; nothing was written then.
+        InputError: data or options that do not work, before anything is written; or a loss that is no number.
         Stopped: Ctrl-C or SIGTERM; the state is saved, ``resume`` continues it.
         OSError: the disk is full or read-only.
     """
@@ -38,6 +39,7 @@ def train(config: TrainConfig, observer: Observer | None = None) -> Classifier:
     source, bad = scanned(source, skip_bad=config.source.skip_bad, observer=observer)
     plan = make_plan(config, source, split(source, config.source.val_fraction, config.run.seed))
     folder = RunFolder(plan.out)
+    _check_apart(plan.out, source)
     folder.check_free(resume=config.run.resume, overwrite=config.run.overwrite)
     parts: dict[str, ImageSet | None] = {"train": plan.train, "val": plan.val, "test": plan.test}
     if config.run.resume:
@@ -84,6 +86,13 @@ def scanned(source: DataSource, *, skip_bad: bool, observer: Observer) -> tuple[
     return replace(source, parts=kept), bad
 
 
+def _check_apart(out: Path, source: DataSource) -> None:
+    """A run folder among the images would be taken for a class next time; images in a run folder could be replaced."""
+    run, data = out.resolve(), Path(source.root)
+    if data.is_absolute() and (run.is_relative_to(data) or data.is_relative_to(run)):
+        raise InputError(f"out: got {out}, which lies together with the images in {data}; expected a folder apart")
+
+
 def _check_same(folder: RunFolder, plan: Plan, parts: dict[str, ImageSet | None]) -> None:
     """A run is only continued as what it was: with the same options and the same images."""
     before, now = folder.read_config().to_dict(), plan.config.to_dict()
@@ -111,6 +120,11 @@ def _introduce(trainer: Trainer, source: DataSource, bad: list[BadImage]) -> Non
     if plan.test is not None:
         counts += f", {len(plan.test)} to test at the end"
     trainer.say(f"{source.name}: {len(plan.class_names)} classes, {counts}")
+    unseen = [name for name, count in zip(plan.class_names, plan.val.counts(), strict=True) if not count]
+    if unseen:
+        trainer.say(
+            f"no validation image of {len(unseen)} classes, such as {unseen[0]!r}: the best epoch is chosen without"
+        )
     if bad:
         trainer.say(f"left out {len(bad)} files that do not decode: see {trainer.folder.path / 'skipped.json'}")
     if source.ignored:

@@ -13,6 +13,11 @@ from convit.errors import InputError
 from convit.train.config import TrainConfig
 
 CONFIG = "config.yaml"
+OWN = (
+    *(CONFIG, "config.json", "model.safetensors", "metrics.jsonl", "split.json", "skipped.json", "evaluation.json"),
+    *("curves.png", "gates.png", "confusion.png", "log.txt", "checkpoints", "evaluation-*"),
+)
+"""Everything that a run, and its evaluations, write into the folder."""
 
 
 class RunFolder:
@@ -61,12 +66,13 @@ class RunFolder:
 
     def create(self, *, overwrite: bool) -> None:
         """Makes the folder, in place of the run that is there with ``overwrite``."""
-        if overwrite and self.is_run:  # its content, not the folder: that may be a link or a mount
-            for entry in self.path.iterdir():
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry)
-                else:
-                    entry.unlink()
+        if overwrite and self.is_run:  # what a run writes, and nothing that somebody put beside it
+            for pattern in OWN:
+                for entry in self.path.glob(pattern):
+                    if entry.is_dir() and not entry.is_symlink():
+                        shutil.rmtree(entry)
+                    else:
+                        entry.unlink()
         self.path.mkdir(parents=True, exist_ok=True)
 
     def read_config(self) -> TrainConfig:
