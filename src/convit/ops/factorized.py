@@ -60,18 +60,14 @@ def attend_by_position(v: Tensor, pos_weight: Tensor, grid: Grid) -> Tensor:
         grid: the grid that the N patches fill.
 
     Returns:
-        ``(B, h, N, d)``, a strided view.
+        ``(B, h, N, d)``.
     """
-    batch, heads, _, dim = v.shape
+    batch, heads, patches, dim = v.shape
     height, width = grid
     along_x, along_y = both_axes(pos_weight, grid, v.dtype)
-    # Heads outermost, so that each axis is one large matrix product per head, its gradients need no sum over
-    # broadcast dimensions, and v is copied once in each order.
-    rows = v.reshape(batch, heads, height, width, dim).permute(1, 2, 0, 3, 4).reshape(heads, height, -1)
-    mixed = torch.bmm(along_y, rows).view(heads, height, batch, width, dim)
-    columns = mixed.permute(0, 3, 1, 2, 4).reshape(heads, width, -1)
-    mixed = torch.bmm(along_x, columns).view(heads, width, height, batch, dim)
-    return mixed.permute(3, 0, 2, 1, 4).flatten(2, 3)
+    mixed = torch.matmul(along_x[:, None], v.reshape(batch, heads, height, width, dim))
+    mixed = torch.matmul(along_y, mixed.flatten(3))
+    return mixed.view(batch, heads, patches, dim)
 
 
 def gated_attention(
