@@ -106,8 +106,12 @@ def test_resume_of_a_complete_run_changes_nothing(data: Path, tmp_path: Path) ->
 
 
 def test_second_signal_acts_at_once(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        train(options(data, tmp_path / "run"), StopAt("epoch 1/2", 1, times=2))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start without it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(options(data, tmp_path / "run"), StopAt("epoch 1/2", 1, times=2))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_handlers_are_put_back(data: Path, tmp_path: Path) -> None:
