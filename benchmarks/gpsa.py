@@ -3,7 +3,8 @@
     python benchmarks/gpsa.py
 
 The twin is the same code with ``local_up_to_layer=0``: plain fused attention in every block. In each round every model
-runs once, so that a slow moment of the machine hits them alike; figures are medians over the rounds.
+runs once, so that a slow moment of the machine hits them alike. A ratio is the median of the rounds' ratios, with the
+middle half of them in brackets; times are medians too.
 """
 
 import argparse
@@ -79,19 +80,18 @@ def main() -> None:
             images = torch.randn(batch, 3, size, size)
             seconds = interleaved({name: make(model, images) for name, model in models.items()}, rounds)
             ours, twin, theirs = (1000 * statistics.median(seconds[name]) for name in ("convit", "twin", "timm"))
-            # The ratio of each round, so that its spread can be told.
             to_twin = [a / b for a, b in zip(seconds["convit"], seconds["twin"], strict=True)]
             to_timm = [b / a for a, b in zip(seconds["convit"], seconds["timm"], strict=True)]
             print(
                 f"{size} px, batch {batch:2}, {kind:14} {ours:13.1f} {twin:9.1f} {theirs:9.1f}  "
-                f"{ours / twin:5.2f} [{_spread(to_twin)}] {theirs / ours:5.2f} [{_spread(to_timm)}]"
+                f"{_spread(to_twin)} {_spread(to_timm)}"
             )
 
 
 def _spread(ratios: list[float]) -> str:
-    """The middle half of the ratios."""
-    quarters = statistics.quantiles(ratios, n=4)
-    return f"{quarters[0]:.2f} - {quarters[2]:.2f}"
+    """Their median and the middle half of them."""
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return f"{middle:5.2f} [{low:.2f} - {high:.2f}]"
 
 
 if __name__ == "__main__":

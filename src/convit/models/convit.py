@@ -150,7 +150,8 @@ class ConViT(nn.Module):
         """Images ``(B, in_chans, H, W)`` to patches with their position, ``(B, N, C)``, and the grid they fill."""
         height, width = x.shape[-2:]
         grid = patch_grid(height, width, self.patch_size)
-        x = self.patch_embed(x).flatten(2).transpose(1, 2)
+        # Contiguous, or the residual path keeps the stem's layout, and every sum and norm of the blocks pays for it.
+        x = self.patch_embed(x).flatten(2).transpose(1, 2).contiguous()
         if self.pos_embed is not None:
             x = x + resample_abs_pos_embed(self.pos_embed, grid, self.grid_size, num_prefix_tokens=0)
         return self.pos_drop(x), grid

@@ -76,11 +76,13 @@ def gated_attention(
     """Gated positional attention, ``(B, h, P + N, d)``; see :func:`convit.ops.gated_attention`."""
     content = F.scaled_dot_product_attention(q, k, v)
     weight = torch.sigmoid(gate.to(compute_dtype(q.dtype))).to(content.dtype)[:, None, None]
-    if num_prefix_tokens == 0:
-        return torch.lerp(content, attend_by_position(v, pos_weight, grid), weight)
     p = num_prefix_tokens
-    patches = torch.lerp(content[:, :, p:], attend_by_position(v[:, :, p:], pos_weight, grid), weight)
-    return torch.cat((content[:, :, :p], patches), dim=2)
+    positional = attend_by_position(v[:, :, p:], pos_weight, grid)
+    if not torch.is_grad_enabled():  # nothing will look back at the content: mix in place, without new memory
+        content[:, :, p:].lerp_(positional, weight)
+        return content
+    patches = torch.lerp(content[:, :, p:], positional, weight)
+    return patches if p == 0 else torch.cat((content[:, :, :p], patches), dim=2)
 
 
 def _without_autocast(device: str) -> AbstractContextManager[object]:
