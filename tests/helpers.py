@@ -48,5 +48,5 @@ def without_gradient(model: nn.Module) -> set[str]:
 
 
 def biases_of_pos_proj(model: nn.Module) -> set[str]:
-    """The parameters that never have a gradient: they cancel in the softmax."""
+    """The parameters whose gradient is always zero: they cancel in the softmax."""
     return {name for name, _ in model.named_parameters() if name.endswith("pos_proj.bias")}

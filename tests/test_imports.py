@@ -13,7 +13,7 @@ PACKAGE = Path(convit.__file__).parent
 # Each part and the parts that it may import, besides itself and errors, which all may. A part is a module or a folder
 # right under convit/; a file with a row of its own is held to that row instead of its folder's.
 MODEL = {"grid", "ops", "layers", "models"}
-TOOLS = {"classifier", "data", "device", *MODEL}
+TOOLS = {"classifier", "data", "device", "hub", "model_card", *MODEL}
 PARTS_OF_THE_TOP = {"train", "analysis", "export", "benchmark"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -21,9 +21,11 @@ ALLOWED: dict[str, set[str]] = {
     "grid": set(),
     "ops": {"grid"},
     "layers": {"grid", "ops"},
-    "models": {"grid", "ops", "layers"},
+    "hub": set(),
+    "models": {"grid", "ops", "layers", "hub"},
     "data": set(),
-    "classifier": {"data", "device", *MODEL},
+    "model_card": set(),
+    "classifier": {"data", "device", "hub", "model_card", *MODEL},
     # These stand side by side, and do not import each other.
     "train": TOOLS,
     "analysis": TOOLS,

@@ -3,6 +3,16 @@
 from convit.classifier import Classifier, Prediction, load
 from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention as GPSA
-from convit.models import ConViT, create_model, list_models
+from convit.models import ConViT, create_model, list_models, load_weights
 
-__all__ = ["GPSA", "Classifier", "ConViT", "InputError", "Prediction", "create_model", "list_models", "load"]
+__all__ = [
+    "GPSA",
+    "Classifier",
+    "ConViT",
+    "InputError",
+    "Prediction",
+    "create_model",
+    "list_models",
+    "load",
+    "load_weights",
+]

@@ -2,7 +2,8 @@
 
 import inspect
 import json
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,12 +14,16 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
+from convit import hub
 from convit.data import Preprocess, evaluation_transform, read_image, to_rgb
 from convit.errors import InputError
+from convit.layers import GatedPositionalSelfAttention
+from convit.model_card import MARKER, TrainingFacts, model_card
 from convit.models import ConViT, create_model
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+CARD = "README.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,7 @@ class Classifier:
         class_names: the classes in the order of the logits.
         model_name: the name that :func:`convit.create_model` made the model by.
         model_args: the keywords that it was made with, besides ``num_classes``; JSON values only.
+        training: how it was trained, for its card.
 
     Raises:
         InputError: as many class names as outputs are needed, each once.
@@ -51,6 +57,7 @@ class Classifier:
         *,
         model_name: str,
         model_args: dict[str, Any] | None = None,
+        training: TrainingFacts | None = None,
     ) -> None:
         if len(class_names) != model.num_classes or len(set(class_names)) != len(class_names):
             raise InputError(
@@ -61,6 +68,7 @@ class Classifier:
         self.class_names = tuple(class_names)
         self.model_name = model_name
         self.model_args = dict(model_args or {})
+        self.training = training
 
     @property
     def device(self) -> torch.device:
@@ -127,8 +135,6 @@ class Classifier:
 
     def save(self, folder: str | Path) -> None:
         """Writes ``model.safetensors`` and ``config.json`` into ``folder``; timm can read the latter too."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         height, width = self.preprocess.image_size
         preprocess = self.preprocess.to_dict()
         del preprocess["image_size"]
@@ -143,15 +149,16 @@ class Classifier:
                 "label_names": list(self.class_names),
             },
         }
+        if self.training is not None:
+            config["training"] = self.training.to_dict()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
-        # One after the other into place, so that a kill never leaves half a file.
-        for name, content in (
-            (WEIGHTS, safetensors.torch.save(tensors, metadata={"format": "pt"})),
-            (CONFIG, json.dumps(config, indent=2, ensure_ascii=False).encode()),
-        ):
-            temporary = folder / f".{name}.tmp"
-            temporary.write_bytes(content)
-            temporary.replace(folder / name)
+        _write(
+            Path(folder),
+            {
+                WEIGHTS: safetensors.torch.save(tensors, metadata={"format": "pt"}),
+                CONFIG: json.dumps(config, indent=2, ensure_ascii=False).encode(),
+            },
+        )
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> Self:
@@ -165,10 +172,10 @@ class Classifier:
             if not (folder / name).is_file():
                 found = "no such folder" if not folder.is_dir() else f"no {name} in it"
                 raise InputError(f"{folder}: {found}; expected a run folder of 'convit train'")
-        name, classes, args, preprocess = _read_config(folder / CONFIG)
+        name, classes, args, preprocess, training = _read_config(folder / CONFIG)
         try:
             model = create_model(name, num_classes=len(classes), **args)
-            classifier = cls(model, preprocess, classes, model_name=name, model_args=args)
+            classifier = cls(model, preprocess, classes, model_name=name, model_args=args, training=training)
         except (TypeError, ValueError, RuntimeError, AssertionError) as error:
             raise InputError(f"{folder / CONFIG}: {error}") from error
         try:
@@ -178,14 +185,137 @@ class Classifier:
             raise InputError(f"{folder / WEIGHTS}: not the weights of {name} in {CONFIG} ({reason})") from error
         return classifier.to(device)
 
+    # -- sharing -----------------------------------------------------------------------------------------------------
+
+    def card(self, repo_id: str | None = None, license: str | None = None) -> str:
+        """The model card, a README.md: what the model is, how it was trained, what it scores and how to use it.
+
+        Args:
+            repo_id: ``owner/name`` of its repository on the Hub, for the example in it.
+            license: such as ``"mit"``.
+        """
+        if repo_id is not None:
+            hub.check_repo_id(repo_id)
+        model = self.model
+        gpsa = sum(isinstance(module, GatedPositionalSelfAttention) for module in model.modules())
+        parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        architecture = (
+            f"a [ConViT](https://arxiv.org/abs/2103.10697) of {parameters:.2f} million parameters, {len(model.blocks)} "
+            f"blocks of width {model.embed_dim} ({gpsa} of them with gated positional self-attention) and patches of "
+            f"{model.patch_size} x {model.patch_size} pixels"
+        )
+        return model_card(
+            architecture=architecture,
+            class_names=self.class_names,
+            image_size=self.preprocess.image_size,
+            model_name=self.model_name,
+            training=self.training,
+            repo_id=repo_id,
+            license=license,
+        )
+
+    def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> None:
+        """Writes what :meth:`save` writes, and a model card, ``README.md``: a folder to share.
+
+        Args:
+            folder: where to; made if need be.
+            card: the text of the README.md; by default :meth:`card`, which replaces no README.md but its own.
+
+        Raises:
+            InputError: a README.md of somebody else is in the folder. Nothing is written then.
+        """
+        path = Path(folder) / CARD
+        if card is None and path.exists() and MARKER.encode() not in path.read_bytes():
+            raise InputError(f"{path}: exists and was not written by convit; expected a folder without, or card=TEXT")
+        self.save(folder)
+        _write(Path(folder), {CARD: (self.card() if card is None else card).encode()})
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | Path | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Self:
+        """The classifier in a folder, or in a repository on the Hugging Face Hub. It is checked as by :meth:`load`.
+
+        Args:
+            name_or_path: a folder, or else ``owner/name`` on the Hub. What is there as a folder is one.
+            revision: branch, tag or commit on the Hub.
+            token: for a private repository [that of ``hf auth login``].
+            cache_dir: where downloads are kept [the Hub client's]; what is in it works without a network.
+            device: where the model goes.
+
+        Raises:
+            InputError: neither such a folder nor such a repository, no network, or not a classifier of this package.
+        """
+        if Path(name_or_path).is_dir():
+            if revision is not None:
+                raise InputError(f"revision: got {revision!r} for the folder {name_or_path}, expected none")
+            return cls.load(name_or_path, device)
+        if isinstance(name_or_path, Path) or not hub.is_repo_id(name_or_path):
+            raise InputError(
+                f"{name_or_path}: no such folder; expected a folder, or 'owner/name' on the Hugging Face Hub"
+            )
+        folder = hub.download(
+            name_or_path, CONFIG, WEIGHTS, _read_config, revision=revision, token=token, cache_dir=cache_dir
+        )
+        return cls.load(folder, device)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        token: str | None = None,
+        commit_message: str = "Upload a convit classifier",
+        card: str | None = None,
+    ) -> str:
+        """Uploads ``config.json``, ``model.safetensors`` and ``README.md`` to the Hugging Face Hub.
+
+        Files of these names are replaced there (their history stays), others are left alone.
+
+        Args:
+            repo_id: ``owner/name``; the repository is made if need be.
+            private: whether nobody else may see it.
+            token: one that may write [that of ``hf auth login``, or ``HF_TOKEN``].
+            commit_message: what the repository's history says.
+            card: the text of the README.md [:meth:`card`].
+
+        Returns:
+            The repository's address.
+
+        Raises:
+            InputError: no token, no network, or the Hub refuses.
+        """
+        hub.check_repo_id(repo_id)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, card=self.card(repo_id) if card is None else card)
+            return hub.upload(folder, repo_id, private=private, token=token, commit_message=commit_message)
+
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> Classifier:
     """The classifier of a run folder; see :meth:`Classifier.load`."""
     return Classifier.load(path, device)
 
 
-def _read_config(path: Path) -> tuple[str, list[str], dict[str, Any], Preprocess]:
-    """Model name, class names, model arguments and preprocessing of a ``config.json``."""
+def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Writes files, one after the other into place, so that a kill never leaves half a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        temporary = folder / f".{name}.tmp"
+        temporary.write_bytes(content)
+        temporary.replace(folder / name)
+
+
+_Config = tuple[str, list[str], dict[str, Any], Preprocess, TrainingFacts | None]
+
+
+def _read_config(path: Path) -> _Config:
+    """Model name, class names, model arguments, preprocessing and training facts of a ``config.json``."""
     try:
         config = json.loads(path.read_bytes())
         cfg = dict(config["pretrained_cfg"])
@@ -203,6 +333,7 @@ def _read_config(path: Path) -> tuple[str, list[str], dict[str, Any], Preprocess
     if unknown:
         raise InputError(f"{path}: unknown model_args {sorted(unknown)}; expected arguments of ConViT")
     try:
-        return name, [str(label) for label in classes], args, Preprocess.from_dict(preprocess)
+        training = TrainingFacts.from_dict(config["training"]) if "training" in config else None
+        return name, [str(label) for label in classes], args, Preprocess.from_dict(preprocess), training
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

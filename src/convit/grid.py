@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-def axis_offsets(size: int, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
+def axis_offsets(size: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
     """Offsets along one axis, key minus query: ``out[i, j] = j - i``, shape ``(size, size)``.
 
     >>> axis_offsets(3)
@@ -21,6 +21,18 @@ def axis_offsets(size: int, *, device: torch.device | None = None, dtype: torch.
     """
     position = torch.arange(size, device=device, dtype=dtype)
     return position[None, :] - position[:, None]
+
+
+def coordinates(
+    height: int, width: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Column and row of every patch, ``(x, y)``: shape ``(height * width, 2)``."""
+    y, x = torch.meshgrid(
+        torch.arange(height, device=device, dtype=dtype),
+        torch.arange(width, device=device, dtype=dtype),
+        indexing="ij",
+    )
+    return torch.stack((x, y), dim=-1).reshape(-1, 2)
 
 
 class Grid(NamedTuple):
@@ -65,12 +77,7 @@ class Grid(NamedTuple):
 
     def coordinates(self, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
         """Column and row of every patch, ``(x, y)``: shape ``(N, 2)``."""
-        y, x = torch.meshgrid(
-            torch.arange(self.height, device=device, dtype=dtype),
-            torch.arange(self.width, device=device, dtype=dtype),
-            indexing="ij",
-        )
-        return torch.stack((x, y), dim=-1).reshape(-1, 2)
+        return coordinates(self.height, self.width, device, dtype)
 
     def offsets(self, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
         """Offset of every key ``j`` from every query ``i``, ``(dx, dy) = p_j - p_i``: shape ``(N, N, 2)``."""

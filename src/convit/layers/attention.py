@@ -6,12 +6,14 @@ tokens, N patches, h heads, d = C / h head width. Parameter names are those of t
 
 import torch
 import torch.nn.functional as F
+from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from convit import ops
 from convit.layers.init import convolutional_pos_weight, start_weights
 
 
+@register_notrace_module  # FX: the checks of shapes cannot be traced
 class SelfAttention(nn.Module):
     """Plain multi-head self-attention, ``softmax(q k^T / sqrt(d)) v``: the last blocks of ConViT, all of DeiT's.
 
@@ -50,11 +52,12 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, grid: tuple[int, int] | None = None, num_prefix_tokens: int = 0) -> Tensor:
         """Attends over all tokens of ``x``, ``(B, P + N, C)``; where they lie makes no difference."""
-        q, k, v = _split_heads(self.qkv(x), 3, self.num_heads)
+        q, k, v = _split_heads(self.qkv(x), 3, self.num_heads).unbind(0)
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0)
         return self.proj_drop(self.proj(_merge_heads(out)))
 
 
+@register_notrace_module
 class PositionalSelfAttention(nn.Module):
     """Ungated positional self-attention (PSA, equations 3 and 4): one softmax over content and position together.
 
@@ -91,8 +94,8 @@ class PositionalSelfAttention(nn.Module):
         self.qk = nn.Linear(dim, 2 * dim, bias=qkv_bias, device=device, dtype=dtype)
         self.v = nn.Linear(dim, dim, bias=qkv_bias, device=device, dtype=dtype)
         self.proj = nn.Linear(dim, dim, device=device, dtype=dtype)
-        # Its bias adds the same to the logits of all keys, so it cancels in the softmax and never has a gradient. It
-        # is here because published checkpoints have it.
+        # Its bias adds the same to the logits of all keys, so it cancels in the softmax and its gradient is zero. It is
+        # here because published checkpoints have it.
         self.pos_proj = nn.Linear(3, num_heads, device=device, dtype=dtype)
         self.proj_drop = nn.Dropout(proj_drop)
         PositionalSelfAttention.reset_parameters(self)  # not a subclass's, whose parameters are yet to come
@@ -108,9 +111,15 @@ class PositionalSelfAttention(nn.Module):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of every head, ``(B, h, P + N, d)`` each."""
-        q, k = _split_heads(self.qk(x), 2, self.num_heads)
-        (v,) = _split_heads(self.v(x), 1, self.num_heads)
-        return q, k, v
+        q, k = _split_heads(self.qk(x), 2, self.num_heads).unbind(0)
+        return q, k, _split_heads(self.v(x), 1, self.num_heads)[0]
+
+    def position_weight(self) -> Tensor:
+        """``v_pos`` of every head, ``(h, 3)``: the weights of ``dx``, ``dy`` and ``dx^2 + dy^2``."""
+        if not torch.is_grad_enabled():
+            return self.pos_proj.weight
+        # The bias takes no part, yet gets its zero gradient: DDP and timm expect one of every parameter.
+        return self.pos_proj.weight + 0.0 * self.pos_proj.bias[:, None]
 
     def forward(self, x: Tensor, grid: tuple[int, int] | None = None, num_prefix_tokens: int = 0) -> Tensor:
         """Attends over the tokens of ``x``.
@@ -132,9 +141,10 @@ class PositionalSelfAttention(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None, num_prefix_tokens: int) -> Tensor:
         """The attention itself, ``(B, h, P + N, d)``."""
         dropout_p = self.attn_drop.p if self.training else 0.0
-        return ops.positional_attention(q, k, v, self.pos_proj.weight, grid, num_prefix_tokens, dropout_p)
+        return ops.positional_attention(q, k, v, self.position_weight(), grid, num_prefix_tokens, dropout_p)
 
 
+@register_notrace_module
 class GatedPositionalSelfAttention(PositionalSelfAttention):
     """Gated positional self-attention (GPSA, equations 6 and 7), the layer of ConViT. Exported as ``convit.GPSA``.
 
@@ -185,7 +195,7 @@ class GatedPositionalSelfAttention(PositionalSelfAttention):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None, num_prefix_tokens: int) -> Tensor:
         """The attention itself, ``(B, h, P + N, d)``."""
         dropout_p = self.attn_drop.p if self.training else 0.0
-        weight = self.pos_proj.weight
+        weight = self.position_weight()
         return ops.gated_attention(q, k, v, self.gating_param, weight, grid, num_prefix_tokens, dropout_p)
 
 
@@ -198,10 +208,10 @@ def _check_heads(dim: int, num_heads: int) -> None:
         )
 
 
-def _split_heads(x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
-    """``(B, N, parts * C)`` to ``parts`` tensors of ``(B, h, N, d)``, views of the input."""
+def _split_heads(x: Tensor, parts: int, num_heads: int) -> Tensor:
+    """``(B, N, parts * C)`` to ``(parts, B, h, N, d)``, a view of the input."""
     batch, tokens, _ = x.shape
-    return x.view(batch, tokens, parts, num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    return x.view(batch, tokens, parts, num_heads, -1).permute(2, 0, 3, 1, 4)
 
 
 def _merge_heads(x: Tensor) -> Tensor:

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from timm.layers import LayerNorm, calculate_drop_path_rates, get_device_dtype, resample_abs_pos_embed, trunc_normal_
+from timm.models import register_notrace_function
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from convit.grid import Grid
 from convit.layers import Block, GatedPositionalSelfAttention, PositionalSelfAttention, SelfAttention
 from convit.layers.init import start_weights
 from convit.models.stem import make_stem, patch_grid
@@ -148,22 +150,25 @@ class ConViT(nn.Module):
 
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Images ``(B, in_chans, H, W)`` to patches with their position, ``(B, N, C)``, and the grid they fill."""
-        height, width = x.shape[-2:]
-        grid = patch_grid(height, width, self.patch_size)
+        grid = image_grid(x, self.patch_size)
         # Contiguous, or the residual path keeps the stem's layout, and every sum and norm of the blocks pays for it.
         x = self.patch_embed(x).flatten(2).transpose(1, 2).contiguous()
         if self.pos_embed is not None:
-            x = x + resample_abs_pos_embed(self.pos_embed, grid, self.grid_size, num_prefix_tokens=0)
+            x = x + position_embedding(self.pos_embed, grid, self.grid_size)
         return self.pos_drop(x), grid
+
+    def join(self, layer: int, x: Tensor, prefix: int) -> tuple[Tensor, int]:
+        """The tokens as block ``layer`` takes them, the class token before them from ``class_token_at`` on; and P."""
+        if layer == self.class_token_at and self.cls_token is not None:
+            return torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1), 1
+        return x, prefix
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images ``(B, in_chans, H, W)`` to normalised tokens ``(B, P + N, C)``, the class token first."""
         x, grid = self.embed(x)
         prefix = 0
         for layer, block in enumerate(self.blocks):
-            if layer == self.class_token_at and self.cls_token is not None:
-                x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
-                prefix = 1
+            x, prefix = self.join(layer, x, prefix)
             if self.grad_checkpointing and self.training and not torch.jit.is_scripting():
                 x = checkpoint(block, x, grid, prefix, use_reentrant=False)
             else:
@@ -194,7 +199,7 @@ class ConViT(nn.Module):
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
-    ) -> list[Any] | tuple[Tensor, list[Any]]:
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """The patches after any of the blocks, as feature maps.
 
         Args:
@@ -210,26 +215,32 @@ class ConViT(nn.Module):
         Returns:
             The final tokens ``(B, P + N, C)`` and the list of intermediates, or that list alone.
         """
-        if output_fmt not in ("NCHW", "NLC"):
-            raise ValueError(f"output_fmt: got {output_fmt!r}, expected 'NCHW' or 'NLC'")
+        if output_fmt != "NCHW" and output_fmt != "NLC":  # in the words that TorchScript knows
+            raise ValueError(f"output_fmt: got '{output_fmt}', expected 'NCHW' or 'NLC'")
         take, last = feature_take_indices(len(self.blocks), indices)
         x, grid = self.embed(x)
         prefix = 0
-        intermediates: list[Any] = []
+        patches: list[Tensor] = []
+        prefixes: list[Tensor] = []
         for layer, block in enumerate(self.blocks):
-            if stop_early and layer > last:
-                break
-            if layer == self.class_token_at and self.cls_token is not None:
-                x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
-                prefix = 1
-            x = block(x, grid, prefix)
+            if layer <= last or not stop_early:
+                x, prefix = self.join(layer, x, prefix)
+                if self.grad_checkpointing and self.training and not torch.jit.is_scripting():
+                    x = checkpoint(block, x, grid, prefix, use_reentrant=False)
+                else:
+                    x = block(x, grid, prefix)
             if layer in take:
                 tokens = self.norm(x) if norm else x
-                patches = tokens[:, prefix:]
-                if output_fmt == "NCHW":
-                    patches = patches.transpose(1, 2).unflatten(2, grid).contiguous()
-                intermediates.append((patches, tokens[:, :prefix]) if return_prefix_tokens else patches)
-        return intermediates if intermediates_only else (self.norm(x), intermediates)
+                patches.append(tokens[:, prefix:])
+                prefixes.append(tokens[:, :prefix])
+        if output_fmt == "NCHW":
+            patches = [tokens.transpose(1, 2).unflatten(2, grid).contiguous() for tokens in patches]
+        if not torch.jit.is_scripting() and return_prefix_tokens:
+            pairs = list(zip(patches, prefixes, strict=True))
+            return pairs if intermediates_only else (self.norm(x), pairs)  # type: ignore[return-value]
+        if intermediates_only:
+            return patches
+        return self.norm(x), patches
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -274,8 +285,8 @@ class ConViT(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new head of ``num_classes`` on the same device, in the same type and mode; pooling is kept if not given."""
         if global_pool is not None:
-            if global_pool == "token" and self.cls_token is None:
-                raise ValueError("global_pool: got 'token' for a model whose class token was pruned; expected 'avg'")
+            pruned = self.cls_token is None  # an AssertionError is what timm's own models raise
+            assert global_pool != "token" or not pruned, "global_pool: got 'token', but the class token was pruned"
             self.global_pool = _checked_pooling(global_pool)
         self.num_classes = num_classes
         self.head = self._new_head().train(self.training)
@@ -286,6 +297,18 @@ class ConViT(nn.Module):
         head = nn.Linear(self.embed_dim, self.num_classes, **get_device_dtype(self))
         start_weights(head)
         return head
+
+
+@register_notrace_function
+def image_grid(x: Tensor, patch_size: int) -> Grid:
+    """The grid of patches of images ``(B, C, H, W)``. (FX takes it as one step: it cannot trace the check.)"""
+    return patch_grid(x.shape[2], x.shape[3], patch_size)
+
+
+@register_notrace_function
+def position_embedding(pos_embed: Tensor, grid: tuple[int, int], trained_grid: tuple[int, int]) -> Tensor:
+    """Position embeddings ``(1, N', C)`` of the grid they were trained on, resized to ``grid``: ``(1, N, C)``."""
+    return resample_abs_pos_embed(pos_embed, grid, trained_grid, num_prefix_tokens=0)
 
 
 def _checked_pooling(global_pool: str) -> str:

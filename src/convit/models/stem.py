@@ -19,6 +19,12 @@ def patch_grid(height: int, width: int, patch_size: int) -> Grid:
     >>> patch_grid(224, 160, patch_size=16)
     Grid(height=14, width=10)
     """
+    if not torch.jit.is_scripting():
+        _check_image_size(height, width, patch_size)
+    return Grid(height // patch_size, width // patch_size)
+
+
+def _check_image_size(height: int, width: int, patch_size: int) -> None:
     if height < patch_size or width < patch_size or height % patch_size or width % patch_size:
         near = []
         for round_up in (0, patch_size - 1):
@@ -28,7 +34,6 @@ def patch_grid(height: int, width: int, patch_size: int) -> Grid:
             f"image size: got {height} x {width}, expected multiples of the patch size {patch_size}; "
             f"nearest: {' or '.join(dict.fromkeys(near))}"
         )
-    return Grid(height // patch_size, width // patch_size)
 
 
 def make_stem(

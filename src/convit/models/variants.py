@@ -8,11 +8,15 @@ from typing import Any
 
 import timm
 import torch
+from huggingface_hub import hf_hub_download
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from convit.errors import InputError, nearest
+from convit.hub import one_line
+from convit.models import convit as architecture
+from convit.models.checkpoints import WEIGHTS_FILE, filter_pretrained, load_weights
 from convit.models.convit import ConViT
 
 
@@ -48,6 +52,9 @@ GEOMETRIES = {
 }
 """The patch and image sizes in pixels that each size is registered with; any other can be asked for by keyword."""
 
+PUBLISHED = {"tiny": "convit_tiny.fb_in1k", "small": "convit_small.fb_in1k", "base": "convit_base.fb_in1k"}
+"""The authors' weights, trained on ImageNet-1k at 224 pixels, as timm publishes them on the Hugging Face Hub."""
+
 PAPER_TOP1 = {"tiny": 73.1, "tiny_plus": 76.7, "small": 81.3, "small_plus": 82.2, "base": 82.4, "base_plus": 82.5}
 """Top-1 accuracy in percent on ImageNet-1k, 300 epochs, as the paper's Table 1 reports it."""
 
@@ -72,10 +79,12 @@ def create_model(name: str, **kwargs: Any) -> ConViT:
     Args:
         name: one of :func:`list_models`.
         **kwargs: what :class:`ConViT` takes, in place of the name's own values (``num_classes=10``,
-            ``local_up_to_layer=0`` for the plain-attention twin), and what ``timm.create_model`` takes.
+            ``local_up_to_layer=0`` for the plain-attention twin), and what ``timm.create_model`` takes:
+            ``pretrained=True`` for the published weights, of other classes or size too; ``checkpoint_path=`` for a
+            file, see :func:`convit.load_weights`.
 
     Raises:
-        InputError: an unknown name; names the nearest.
+        InputError: an unknown name, with the nearest; weights that are not there or do not fit.
 
     Example:
         >>> model = create_model("convit_micro_patch4_32", num_classes=10)
@@ -87,9 +96,26 @@ def create_model(name: str, **kwargs: Any) -> ConViT:
         raise InputError(f"model: got {name!r}, expected a name that 'convit models' lists{hint}")
     if kwargs.get("features_only"):
         raise ValueError("features_only: got True, expected timm.create_model for a feature extractor of that name")
-    model = timm.create_model(name, **kwargs)
+    checkpoint_path = kwargs.pop("checkpoint_path", None)
+    model = _create_pretrained(name, **kwargs) if kwargs.get("pretrained") else timm.create_model(name, **kwargs)
     assert isinstance(model, ConViT)
+    if checkpoint_path:
+        load_weights(model, checkpoint_path)
     return model
+
+
+def _create_pretrained(name: str, **kwargs: Any) -> torch.nn.Module:
+    """timm's loader, with one line in place of a network client's traceback."""
+    if kwargs.get("pretrained_cfg") is not None or kwargs.get("pretrained_cfg_overlay") is not None:
+        return timm.create_model(name, **kwargs)  # weights of the caller's own
+    hub_id = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
+    if hub_id:
+        address = f"checkpoint_path=FILE with the {WEIGHTS_FILE} of https://huggingface.co/{hub_id}"
+        with one_line(f"pretrained: could not fetch {hub_id} from the Hugging Face Hub", address):
+            hf_hub_download(hub_id, WEIGHTS_FILE, cache_dir=kwargs.get("cache_dir"))
+        return timm.create_model(name, **kwargs)  # finds it in the cache
+    published = ", ".join(model_name(size, 16, 224) for size in PUBLISHED)
+    raise InputError(f"pretrained: no weights are published for {name}; expected one of {published}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,31 +185,46 @@ def _register(size: str, patch_size: int, img_size: int) -> None:
             ConViT,
             name,
             pretrained,
+            pretrained_filter_fn=filter_pretrained,
             feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
             **(defaults | kwargs),
         )
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
+    entrypoint.__module__ = architecture.__name__
     register_model(entrypoint)
+
+
+def _default_cfg(size: str, img_size: int) -> dict[str, Any]:
+    """What timm wants to know of a model: its input, its preprocessing, where its weights are."""
+    published = PUBLISHED.get(size) if img_size == 224 else None
+    return {
+        "num_classes": 1000,
+        "input_size": (3, img_size, img_size),
+        "pool_size": None,
+        "crop_pct": 0.875 if img_size == 224 else 1.0,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+        **({"hf_hub_id": f"timm/{published}", "license": "apache-2.0"} if published else {}),
+    }
 
 
 default_cfgs = generate_default_cfgs(
     {
-        model_name(size, patch_size, img_size): {
-            "num_classes": 1000,
-            "input_size": (3, img_size, img_size),
-            "pool_size": None,
-            "crop_pct": 0.875 if img_size == 224 else 1.0,
-            "interpolation": "bicubic",
-            "mean": IMAGENET_DEFAULT_MEAN,
-            "std": IMAGENET_DEFAULT_STD,
-            "first_conv": "patch_embed.proj",
-            "classifier": "head",
-        }
+        model_name(size, *geometry) + (".fb_in1k" if size in PUBLISHED and geometry[1] == 224 else ""): _default_cfg(
+            size, geometry[1]
+        )
         for size, geometries in GEOMETRIES.items()
-        for patch_size, img_size in geometries
+        for geometry in geometries
     }
 )
+
+# timm goes by the module of an entry point: it lists and tests models by its last part, "convit", and looks into its
+# default_cfgs. So the names are registered as if they were defined beside the class, as timm's own are.
+setattr(architecture, "default_cfgs", default_cfgs)  # noqa: B010
 
 for _size, _geometries in GEOMETRIES.items():
     for _patch_size, _img_size in _geometries:

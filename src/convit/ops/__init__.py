@@ -6,6 +6,7 @@
 Shapes: B batch, h heads, P prefix tokens (class token, registers), N patches, d head width.
 """
 
+import torch
 from torch import Tensor
 
 from convit.grid import Grid
@@ -57,6 +58,9 @@ def gated_attention(
         >>> out.shape
         torch.Size([2, 4, 6, 8])
     """
+    if torch.jit.is_scripting():
+        full_grid = _scripted_grid(q.shape[2] - num_prefix_tokens, grid, dropout_p)
+        return factorized.gated_attention(q, k, v, gate, pos_weight, full_grid, num_prefix_tokens)
     full_grid = _check(q, k, v, pos_weight, grid, num_prefix_tokens, dropout_p, backend)
     if gate.shape != (q.shape[1],):
         raise ValueError(f"gate: got shape {tuple(gate.shape)}, expected one logit per head, ({q.shape[1]},)")
@@ -82,10 +86,23 @@ def positional_attention(
     A pair in which a prefix token takes part has ``r = 0``. Arguments, result and errors are those of
     :func:`gated_attention`, without the gate.
     """
+    if torch.jit.is_scripting():
+        full_grid = _scripted_grid(q.shape[2] - num_prefix_tokens, grid, dropout_p)
+        return factorized.positional_attention(q, k, v, pos_weight, full_grid, num_prefix_tokens)
     full_grid = _check(q, k, v, pos_weight, grid, num_prefix_tokens, dropout_p, backend)
     if backend == "naive" or dropout_p > 0:
         return naive.positional_attention(q, k, v, pos_weight, full_grid, num_prefix_tokens, dropout_p)[0]
     return factorized.positional_attention(q, k, v, pos_weight, full_grid, num_prefix_tokens)
+
+
+def _scripted_grid(num_patches: int, grid: tuple[int, int] | None, dropout_p: float) -> tuple[int, int]:
+    """The checks in short, for TorchScript, which knows neither ``Grid``'s methods nor their f-strings."""
+    assert dropout_p == 0, "TorchScript runs without attention dropout: call eval() first"
+    if grid is None:
+        side = int(num_patches**0.5)
+        grid = (side, side)
+    assert grid[0] * grid[1] == num_patches, "the patch tokens do not fill the grid"
+    return grid
 
 
 def _check(

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convit.grid import Grid, axis_offsets
+from convit.grid import axis_offsets, coordinates
 from convit.ops.naive import compute_dtype
 
 
@@ -36,11 +36,10 @@ def axis_attention(linear: Tensor, quadratic: Tensor, size: int) -> Tensor:
     attention = torch.softmax(logits, dim=-1)
     # A sharp head underflows to denormal numbers, with which a CPU multiplies five times slower. What is dropped is
     # 1e-31 of the whole (1e-292 in fp64), far below the rounding of the sum that it would join.
-    number = torch.finfo(attention.dtype)
-    return F.threshold(attention, number.tiny / number.eps, 0.0)
+    return F.threshold(attention, 1e-292 if attention.dtype == torch.float64 else 1e-31, 0.0)
 
 
-def both_axes(pos_weight: Tensor, grid: Grid, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def both_axes(pos_weight: Tensor, grid: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Positional attention along x, ``(h, W, W)``, and along y, ``(h, H, H)``, computed in at least fp32."""
     weight = pos_weight.to(compute_dtype(dtype)).t()
     height, width = grid
@@ -51,7 +50,7 @@ def both_axes(pos_weight: Tensor, grid: Grid, dtype: torch.dtype) -> tuple[Tenso
     return along_x.to(dtype), axis_attention(weight[1], weight[2], height).to(dtype)
 
 
-def attend_by_position(v: Tensor, pos_weight: Tensor, grid: Grid) -> Tensor:
+def attend_by_position(v: Tensor, pos_weight: Tensor, grid: tuple[int, int]) -> Tensor:
     """``softmax(v_pos . r) v`` for the patches of a full grid.
 
     Args:
@@ -71,7 +70,7 @@ def attend_by_position(v: Tensor, pos_weight: Tensor, grid: Grid) -> Tensor:
 
 
 def gated_attention(
-    q: Tensor, k: Tensor, v: Tensor, gate: Tensor, pos_weight: Tensor, grid: Grid, num_prefix_tokens: int = 0
+    q: Tensor, k: Tensor, v: Tensor, gate: Tensor, pos_weight: Tensor, grid: tuple[int, int], num_prefix_tokens: int = 0
 ) -> Tensor:
     """Gated positional attention, ``(B, h, P + N, d)``; see :func:`convit.ops.gated_attention`."""
     content = F.scaled_dot_product_attention(q, k, v)
@@ -93,7 +92,7 @@ def _without_autocast(device: str) -> AbstractContextManager[object]:
 
 
 def positional_attention(
-    q: Tensor, k: Tensor, v: Tensor, pos_weight: Tensor, grid: Grid, num_prefix_tokens: int = 0
+    q: Tensor, k: Tensor, v: Tensor, pos_weight: Tensor, grid: tuple[int, int], num_prefix_tokens: int = 0
 ) -> Tensor:
     """Ungated positional attention, ``(B, h, P + N, d)``; see :func:`convit.ops.positional_attention`.
 
@@ -108,18 +107,25 @@ def positional_attention(
     heads, dim = q.shape[1], q.shape[-1]
     w0, w1, w2 = pos_weight.to(dtype)[:, :, None].unbind(1)  # (h, 1) each
     # Seen from the middle of the grid the coordinates are smallest, and so is the rounding.
-    point = grid.coordinates(device=q.device, dtype=dtype)
+    point = coordinates(grid[0], grid[1], q.device, dtype)
     x, y = (point - point.mean(0)).unbind(-1)  # (N,) each
     norm = x * x + y * y
     query = torch.stack((w0 - 2 * w2 * x, w1 - 2 * w2 * y, w2.expand(-1, len(x)), w2 * norm - w0 * x - w1 * y), -1)
     key = torch.stack((x, y, norm, torch.ones_like(x)), -1).expand(heads, -1, -1)
 
-    def append(tensor: Tensor, columns: Tensor) -> Tensor:
-        columns = F.pad(columns, (0, 0, num_prefix_tokens, 0)).expand(len(tensor), -1, -1, -1)
-        return torch.cat((tensor.to(dtype), columns), dim=-1)
-
     # The fused kernels want values of the same width; the appended zeros are cut off again.
     value = F.pad(v.to(dtype), (0, 4))
-    with _without_autocast(q.device.type):
-        out = F.scaled_dot_product_attention(append(q * dim**-0.5, query), append(k, key), value, scale=1.0)
+    q = _append(q.to(dtype) * dim**-0.5, query, num_prefix_tokens)
+    k = _append(k.to(dtype), key, num_prefix_tokens)
+    if torch.jit.is_scripting():
+        out = F.scaled_dot_product_attention(q, k, value, scale=1.0)
+    else:
+        with _without_autocast(q.device.type):
+            out = F.scaled_dot_product_attention(q, k, value, scale=1.0)
     return out[..., :dim].to(v.dtype)
+
+
+def _append(tensor: Tensor, columns: Tensor, num_prefix_tokens: int) -> Tensor:
+    """``columns``, ``(h, N, 4)``, behind ``tensor``, ``(B, h, P + N, d)``; zeros behind the prefix tokens."""
+    columns = F.pad(columns, (0, 0, num_prefix_tokens, 0)).expand(tensor.shape[0], -1, -1, -1)
+    return torch.cat((tensor, columns), dim=-1)

@@ -29,7 +29,7 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
     Squared distances reach thousands; bf16 keeps 8 bits of them, too few to tell neighbours apart.
     """
-    return torch.promote_types(dtype, torch.float32)
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def positional_logits(pos_weight: Tensor, grid: Grid, dtype: torch.dtype) -> Tensor:

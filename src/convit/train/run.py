@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from convit.classifier import Classifier
 from convit.data import BadImage, DataSource, ImageSet, drop, open_source, scan
 from convit.device import pick_device
 from convit.errors import InputError
+from convit.model_card import TrainingFacts, data_name
 from convit.train import plots
 from convit.train.config import TrainConfig
 from convit.train.engine import Trainer
-from convit.train.evaluation import best_record, evaluate
+from convit.train.evaluation import Evaluation, best_record, evaluate
 from convit.train.observer import Observer, Stopped, stop_on_signals
 from convit.train.plan import Plan, make_plan, split
 from convit.train.run_folder import RunFolder, split_names
@@ -145,6 +147,8 @@ def _finish(trainer: Trainer) -> Classifier:
         best.model, images, plan.preprocess, workers=plan.workers, on_batch=lambda n: trainer.observer.advance(n)
     )
     folder.write_json("evaluation.json", {"part": part, **result.to_dict()})
+    best.training = _facts(plan, best_record(trainer.progress.history), result if part == "test" else None)
+    best.save(folder.path)  # once more, for its card: only now is it known how good it is
     plots.draw_history(trainer.progress.history, folder.path)
     plots.confusion(result, folder.path / "confusion.png", title=f"{plan.config.data}, {part} images")
     top = best_record(trainer.progress.history)
@@ -154,3 +158,23 @@ def _finish(trainer: Trainer) -> Classifier:
             f"test top-1 {result.top1:.2f}%, top-5 {result.top5:.2f}% on {result.num_images} images never seen before"
         )
     return best
+
+
+def _facts(plan: Plan, best: dict[str, Any], test: Evaluation | None) -> TrainingFacts:
+    """What the model's card tells of the run."""
+    return TrainingFacts(
+        data=data_name(plan.config.data),
+        train_images=len(plan.train),
+        val_images=len(plan.val),
+        test_images=test.num_images if test else None,
+        epochs=plan.epochs,
+        best_epoch=best["epoch"],
+        batch_size=plan.batch_size,
+        lr=plan.lr,
+        weight_decay=plan.config.optim.weight_decay,
+        seed=plan.config.run.seed,
+        val_top1=best["val_top1"],
+        val_top5=best["val_top5"],
+        test_top1=test.top1 if test else None,
+        test_top5=test.top5 if test else None,
+    )

@@ -1,0 +1,102 @@
+"""The Hugging Face Hub: fetching and uploading, with one line in place of its client's many errors."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import errors
+
+from convit.errors import InputError
+
+_REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+
+
+def is_repo_id(name: str) -> bool:
+    """Whether it could be ``owner/name``."""
+    return _REPO_ID.fullmatch(name) is not None
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Raises :class:`InputError` for what cannot be the name of a repository."""
+    if not is_repo_id(repo_id):
+        raise InputError(f"repo_id: got {repo_id!r}, expected 'owner/name' in letters, digits, '-', '_' and '.'")
+
+
+def download(
+    repo_id: str,
+    config: str,
+    weights: str,
+    check: Callable[[Path], object],
+    *,
+    revision: str | None,
+    token: str | None,
+    cache_dir: str | Path | None,
+) -> Path:
+    """The folder in the Hub client's cache that holds two files of a repository.
+
+    Args:
+        repo_id: ``owner/name``.
+        config: the name of the small file.
+        weights: the name of the large file.
+        check: raises :class:`InputError` if the small file is not what it should be, before the large one is fetched.
+        revision, token, cache_dir: as the Hub's client takes them.
+
+    Raises:
+        InputError: no such repository, file or network.
+    """
+    where = f"{repo_id}: no such folder here, and not loaded from the Hugging Face Hub"
+    instead = "a folder of 'convit train' or save_pretrained, or a repository that can be reached"
+    with one_line(where, instead):
+        path = Path(
+            huggingface_hub.hf_hub_download(repo_id, config, revision=revision, token=token, cache_dir=cache_dir)
+        )
+    check(path)
+    with one_line(where, instead):
+        # The folder is called by its commit: both files are of the same one, whatever is pushed in between.
+        huggingface_hub.hf_hub_download(repo_id, weights, revision=path.parent.name, token=token, cache_dir=cache_dir)
+    return path.parent
+
+
+def upload(folder: str | Path, repo_id: str, *, private: bool, token: str | None, commit_message: str) -> str:
+    """Uploads a folder's files, and makes the repository if need be; its address.
+
+    Raises:
+        InputError: no token, no network, or the Hub refuses.
+    """
+    instead = "a token that may write, from 'hf auth login' or token=; or save_pretrained(FOLDER)"
+    with one_line(f"{repo_id}: nothing was uploaded", instead):
+        if token is None and huggingface_hub.get_token() is None:
+            raise InputError(f"{repo_id}: nothing was uploaded (no token); expected {instead}")
+        api = huggingface_hub.HfApi(token=token)
+        # None leaves it to the owner's settings, where False would make it public against them.
+        url = api.create_repo(repo_id, private=private or None, exist_ok=True)
+        if private and not api.model_info(repo_id).private:
+            raise InputError(f"private: {repo_id} is there and public, expected a private or new repository")
+        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
+    return str(url)
+
+
+@contextmanager
+def one_line(what: str, instead: str) -> Iterator[None]:
+    """Within it the many errors of the Hub's client become one :class:`InputError`."""
+    reasons = (  # the first that fits: some are subclasses of later ones
+        (errors.GatedRepoError, "its owner has to grant access first"),
+        (errors.RepositoryNotFoundError, "no such repository, or a private one that the token does not open"),
+        (errors.RevisionNotFoundError, "no such revision"),
+        (errors.LocalEntryNotFoundError, "the Hub was not reached, and it is not in the cache of downloads"),
+        (errors.EntryNotFoundError, "the file is not in it"),
+        (errors.OfflineModeIsEnabled, "HF_HUB_OFFLINE is set"),
+    )
+    try:
+        yield
+    except InputError:
+        raise
+    # HTTPError is that of the client's own HTTP library, and hf_xet reports a broken transfer as a RuntimeError.
+    except (errors.HTTPError, errors.EntryNotFoundError, OSError, ValueError, RuntimeError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        refused = f"{status}, the token is missing or may not do that" if status in (401, 403) else said
+        reason = next((text for kind, text in reasons if isinstance(error, kind)), refused)
+        raise InputError(f"{what} ({reason}); expected {instead}") from error

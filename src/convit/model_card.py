@@ -1,0 +1,244 @@
+"""The README.md that tells a stranger what a shared model is, and the facts of its training that go into it.
+
+Names of classes and of data come from users, and a card is public: here they become harmless YAML and Markdown, and
+no path of the machine that trained gets in.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+import yaml
+
+from convit.errors import InputError, nearest
+
+MARKER = "<!-- Written by convit: saving again replaces this file. Remove this line to keep changes of your own. -->"
+"""Stands in every card, so that a README.md that somebody else wrote is known from one that may be replaced."""
+
+SHOWN_CLASSES = 20
+PAPER = (
+    "S. d'Ascoli, H. Touvron, M. Leavitt, A. Morcos, G. Biroli, L. Sagun: *ConViT: Improving Vision Transformers with "
+    "Soft Convolutional Inductive Biases*, ICML 2021, [arXiv:2103.10697](https://arxiv.org/abs/2103.10697)."
+)
+
+
+def data_name(data: str) -> str:
+    """What the data is called in public: the last part of a folder's path, or a data set's name as it is.
+
+    >>> data_name("/home/ann/photos/flowers/"), data_name("C:\\\\Users\\\\Ann\\\\flowers"), data_name("digits")
+    ('flowers', 'flowers', 'digits')
+    """
+    return re.split(r"[/\\]", data.rstrip("/\\"))[-1] or "data"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingFacts:
+    """How a model was trained and how good it got; stored beside the weights. ``None``: not known.
+
+    Raises:
+        InputError: a value of a wrong type, a negative or infinite number, or data named by a path.
+    """
+
+    data: str
+    """A name that may be published, without a path: see :func:`data_name`."""
+    train_images: int | None = None
+    val_images: int | None = None
+    test_images: int | None = None
+    epochs: int | None = None
+    best_epoch: int | None = None
+    """The epoch whose weights these are, counted from 1."""
+    batch_size: int | None = None
+    lr: float | None = None
+    """Peak learning rate."""
+    weight_decay: float | None = None
+    seed: int | None = None
+    val_top1: float | None = None
+    """Accuracy in percent, as all four."""
+    val_top5: float | None = None
+    test_top1: float | None = None
+    test_top5: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, kind = getattr(self, field.name), field.type
+            # `kind` is a class or a union, which isinstance takes alike; a whole number is a fine float.
+            fits = isinstance(value, kind) or (type(value) is int and kind == float | None)  # type: ignore[arg-type]
+            number = isinstance(value, int | float)
+            if not fits or isinstance(value, bool) or (number and not 0 <= value < float("inf")):
+                expected = "a name" if field.name == "data" else "a number of at least 0, or None"
+                raise InputError(f"training facts: {field.name}: got {value!r}, expected {expected}")
+        if self.data != (public := data_name(self.data)):
+            raise InputError(
+                f"training facts: data: got {self.data!r}, expected no path, but a name such as {public!r}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is known, as JSON values."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, values: object) -> Self:
+        """The inverse of :meth:`to_dict`. Raises :class:`InputError` for an unknown key or a wrong value.
+
+        >>> facts = TrainingFacts(data="digits", epochs=3)
+        >>> TrainingFacts.from_dict(facts.to_dict()) == facts
+        True
+        """
+        known = [field.name for field in fields(cls)]
+        if not isinstance(values, Mapping) or "data" not in values:
+            raise InputError(f"training facts: got {values!r:.80}, expected at least the key 'data'")
+        if unknown := next((key for key in values if key not in known), None):
+            raise InputError(f"training facts: unknown key {unknown!r}{nearest(str(unknown), known)}")
+        return cls(**values)
+
+    @property
+    def scores(self) -> tuple[str, int | None, float, float | None] | None:
+        """(part, images, top-1, top-5) on the test images if there are any, else on the validation images."""
+        for part in ("test", "val"):
+            top1 = getattr(self, f"{part}_top1")
+            if top1 is not None:
+                return part, getattr(self, f"{part}_images"), top1, getattr(self, f"{part}_top5")
+        return None
+
+
+def model_card(
+    *,
+    architecture: str,
+    class_names: Sequence[str],
+    image_size: tuple[int, int],
+    model_name: str,
+    training: TrainingFacts | None = None,
+    repo_id: str | None = None,
+    license: str | None = None,
+) -> str:
+    """The text of a README.md: YAML front matter as the Hub reads it, then Markdown.
+
+    Args:
+        architecture: what the model is, a phrase such as ``"a ConViT of 1.2 million parameters"``.
+        class_names: the classes in the order of the outputs; of many, the first 20 are shown.
+        image_size: (height, width) in pixels.
+        model_name: the name of the architecture.
+        training: how it was trained; the card says so where nothing is known.
+        repo_id: ``owner/name`` on the Hub for the example; without it, the example says where to put a folder.
+        license: such as ``"mit"``; left out unless given.
+    """
+    name = _line(f"{training.data}: {model_name}" if training else model_name)
+    height, width = image_size
+    shown = ", ".join(map(_escaped, class_names[:SHOWN_CLASSES]))
+    rest = len(class_names) - SHOWN_CLASSES
+    if rest > 0:
+        shown += f", and {rest} more: `label_names` in `config.json` has all of them"
+    sections = (
+        f"---\n{_front_matter(name, training, license)}---",
+        MARKER,
+        f"# {_escaped(name)}",
+        f"An image classifier: {architecture}, for images of {height} x {width} pixels.",
+        f"Its {len(class_names)} classes, in the order of the outputs: {shown}.",
+        f"## Training\n\n{_training_text(training)}",
+        f"## Accuracy\n\n{_scores_text(training)}",
+        f"## Use\n\n{_usage(repo_id)}",
+        f"## Reference\n\n{PAPER}",
+    )
+    return "\n\n".join(sections) + "\n"
+
+
+def _front_matter(name: str, training: TrainingFacts | None, license: str | None) -> str:
+    """The card's data in the Hub's form: https://huggingface.co/docs/hub/model-cards."""
+    data: dict[str, Any] = {
+        "library_name": "timm",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "timm", "convit"],
+    }
+    if license is not None:
+        data["license"] = _line(license)
+    if training is not None and training.scores is not None:
+        part, _, *accuracies = training.scores
+        metrics = [
+            {"type": kind, "name": label, "value": round(value / 100, 6)}
+            for kind, label, value in zip(
+                ("accuracy", "top_5_accuracy"), ("Top-1 accuracy", "Top-5 accuracy"), accuracies, strict=True
+            )
+            if value is not None
+        ]
+        public = _line(training.data)
+        slug = re.sub(r"[^a-z0-9]+", "-", public.lower()).strip("-") or "data"
+        result = {
+            "task": {"type": "image-classification", "name": "Image Classification"},
+            "dataset": {"type": slug, "name": public, "split": {"test": "test", "val": "validation"}[part]},
+            "metrics": metrics,
+        }
+        data["model-index"] = [{"name": name, "results": [result]}]
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=10_000)
+
+
+def _training_text(training: TrainingFacts | None) -> str:
+    if training is None:
+        return "How this model was trained is not recorded."
+    parts = {"learned from": training.train_images, "validated on": training.val_images}
+    parts["tested on"] = training.test_images
+    images = ", ".join(f"{count} {verb}" for verb, count in parts.items() if count is not None)
+    epochs = str(training.epochs) if training.epochs is not None else ""
+    if training.best_epoch is not None:
+        epochs += f"{', ' if epochs else ''}of which these weights are epoch {training.best_epoch}"
+    numbers = {
+        "Batch size": training.batch_size,
+        "Peak learning rate": training.lr,
+        "Weight decay": training.weight_decay,
+        "Seed": training.seed,
+    }
+    rows = {"Data": _escaped(training.data), "Images": images, "Epochs": epochs}
+    rows |= {label: str(value) for label, value in numbers.items() if value is not None}
+    return "| | |\n|---|---|\n" + "\n".join(f"| {label} | {value} |" for label, value in rows.items() if value)
+
+
+def _scores_text(training: TrainingFacts | None) -> str:
+    if training is None or training.scores is None:
+        return "Not recorded."
+    part, images, top1, top5 = training.scores
+    text = f"Top-1 {top1:.2f}%" + (f", top-5 {top5:.2f}%" if top5 is not None else "")
+    on = f"{images} " if images is not None else ""
+    if part == "test":
+        return f"{text}, on {on}test images that were used for nothing else."
+    return f"{text}, on {on}validation images. They also chose the best epoch, so expect slightly less on new images."
+
+
+def _usage(repo_id: str | None) -> str:
+    source = repo_id or "path/to/this/folder"
+    timm_source = f"hf-hub:{repo_id}" if repo_id else f"local-dir:{source}"
+    return f"""With `convit`, preprocessing and class names included:
+
+```python
+import convit
+
+classifier = convit.Classifier.from_pretrained("{source}")
+print(classifier.predict("photo.jpg", top_k=3))
+```
+
+With `timm`, which knows the architecture once `convit` is imported:
+
+```python
+import convit
+import timm
+
+model = timm.create_model("{timm_source}", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+class_names = model.pretrained_cfg["label_names"]
+```"""
+
+
+def _line(text: str) -> str:
+    """One line of what can be shown: line breaks, control characters and broken Unicode would end up in the YAML."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
+
+
+_MARKUP = {ord(c): "\\" + c for c in "\\`*_[]|~$@#:"} | {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;"}
+
+
+def _escaped(text: str) -> str:
+    r"""Text from a user as it stands in a line or a table cell of Markdown, as itself.
+
+    >>> print(_escaped("`a|b`\n<script>"))
+    \`a\|b\` &lt;script&gt;
+    """
+    return _line(text).translate(_MARKUP)

@@ -1,0 +1,289 @@
+"""Weights from files: the authors', timm's and our own, also at another resolution.
+
+A file is only ever read as tensors. Nothing that it names is imported, nothing in it is run.
+"""
+
+import argparse
+import json
+import math
+import pickle
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from timm.layers import resample_abs_pos_embed
+from timm.models import clean_state_dict
+from torch import Tensor
+
+from convit.errors import InputError
+from convit.grid import Grid
+from convit.models.convit import ConViT
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+GRID_ENTRY = "position_grid"
+"""In the metadata of a safetensors file: the grid of its position embeddings, ``"14x14"``."""
+
+EMA_ENTRIES = ("state_dict_ema", "model_ema")
+WEIGHT_ENTRIES = ("state_dict", "model")
+HEAD = ("head.weight", "head.bias")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadReport:
+    """What :func:`load_weights` did, by parameter names."""
+
+    loaded: tuple[str, ...]
+    """Taken from the file."""
+    resized: tuple[str, ...]
+    """Taken and resized: position embeddings of another grid."""
+    missing: tuple[str, ...]
+    """Not in the file; as they were."""
+    unexpected: tuple[str, ...]
+    """In the file, not in the model; left out."""
+    reshaped: tuple[str, ...]
+    """Of another shape in the file; as they were."""
+
+
+def load_weights(
+    model: ConViT,
+    path: str | Path,
+    *,
+    new_head: bool = False,
+    partial: bool = False,
+    ema: bool = True,
+    grid: tuple[int, int] | None = None,
+) -> LoadReport:
+    """Loads a file of weights into a model, in place. Position embeddings are resized from the file's grid.
+
+    Args:
+        model: the model, of any image size.
+        path: ``.safetensors`` (timm's or ours); ``.pth``, ``.pt``, ``.bin`` or ``.tar`` as PyTorch saves them, with the
+            weights bare or under ``model`` or ``state_dict``; or a folder with a ``model.safetensors``, such as a run.
+        new_head: leave the classifier (``head``) as it is, as for other classes.
+        partial: load what fits and report the rest, in place of an error.
+        ema: take averaged weights (``state_dict_ema``, ``model_ema``) where a file has both.
+        grid: ``(height, width)`` of the patches that the file's position embeddings were trained on, for a file that
+            does not say. Our own files say; others are taken to be square.
+
+    Returns:
+        What was loaded, and what was not.
+
+    Raises:
+        InputError: no such file; not weights; a file that carries code; weights that do not fit, by name.
+
+    Example:
+        >>> from convit import create_model
+        >>> small, large = (create_model("convit_micro_patch4_32", img_size=size) for size in (32, 48))
+        >>> torch.save(small.state_dict(), "small.pth")
+        >>> load_weights(large, "small.pth").resized
+        ('pos_embed',)
+    """
+    weights, known_grid = read_weights(path, ema=ema)
+    ours = model.state_dict()
+    if new_head:
+        weights = {name: tensor for name, tensor in weights.items() if name not in HEAD}
+    missing, unexpected, reshaped = _differences(ours, weights, without=HEAD if new_head else ())
+    if not partial:
+        _check_fit(path, model, weights, missing, unexpected, reshaped)
+    resized = () if "pos_embed" in reshaped else resize_positions(weights, model, grid or known_grid, str(path))
+    fitting = {name: tensor for name, tensor in weights.items() if name in ours and name not in reshaped}
+    if not fitting:
+        raise InputError(f"{path}: nothing in it fits the model; expected weights of a ConViT")
+    model.load_state_dict(fitting, strict=False)
+    return LoadReport(loaded=tuple(fitting), resized=resized, missing=missing, unexpected=unexpected, reshaped=reshaped)
+
+
+def read_weights(path: str | Path, *, ema: bool = True) -> tuple[dict[str, Tensor], Grid | None]:
+    """The tensors of a file by parameter name, on the CPU, and the grid of their position embeddings if it says.
+
+    Raises:
+        InputError: as :func:`load_weights`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / WEIGHTS_FILE).is_file():
+            raise InputError(f"{path}: no {WEIGHTS_FILE} in it; expected a file of weights or a run folder")
+        path = path / WEIGHTS_FILE
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected weights as .safetensors or .pth")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    content = _read_pickle(path)
+    for entry in (*EMA_ENTRIES, *WEIGHT_ENTRIES) if ema else (*WEIGHT_ENTRIES, *EMA_ENTRIES):
+        if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
+            content = content[entry]
+            break
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        found = f"entries {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else type(content)
+        raise InputError(f"{path}: no weights in it (found {found}); expected tensors by name, or under 'model'")
+    return clean_state_dict(dict(content)), None
+
+
+def resize_positions(
+    weights: dict[str, Tensor], model: ConViT, grid: tuple[int, int] | None, origin: str
+) -> tuple[str, ...]:
+    """Resizes the position embeddings among ``weights``, in place, to the model's grid; which were.
+
+    Raises:
+        InputError: a number of patches that is no grid, or could be several.
+    """
+    positions = weights.get("pos_embed")
+    if positions is None or model.pos_embed is None or positions.ndim != 3:
+        return ()
+    count = positions.shape[1]
+    if grid is None:
+        grid = _guess_grid(count, model.grid_size, origin)
+    if grid[0] * grid[1] != count:
+        raise InputError(f"{origin}: {count} position embeddings, expected {grid[0]} x {grid[1]} for the grid given")
+    if tuple(grid) == tuple(model.grid_size):
+        return ()
+    new_size = list(model.grid_size)
+    weights["pos_embed"] = resample_abs_pos_embed(positions, new_size, list(grid), num_prefix_tokens=0)
+    return ("pos_embed",)
+
+
+def filter_pretrained(weights: dict[str, Tensor], model: ConViT) -> dict[str, Tensor]:
+    """What timm's loader hands to a model, fitted to it. timm forgives a wrong depth or width; this does not.
+
+    Raises:
+        InputError: weights of another model, by name.
+    """
+    cfg: Any = model.pretrained_cfg
+    weights = clean_state_dict(weights)
+    height, width = cfg["input_size"][-2:]
+    grid = (height // model.patch_size, width // model.patch_size)
+    origin = str(cfg.get("hf_hub_id") or cfg.get("file") or "the pretrained weights")
+    # The stem of another number of channels is timm's to adapt, and a head of other classes to leave out.
+    adapted = (*HEAD, f"{cfg['first_conv']}.weight")
+    differences = _differences(model.state_dict(), weights, without=adapted)
+    _check_fit(origin, model, weights, *differences)
+    resize_positions(weights, model, grid, origin)
+    return weights
+
+
+def _differences(
+    ours: Mapping[str, Tensor], weights: Mapping[str, Tensor], without: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Names that are missing, unexpected, or of another shape. The number of position embeddings may differ."""
+
+    def same(name: str) -> bool:
+        shape, found = ours[name].shape, weights[name].shape
+        return shape == found or (name == "pos_embed" and len(found) == 3 and shape[-1] == found[-1])
+
+    missing = tuple(name for name in ours if name not in weights and name not in without)
+    unexpected = tuple(name for name in weights if name not in ours and name not in without)
+    reshaped = tuple(name for name in ours if name in weights and name not in without and not same(name))
+    return missing, unexpected, reshaped
+
+
+def _guess_grid(count: int, model_grid: Grid, origin: str) -> tuple[int, int]:
+    """A square, where nothing tells otherwise. The same number of patches on another shape is not guessed at."""
+    side = math.isqrt(count)
+    square = side * side == count
+    if count == model_grid.num_patches and (not square or model_grid.height == model_grid.width):
+        return model_grid
+    if not square or count == model_grid.num_patches:
+        shapes = f"{side} x {side} or {model_grid.height} x {model_grid.width}" if square else "which is no square"
+        raise InputError(f"{origin}: {count} position embeddings, {shapes}; expected grid=(height, width) to tell")
+    return side, side
+
+
+def _check_fit(
+    path: str | Path,
+    model: ConViT,
+    weights: Mapping[str, Tensor],
+    missing: tuple[str, ...],
+    unexpected: tuple[str, ...],
+    reshaped: tuple[str, ...],
+) -> None:
+    """Raises one line that names what does not fit, and what the file seems to be."""
+    if not (missing or unexpected or reshaped):
+        return
+    if set(reshaped) <= set(HEAD) and not missing and not unexpected:
+        classes = len(weights["head.weight"])
+        raise InputError(
+            f"{path}: its head has {classes} classes, the model's {model.num_classes}; "
+            "expected the same number, or new_head=True"
+        )
+    ours = model.state_dict()
+    parts = []
+    for what, names in (("missing", missing), ("unexpected", unexpected)):
+        if names:
+            parts.append(f"{len(names)} {what} ({_some(names)})")
+    if reshaped:
+        shapes = [f"{n} {tuple(weights[n].shape)} for {tuple(ours[n].shape)}" for n in reshaped[:2]]
+        parts.append(f"{len(reshaped)} of another shape ({', '.join(shapes)}{', ...' if len(reshaped) > 2 else ''})")
+    raise InputError(f"{path}: not the weights of this model{_describe(weights, model)}: {'; '.join(parts)}")
+
+
+def _describe(weights: Mapping[str, Tensor], model: ConViT) -> str:
+    """Width, depth and GPSA blocks of both, where the file seems to be a vision transformer."""
+    if "cls_token" not in weights:
+        return ""
+    blocks = {int(name.split(".")[1]) for name in weights if name.startswith("blocks.") and name[7:8].isdigit()}
+    gpsa = sum(f"blocks.{block}.attn.pos_proj.weight" in weights for block in blocks)
+    return (
+        f" (the file: width {weights['cls_token'].shape[-1]}, {len(blocks)} blocks, {gpsa} with positions; "
+        f"the model: width {model.embed_dim}, {len(model.blocks)} blocks, {model.local_up_to_layer} with positions)"
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Grid | None]:
+    """The tensors, and the grid from the file's metadata or from the ``config.json`` beside it."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            entry = (file.metadata() or {}).get(GRID_ENTRY, "")
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a whole .safetensors file ({_one_line(error)})") from error
+    height, times, width = entry.partition("x")
+    if times and height.isdigit() and width.isdigit():
+        return clean_state_dict(tensors), Grid(int(height), int(width))
+    return clean_state_dict(tensors), _grid_beside(path, tensors)
+
+
+def _grid_beside(path: Path, tensors: Mapping[str, Tensor]) -> Grid | None:
+    """The grid that a ``config.json`` in the same folder tells of, if there is one and it fits the patches."""
+    try:
+        _, height, width = json.loads((path.parent / CONFIG_FILE).read_bytes())["pretrained_cfg"]["input_size"]
+        count = tensors["pos_embed"].shape[1]
+        patch = math.isqrt(height * width // count)
+        grid = Grid(height // patch, width // patch)
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError):
+        return None
+    return grid if grid.num_patches == count else None
+
+
+def _read_pickle(path: Path) -> Any:
+    """What ``torch.save`` wrote, by the reader that makes tensors and containers and nothing else."""
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+            warnings.simplefilter("ignore")  # about pickle's versions
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"(?:GLOBAL|class) (\S+)", str(error))
+        if wanted:
+            raise InputError(
+                f"{path}: refused, it carries code or objects ({wanted[1]}); "
+                "expected tensors alone, such as torch.save(model.state_dict(), FILE)"
+            ) from error
+        raise InputError(f"{path}: not a file of weights; expected .safetensors, or what torch.save wrote") from error
+    except PermissionError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # PyTorch's readers raise of every kind for a damaged file
+        raise InputError(f"{path}: damaged, or no file of weights; expected .safetensors or .pth, whole") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:150] or type(error).__name__

@@ -1,0 +1,544 @@
+"""A classifier that is shared arrives whole; its card says what it is and nothing private; the Hub's errors are a line.
+
+No test reaches the network: the Hub is a cache built by hand, or a fake in place of the client.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+import yaml
+from huggingface_hub import errors
+
+import convit
+from convit.classifier import Classifier
+from convit.data import Preprocess
+from convit.errors import InputError
+from convit.model_card import MARKER, TrainingFacts, data_name, model_card
+
+CLASSES = ("ape", "bée $1", "cow")
+ARGS = {"img_size": [8, 12], "patch_size": 4, "local_up_to_layer": 3}
+FACTS = TrainingFacts(
+    data="flowers",
+    train_images=83,
+    val_images=11,
+    test_images=17,
+    epochs=29,
+    best_epoch=23,
+    batch_size=8,
+    lr=0.002,
+    weight_decay=0.05,
+    seed=0,
+    val_top1=90.909,
+    val_top5=100.0,
+    test_top1=88.235,
+    test_top5=100.0,
+)
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FILES = {"config.json", "model.safetensors", "README.md"}
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*args: Any, **kwargs: Any) -> NoReturn:
+        raise SystemError(f"reached for the network: {args}")
+
+    monkeypatch.setattr(socket.socket, "connect", forbidden)
+    monkeypatch.setattr(socket, "getaddrinfo", forbidden)
+
+
+def made(class_names: tuple[str, ...] = CLASSES, training: TrainingFacts | None = FACTS) -> Classifier:
+    torch.manual_seed(1)
+    model = convit.create_model("convit_micro_patch4_32", num_classes=len(class_names), **ARGS)
+    torch.nn.init.normal_(model.head.weight, std=0.5)
+    preprocess = Preprocess(image_size=(8, 12), mean=(0.4, 0.5, 0.6), interpolation="bilinear", crop_pct=0.9)
+    name = "convit_micro_patch4_32"
+    return Classifier(model, preprocess, class_names, model_name=name, model_args=ARGS, training=training)
+
+
+def logits(classifier: Classifier) -> torch.Tensor:
+    x = torch.linspace(-1, 1, 2 * 3 * 8 * 12).reshape(2, 3, 8, 12)
+    with torch.inference_mode():
+        return classifier.model.eval()(x)
+
+
+def parsed(card: str) -> tuple[dict[str, Any], str]:
+    """Front matter and Markdown."""
+    empty, front, body = card.split("---\n", 2)
+    assert empty == ""
+    return yaml.safe_load(front), body
+
+
+# -- folders ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("training", [FACTS, TrainingFacts(data="x"), None])
+def test_round_trip(training: TrainingFacts | None, tmp_path: Path) -> None:
+    made(training=training).save_pretrained(tmp_path / "a")
+    assert {path.name for path in (tmp_path / "a").iterdir()} == FILES
+    loaded = Classifier.from_pretrained(tmp_path / "a")
+    assert torch.equal(logits(loaded), logits(made()))
+    assert (loaded.class_names, loaded.preprocess, loaded.training) == (CLASSES, made().preprocess, training)
+    loaded.save_pretrained(tmp_path / "b")  # what it knows of its training is handed on
+    assert (tmp_path / "b/README.md").read_bytes() == (tmp_path / "a/README.md").read_bytes()
+    assert convit.load(tmp_path / "b").training == training
+
+
+def test_timm_gives_the_same_logits(tmp_path: Path) -> None:
+    made().save_pretrained(tmp_path)
+    model = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    x = torch.randn(2, 3, 8, 12)
+    assert torch.equal(model(x), made().model.eval()(x))
+    assert model.pretrained_cfg["label_names"] == list(CLASSES)
+    assert timm.data.resolve_model_data_config(model)["input_size"] == [3, 8, 12]
+
+
+def test_a_card_is_only_replaced_by_a_card(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("My project\n")
+    with pytest.raises(InputError, match=r"README.md: exists and was not written by convit; expected a folder without"):
+        made().save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]  # refused before anything was written
+    made().save_pretrained(tmp_path, card="my own\n")
+    assert (tmp_path / "README.md").read_text() == "my own\n"
+    (tmp_path / "README.md").unlink()
+    made(training=None).save_pretrained(tmp_path)
+    made().save_pretrained(tmp_path)
+    assert "flowers" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["/no/such", "missing", "./a/b", "a/b/c", "hf-hub:a/b", "a b/c", "a/b\n"])
+def test_neither_folder_nor_repository(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="no such folder; expected a folder, or 'owner/name' on the Hugging Face Hub"):
+        Classifier.from_pretrained(name)
+    with pytest.raises(InputError, match="no such folder"):
+        Classifier.from_pretrained(Path("owner/name"))  # a Path is no repository
+
+
+def test_a_folder_has_no_revision(tmp_path: Path) -> None:
+    made().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"revision: got 'v1' for the folder .*, expected none"):
+        Classifier.from_pretrained(tmp_path, revision="v1")
+
+
+BAD_FACTS: list[tuple[Any, str]] = [
+    (None, "got None, expected at least the key 'data'"),
+    ([], "expected at least the key 'data'"),
+    ({"epochs": 3}, "expected at least the key 'data'"),
+    ({"data": "x", "epoch": 3}, "unknown key 'epoch'; did you mean 'epochs'?"),
+    ({"data": 3}, "data: got 3, expected a name"),
+    ({"data": "/home/ann/x"}, "data: got '/home/ann/x', expected no path, but a name such as 'x'"),
+    ({"data": "C:\\ann\\x"}, "expected no path"),
+    ({"data": "x", "epochs": 3.5}, "epochs: got 3.5, expected a number"),
+    ({"data": "x", "epochs": "<b>"}, "epochs: got '<b>', expected a number"),
+    ({"data": "x", "seed": True}, "seed: got True, expected a number"),
+    ({"data": "x", "seed": -1}, "seed: got -1, expected a number of at least 0"),
+    ({"data": "x", "lr": float("nan")}, "lr: got nan, expected a number"),
+    ({"data": "x", "test_top1": float("inf")}, "test_top1: got inf"),
+    ({"data": "x", "test_top1": [1]}, "test_top1: got [1]"),
+]
+
+
+@pytest.mark.parametrize(("facts", "words"), BAD_FACTS)
+def test_training_facts_of_a_file_are_checked(facts: Any, words: str, tmp_path: Path) -> None:
+    made().save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"training": facts}))
+    with pytest.raises(InputError) as caught:
+        Classifier.from_pretrained(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'config.json'}: training facts: ")
+    assert words in str(caught.value)
+
+
+# -- the card --------------------------------------------------------------------------------------------------------
+
+
+def test_card() -> None:
+    front, body = parsed(made().card("ann/flowers", license="mit"))
+    (model,) = front.pop("model-index")
+    assert front == {
+        "library_name": "timm",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "timm", "convit"],
+        "license": "mit",
+    }
+    (result,) = model["results"]
+    assert result["dataset"] == {"type": "flowers", "name": "flowers", "split": "test"}
+    assert [(metric["type"], metric["value"]) for metric in result["metrics"]] == [
+        ("accuracy", 0.88235),
+        ("top_5_accuracy", 1.0),
+    ]
+    for words in (
+        "# flowers\\: convit\\_micro\\_patch4\\_32",
+        "4 blocks of width 144 (3 of them with gated positional self-attention) and patches of 4 x 4 pixels",
+        "for images of 8 x 12 pixels",
+        "Its 3 classes, in the order of the outputs: ape, bée \\$1, cow.",
+        "| Data | flowers |\n| Images | 83 learned from, 11 validated on, 17 tested on |",
+        "| Epochs | 29, of which these weights are epoch 23 |\n| Batch size | 8 |\n| Peak learning rate | 0.002 |",
+        "| Weight decay | 0.05 |\n| Seed | 0 |",
+        "Top-1 88.23%, top-5 100.00%, on 17 test images that were used for nothing else.",
+        'convit.Classifier.from_pretrained("ann/flowers")',
+        'timm.create_model("hf-hub:ann/flowers", pretrained=True)',
+        "ICML 2021, [arXiv:2103.10697](https://arxiv.org/abs/2103.10697)",
+        MARKER,
+    ):
+        assert words in body
+
+
+def test_the_hub_client_reads_the_scores() -> None:
+    data = huggingface_hub.ModelCard(made().card()).data
+    assert [(r.dataset_name, r.dataset_split, r.metric_type, r.metric_value) for r in data.eval_results] == [
+        ("flowers", "test", "accuracy", 0.88235),
+        ("flowers", "test", "top_5_accuracy", 1.0),
+    ]
+
+
+def test_card_without_test_images_says_so() -> None:
+    facts = TrainingFacts(data="digits", val_images=11, val_top1=90.909)
+    front, body = parsed(made(training=facts).card())
+    assert front["model-index"][0]["results"][0]["dataset"]["split"] == "validation"
+    assert "Top-1 90.91%, on 11 validation images. They also chose the best epoch" in body
+    assert "| Images | 11 validated on |" in body
+    assert "| Epochs" not in body
+
+
+def test_card_of_an_unknown_training() -> None:
+    front, body = parsed(made(training=None).card())
+    assert not {"model-index", "license"} & front.keys()
+    assert "How this model was trained is not recorded." in body
+    assert "## Accuracy\n\nNot recorded." in body
+    assert 'timm.create_model("local-dir:path/to/this/folder"' in body
+    assert "model-index" not in parsed(made(training=TrainingFacts(data="x", epochs=3)).card())[0]
+
+
+def card_of(class_names: tuple[str, ...], **facts: Any) -> str:
+    training = TrainingFacts(**facts) if facts else None
+    names: dict[str, Any] = {"architecture": "a ConViT", "model_name": "m", "image_size": (8, 8)}
+    return model_card(class_names=class_names, training=training, **names)
+
+
+def test_long_lists_are_shortened() -> None:
+    assert "n18, n19." in card_of(tuple(f"n{i}" for i in range(20)))
+    card = card_of(tuple(f"n{i}" for i in range(1000)))
+    assert "Its 1000 classes, in the order of the outputs: n0, n1," in card
+    assert "n19, and 980 more: `label_names` in `config.json` has all of them." in card
+    assert "n20" not in card
+
+
+HOSTILE = [
+    "`rm`",
+    "a|b",
+    "<script>alert(1)</script>",
+    "a\n---\nlicense: mit",
+    "a\r\n# b",
+    "[x](http://evil)",
+    "![x](y)",
+    "---",
+    ": {}",
+    "- x",
+    "yes",
+    "null",
+    "&amp;",
+    "a\x00b\x1b[31m",
+    "\u202egnp",
+    "*a* _b_ ~c~ \\",
+    "!!python/object/apply:os.system [ls]",
+    "'\"",
+    "é☃🦁",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_break_neither_yaml_nor_markdown(name: str) -> None:
+    name = data_name(name)
+    card = card_of((name, "cow"), data=name, test_top1=50)
+    front, body = parsed(card)
+    assert set(front) == {"library_name", "pipeline_tag", "tags", "model-index"}
+    public = front["model-index"][0]["results"][0]["dataset"]["name"]
+    assert public == " ".join(name.split()) or "\N{REPLACEMENT CHARACTER}" in public
+    assert huggingface_hub.ModelCard(card).data.eval_results[0].dataset_name == public
+    # The frame is that of harmless names: as many lines, headings, cells, code marks and tags.
+    _, harmless = parsed(card_of(("ape", "cow"), data="ape", test_top1=50))
+    for count in (
+        lambda text: text.count("\n"),
+        lambda text: sum(line.startswith("#") for line in text.splitlines()),
+        lambda text: text.replace("\\|", "").count("|"),
+        lambda text: text.replace("\\`", "").count("`"),
+        lambda text: text.count("<"),
+        lambda text: text.replace("\\]", "").count("]("),
+    ):
+        assert count(body) == count(harmless)
+    assert all(c.isprintable() or c == "\n" for c in card)
+
+
+def test_broken_unicode_can_be_written() -> None:
+    card_of(("caf\udce9",), data="caf\udce9", val_top1=1.0).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("/home/ann/flowers", "flowers"),
+        ("/home/ann/flowers/", "flowers"),
+        ("~/flowers", "flowers"),
+        ("..\\ann\\flowers", "flowers"),
+        ("\\\\server\\ann\\flowers", "flowers"),
+        ("cifar10", "cifar10"),
+        ("/", "data"),
+        ("", "data"),
+    ],
+)
+def test_no_path_gets_into_a_card(data: str, name: str) -> None:
+    assert data_name(data) == name
+    assert TrainingFacts(data=name).data == name  # what data_name gives is always taken
+
+
+# -- from the Hub ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of downloads, laid out as the Hub's client lays it out, on a machine without a network."""
+    made().save_pretrained(tmp_path / "saved")
+    repository = tmp_path / "cache/models--ann--flowers"
+    for folder in ("refs", "blobs", f"snapshots/{COMMIT}"):
+        (repository / folder).mkdir(parents=True)
+    (repository / "refs/main").write_text(COMMIT)
+    for number, name in enumerate(("config.json", "model.safetensors")):
+        (tmp_path / "saved" / name).rename(repository / f"blobs/{number}")
+        (repository / f"snapshots/{COMMIT}/{name}").symlink_to(f"../../blobs/{number}")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "cache"
+
+
+def in_snapshot(cache: Path, name: str) -> Path:
+    return cache / f"models--ann--flowers/snapshots/{COMMIT}/{name}"
+
+
+@pytest.mark.parametrize("revision", [None, "main", COMMIT])
+def test_offline_from_the_cache(revision: str | None, cache: Path) -> None:
+    loaded = Classifier.from_pretrained("ann/flowers", revision=revision, cache_dir=cache)
+    assert torch.equal(logits(loaded), logits(made()))
+    assert (loaded.class_names, loaded.training) == (CLASSES, FACTS)
+
+
+def test_timm_reads_the_repository(cache: Path) -> None:
+    model = timm.create_model("hf-hub:ann/flowers", pretrained=True, cache_dir=cache).eval()
+    x = torch.randn(2, 3, 8, 12)
+    assert torch.equal(model(x), made().model.eval()(x))
+
+
+def test_a_folder_comes_before_a_repository(cache: Path, tmp_path: Path) -> None:
+    made(class_names=("x", "y")).save_pretrained(tmp_path / "ann/flowers")
+    assert Classifier.from_pretrained("ann/flowers", cache_dir=cache).class_names == ("x", "y")
+
+
+def refused(cache: Path, *words: str, name: str = "ann/flowers", **options: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        Classifier.from_pretrained(name, cache_dir=cache, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_not_in_the_cache(cache: Path) -> None:
+    words = (
+        "ann/trees: no such folder here, and not loaded from the Hugging Face Hub (the Hub was not reached, and it is "
+        "not in the cache of downloads); expected a folder of 'convit train' or save_pretrained, or a repository that "
+        "can be reached"
+    )
+    refused(cache, words, name="ann/trees")
+    refused(cache, "not in the cache", revision="v2")
+    refused(cache, "'ann--x/flowers'", name="ann--x/flowers")
+    in_snapshot(cache, "model.safetensors").unlink()
+    refused(cache, "ann/flowers: no such folder here", "not in the cache")
+
+
+def test_what_was_downloaded_is_checked(cache: Path) -> None:
+    config = in_snapshot(cache, "config.json")
+    whole = config.read_text()
+    in_snapshot(cache, "model.safetensors").write_bytes(b"cos\nsystem\n(S'ls'\ntR.")
+    refused(cache, "model.safetensors: not the weights of convit_micro_patch4_32 in config.json")
+    config.write_text(whole.replace("convit_micro_patch4_32", "os.system"))
+    refused(cache, "config.json: model: got 'os.system'")
+
+
+def test_somebody_elses_model_is_refused_before_its_weights_are_loaded(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_snapshot(cache, "config.json").write_text('{"architectures": ["BertModel"]}')
+    asked = []
+
+    def download(repo_id: str, filename: str, **options: Any) -> str:
+        asked.append(filename)
+        return str(in_snapshot(cache, filename))
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    refused(cache, "config.json: not a model's configuration")
+    assert asked == ["config.json"]
+
+
+def test_both_files_are_of_one_commit(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def download(repo_id: str, filename: str, **options: Any) -> str:
+        asked.append((repo_id, filename, options["revision"], options["token"]))
+        return str(in_snapshot(cache, filename))
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    Classifier.from_pretrained("ann/flowers", revision="v1", token="hf_x")
+    assert asked == [
+        ("ann/flowers", "config.json", "v1", "hf_x"),
+        ("ann/flowers", "model.safetensors", COMMIT, "hf_x"),
+    ]
+
+
+def http(kind: type[errors.HfHubHTTPError], status: int) -> errors.HfHubHTTPError:
+    """An error of the client as it comes: several lines long."""
+    # A stand-in: the HTTP library, and so the class of the response, depends on the client's version.
+    response: Any = SimpleNamespace(status_code=status, headers={}, request=None)
+    return kind(f"{status} Client Error. (Request ID: Root=1-6)\n\nSee https://x for url.\nMore.", response=response)
+
+
+HUB_ERRORS: list[tuple[Callable[[], Exception], str]] = [
+    (lambda: http(errors.RepositoryNotFoundError, 401), "no such repository, or a private one that the token does not"),
+    (lambda: http(errors.GatedRepoError, 403), "its owner has to grant access first"),
+    (lambda: http(errors.RevisionNotFoundError, 404), "no such revision"),
+    (lambda: http(errors.RemoteEntryNotFoundError, 404), "the file is not in it"),
+    (lambda: http(errors.HfHubHTTPError, 403), "403, the token is missing or may not do that"),
+    (lambda: http(errors.HfHubHTTPError, 500), "HfHubHTTPError: 500 Client Error. (Request ID: Root=1-6) See"),
+    (lambda: errors.OfflineModeIsEnabled("Cannot reach"), "HF_HUB_OFFLINE is set"),
+    (lambda: errors.HTTPError("broken\noff"), "HTTPError: broken off"),  # type: ignore[attr-defined]
+    (lambda: OSError(28, "No space left on device"), "No space left on device"),
+    (lambda: ValueError("Invalid metadata in README.md.\n- x"), "ValueError: Invalid metadata in README.md. - x"),
+    (lambda: RuntimeError("Data processing error: CAS"), "RuntimeError: Data processing error: CAS"),
+]
+
+
+@pytest.mark.parametrize(("error", "words"), HUB_ERRORS)
+def test_errors_of_a_download_are_one_line(
+    error: Callable[[], Exception], words: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(*args: Any, **options: Any) -> NoReturn:
+        raise error()
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    refused(cache, "ann/flowers: no such folder here", words, "; expected a folder of 'convit train'")
+
+
+# -- to the Hub ------------------------------------------------------------------------------------------------------
+
+
+class FakeHub:
+    """In place of ``HfApi``: keeps what would be uploaded."""
+
+    def __init__(self) -> None:
+        self.token: str | None = None
+        self.created: dict[str, Any] = {}
+        self.uploaded: dict[str, bytes] = {}
+        self.message = ""
+        self.is_private = False
+        self.error: Exception | None = None
+
+    def __call__(self, token: str | None = None) -> "FakeHub":
+        self.token = token
+        return self
+
+    def create_repo(self, repo_id: str, **options: Any) -> str:
+        self.created = {"repo_id": repo_id, **options}
+        return f"https://huggingface.co/{repo_id}"
+
+    def model_info(self, repo_id: str) -> Any:
+        return SimpleNamespace(private=self.is_private)
+
+    def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> None:
+        if self.error is not None:
+            raise self.error
+        assert repo_id == self.created["repo_id"]
+        self.message = commit_message
+        self.uploaded = {str(p.relative_to(folder_path)): p.read_bytes() for p in Path(folder_path).rglob("*")}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    fake = FakeHub()
+    monkeypatch.setattr(huggingface_hub, "HfApi", fake)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_saved")
+    return fake
+
+
+def test_push(hub: FakeHub, tmp_path: Path) -> None:
+    assert made().push_to_hub("ann/flowers", commit_message="first") == "https://huggingface.co/ann/flowers"
+    assert hub.created == {"repo_id": "ann/flowers", "private": None, "exist_ok": True}
+    assert (hub.token, hub.message) == (None, "first")
+    assert set(hub.uploaded) == FILES
+    assert b'from_pretrained("ann/flowers")' in hub.uploaded["README.md"]
+    for name, content in hub.uploaded.items():  # and what arrives is the model
+        (tmp_path / name).write_bytes(content)
+    assert torch.equal(logits(Classifier.from_pretrained(tmp_path)), logits(made()))
+
+
+def test_push_with_a_card_and_a_token_of_ones_own(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    made().push_to_hub("ann/flowers", token="hf_given", card="mine")
+    assert (hub.token, hub.uploaded["README.md"]) == ("hf_given", b"mine")
+    assert not any(b"hf_given" in content for content in hub.uploaded.values())
+
+
+def test_nothing_private_is_uploaded(hub: FakeHub, tmp_path: Path) -> None:
+    made().save(tmp_path)
+    (tmp_path / "config.yaml").write_text(f"data: {tmp_path}\n")
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    convit.load(tmp_path).push_to_hub("ann/flowers")
+    assert set(hub.uploaded) == FILES
+    for content in hub.uploaded.values():
+        assert not any(path.encode() in content for path in (str(tmp_path), str(Path.cwd()), os.path.expanduser("~/")))
+
+
+def test_private_stays_private(hub: FakeHub) -> None:
+    with pytest.raises(InputError, match="private: ann/flowers is there and public, expected a private or new"):
+        made().push_to_hub("ann/flowers", private=True)
+    assert not hub.uploaded
+    hub.is_private = True
+    made().push_to_hub("ann/flowers", private=True)
+    assert hub.created["private"] is True
+    assert set(hub.uploaded) == FILES
+
+
+def test_push_without_a_token(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    with pytest.raises(InputError, match=r"^ann/flowers: nothing was uploaded \(no token\); expected a token that may"):
+        made().push_to_hub("ann/flowers")
+    assert not hub.created
+
+
+@pytest.mark.parametrize("repo_id", ["flowers", "a/b/c", "ann/", "../x", "ann/fl owers", 'ann/"+x'])
+def test_push_to_no_repository(repo_id: str, hub: FakeHub) -> None:
+    with pytest.raises(InputError, match=r"repo_id: got .*, expected 'owner/name'"):
+        made().push_to_hub(repo_id)
+    with pytest.raises(InputError, match="repo_id: got"):
+        made().card(repo_id)
+    assert not hub.created
+
+
+@pytest.mark.parametrize(("error", "words"), HUB_ERRORS)
+def test_errors_of_an_upload_are_one_line(error: Callable[[], Exception], words: str, hub: FakeHub) -> None:
+    hub.error = error()
+    with pytest.raises(InputError) as caught:
+        made().push_to_hub("ann/flowers")
+    message = str(caught.value)
+    assert message.startswith("ann/flowers: nothing was uploaded (")
+    assert words in message
+    assert message.endswith("; or save_pretrained(FOLDER)")
+    assert "\n" not in message
