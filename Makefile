@@ -4,13 +4,14 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 RUN = runs/digits
 
-.PHONY: demo test check bench format clean help
+.PHONY: demo test check timm-tests bench format clean help
 
 help:
-	@echo "make demo    train on the embedded digits, evaluate, predict (about 5 minutes, first time with set-up)"
-	@echo "make test    all tests"
-	@echo "make check   formatting, lint, types"
-	@echo "make bench   speed against plain attention and timm"
+	@echo "make demo         train on the embedded digits, evaluate, predict (about 5 minutes, first time with set-up)"
+	@echo "make test         all tests"
+	@echo "make check        formatting, lint, types"
+	@echo "make bench        speed against plain attention and timm"
+	@echo "make timm-tests   timm's own model tests, out of its source distribution, on our models"
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -39,8 +40,13 @@ check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# MODELS= names those to test; all of them take about ten minutes.
+timm-tests: $(VENV)/installed
+	$(BIN)/python -m tests.timm_suite $(MODELS)
+
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/gpsa.py
+	$(BIN)/python benchmarks/speed_up.py
 
 format: $(VENV)/installed
 	$(BIN)/ruff format .

@@ -84,11 +84,11 @@ def main() -> None:
             to_timm = [b / a for a, b in zip(seconds["convit"], seconds["timm"], strict=True)]
             print(
                 f"{size} px, batch {batch:2}, {kind:14} {ours:13.1f} {twin:9.1f} {theirs:9.1f}  "
-                f"{_spread(to_twin)} {_spread(to_timm)}"
+                f"{spread(to_twin)} {spread(to_timm)}"
             )
 
 
-def _spread(ratios: list[float]) -> str:
+def spread(ratios: list[float]) -> str:
     """Their median and the middle half of them."""
     low, middle, high = statistics.quantiles(ratios, n=4)
     return f"{middle:5.2f} [{low:.2f} - {high:.2f}]"

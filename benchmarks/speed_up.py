@@ -13,7 +13,7 @@ import statistics
 
 import timm
 import torch
-from gpsa import _spread, forward_step, interleaved, training_step
+from gpsa import spread, forward_step, interleaved, training_step
 
 from convit.models.speed_up import speed_up
 
@@ -40,7 +40,7 @@ def main() -> None:
             seconds = interleaved({"plain": make(plain, images), "fast": make(fast, images)}, rounds)
             theirs, ours = (1000 * statistics.median(seconds[name]) for name in ("plain", "fast"))
             gain = [a / b for a, b in zip(seconds["plain"], seconds["fast"], strict=True)]
-            print(f"{size} px, batch {batch:2}, {kind:14} {theirs:9.1f} {ours:11.1f}  {_spread(gain)}")
+            print(f"{size} px, batch {batch:2}, {kind:14} {theirs:9.1f} {ours:11.1f}  {spread(gain)}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from convit.classifier import Classifier, Prediction, load
 from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention as GPSA
 from convit.models import ConViT, create_model, list_models, load_weights
+from convit.models.speed_up import restore, speed_up
 
 __all__ = [
     "GPSA",
@@ -15,4 +16,6 @@ __all__ = [
     "list_models",
     "load",
     "load_weights",
+    "restore",
+    "speed_up",
 ]
