@@ -13,7 +13,7 @@ import statistics
 
 import timm
 import torch
-from gpsa import spread, forward_step, interleaved, training_step
+from gpsa import forward_step, interleaved, spread, training_step
 
 from convit.models.speed_up import speed_up
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import safetensors.torch
 import torch
@@ -311,10 +311,30 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
         temporary.replace(folder / name)
 
 
-_Config = tuple[str, list[str], dict[str, Any], Preprocess, TrainingFacts | None]
+class ClassifierConfig(NamedTuple):
+    """What a ``config.json`` says: everything of a classifier but its weights."""
+
+    model_name: str
+    class_names: list[str]
+    model_args: dict[str, Any]
+    preprocess: Preprocess
+    training: TrainingFacts | None
 
 
-def _read_config(path: Path) -> _Config:
+def read_config(folder: str | Path) -> ClassifierConfig:
+    """The ``config.json`` of a run folder. Nothing that it names is imported.
+
+    Raises:
+        InputError: not such a folder, or a file of something else.
+    """
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        found = f"no {CONFIG} in it" if Path(folder).is_dir() else "no such folder"
+        raise InputError(f"{folder}: {found}; expected a run folder of 'convit train'")
+    return _read_config(path)
+
+
+def _read_config(path: Path) -> ClassifierConfig:
     """Model name, class names, model arguments, preprocessing and training facts of a ``config.json``."""
     try:
         config = json.loads(path.read_bytes())
@@ -334,6 +354,7 @@ def _read_config(path: Path) -> _Config:
         raise InputError(f"{path}: unknown model_args {sorted(unknown)}; expected arguments of ConViT")
     try:
         training = TrainingFacts.from_dict(config["training"]) if "training" in config else None
-        return name, [str(label) for label in classes], args, Preprocess.from_dict(preprocess), training
+        labels = [str(label) for label in classes]
+        return ClassifierConfig(name, labels, args, Preprocess.from_dict(preprocess), training)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

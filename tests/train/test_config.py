@@ -47,10 +47,11 @@ def full() -> TrainConfig:
         data="bilder/ä $x",
         source=DataConfig(val_fraction=0.25, data_root=Path("d"), skip_bad=True, workers=3),
         model=ModelConfig(
-            model="m", image_size=(32, 48), patch_size=4, local_up_to_layer=0, locality_strength=3.0, drop_path=0.0
+            model="m", image_size=(32, 48), patch_size=4, local_up_to_layer=0, locality_strength=3.0, drop_path=0.0,
+            weights=Path("w.pth"), freeze=1,
         ),
         optim=OptimConfig(
-            epochs=3, batch_size=6, lr=1e-5, min_lr=0.0, warmup_epochs=0.5, weight_decay=0.1, clip_grad=None,
+            recipe="small", layer_decay=0.5, epochs=3, batch_size=6, lr=1e-5, min_lr=0.0, warmup_epochs=0.5, weight_decay=0.1, clip_grad=None,
             precision="bf16",
         ),
         augment=AugmentConfig(
@@ -71,7 +72,7 @@ def test_full_differs_from_the_defaults_everywhere() -> None:
     """Else the round trip above could lose an option and not notice."""
     default, other = TrainConfig(data="digits").to_dict(), full().to_dict()
     same = [f"{g}.{k}" for g in default if g != "data" for k in default[g] if default[g][k] == other[g][k]]
-    assert same == ["run.overwrite"]  # excludes resume
+    assert same == ["model.pretrained", "run.overwrite"]  # these exclude weights and resume
 
 
 @pytest.mark.parametrize(

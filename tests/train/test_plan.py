@@ -43,17 +43,18 @@ def plan(data: DataSource, **groups: Any) -> Plan:
     ],
 )
 def test_geometry_follows_the_native_size(native: int, images: int, name: str, side: int, patch: int) -> None:
-    got, size, got_patch, decided = geometry(TrainConfig(data="d"), native, images)
-    assert (got, size, got_patch) == (name, (side, side), patch)
+    got, args, decided = geometry(TrainConfig(data="d"), native, images)
+    assert (got, args["img_size"], args["patch_size"]) == (name, [side, side], patch)
     assert decided["model"] == f"{name} (the images' shorter side is {native} px in the median)"
     assert decided.keys() == {"model", "image-size", "patch-size"}
 
 
 def test_geometry_that_is_given_is_not_decided() -> None:
     asked = ModelConfig(model="convit_micro_patch4_32", image_size=(48, 32), patch_size=8)
-    assert geometry(TrainConfig(data="d", model=asked), 300, 10) == ("convit_micro_patch4_32", (48, 32), 8, {})
+    args = {"img_size": [48, 32], "patch_size": 8, "local_up_to_layer": 3}
+    assert geometry(TrainConfig(data="d", model=asked), 300, 10) == ("convit_micro_patch4_32", args, {})
     one_side = ModelConfig(model="convit_micro_patch4_32", image_size=(48,))
-    assert geometry(TrainConfig(data="d", model=one_side), 300, 10)[1:3] == ((48, 48), 4)
+    assert geometry(TrainConfig(data="d", model=one_side), 300, 10)[1] == args | {"img_size": [48, 48], "patch_size": 4}
 
 
 def test_unknown_model_names_the_nearest() -> None:
@@ -92,14 +93,14 @@ def test_batch_epochs_and_rate(images: int, batch: int, epochs: int, lr: float) 
 def test_nothing_is_left_open() -> None:
     config = plan(source(20)).config.to_dict()
     open_ = [f"{g}.{k}" for g in config if g != "data" for k, v in config[g].items() if v is None]
-    assert open_ == ["source.data_root"]  # None has a meaning of its own there
+    assert open_ == ["source.data_root", "model.weights"]  # None has a meaning of its own there
     assert config["run"]["out"] == "runs/some-micro"
 
 
 def test_given_values_are_kept() -> None:
-    optim = OptimConfig(epochs=3, batch_size=6, lr=0.5, warmup_epochs=1.0)
+    optim = OptimConfig(recipe="finetune", epochs=3, batch_size=6, lr=0.5, warmup_epochs=1.0, layer_decay=0.9)
     got = plan(source(20), optim=optim, augment=AugmentConfig(flip=True, crop="none", rand_augment="", cutmix=0.5))
-    assert (got.config.optim, got.cutmix, got.augmentation.crop) == (optim, 0.5, "none")
+    assert (got.config.optim, got.config.augment.cutmix, got.augmentation.crop) == (optim, 0.5, "none")
     assert got.augmentation.flip
     assert not {"epochs", "batch-size", "lr", "flip"} & got.decided.keys()
 
@@ -114,7 +115,7 @@ def test_given_values_are_kept() -> None:
 )
 def test_augmentation_by_size(side: int, scale: float, rand: str, cutmix: float) -> None:
     got = plan(source(4, side=side))
-    assert (got.augmentation.scale, got.augmentation.rand_augment, got.cutmix) == (scale, rand, cutmix)
+    assert (got.augmentation.scale, got.augmentation.rand_augment, got.config.augment.cutmix) == (scale, rand, cutmix)
     assert got.augmentation.crop == "random_resized"
     assert got.augmentation.flip
     assert not plan(source(4, flip=False)).augmentation.flip

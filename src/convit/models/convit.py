@@ -277,6 +277,18 @@ class ConViT(nn.Module):
         self.grad_checkpointing = enable
 
     @torch.jit.ignore
+    def freeze(self, blocks: int) -> None:
+        """Makes the stem, the position embedding and the first ``blocks`` blocks untrainable; 0 freezes nothing."""
+        if blocks == 0:
+            return
+        frozen: list[nn.Module | nn.Parameter | None] = [self.patch_embed, self.pos_embed, *self.blocks[:blocks]]
+        if blocks > self.class_token_at:
+            frozen.append(self.cls_token)
+        for part in frozen:
+            if part is not None:
+                part.requires_grad_(False)
+
+    @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
         """The head."""
         return self.head

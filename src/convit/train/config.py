@@ -47,10 +47,16 @@ class ModelConfig:
     """Side of a patch in pixels [the model's own]."""
     local_up_to_layer: int | None = None
     """Number of blocks that are gated positional self-attention; 0 for a plain vision transformer [the model's]."""
-    locality_strength: float = 2.0
-    """How sharply each head looks at its cell of the convolution kernel at the start; 1 in the paper."""
-    drop_path: float = 0.05
-    """Probability that a residual branch is left out for an image, at the last block."""
+    locality_strength: float | None = None
+    """How sharply each head looks at its cell of the convolution kernel at the start; 1 in the paper [2]."""
+    drop_path: float | None = None
+    """Probability that a residual branch is left out for an image, at the last block [0.05]."""
+    pretrained: bool = False
+    """Start from the authors' ImageNet weights, fetched from the Hugging Face Hub [of convit_tiny_patch16_224]."""
+    weights: Path | None = None
+    """Start from a file of weights (.safetensors, .pth), or from the model of another run, with a new head."""
+    freeze: int = 0
+    """Leave the patch embedding and so many of the first blocks as they start."""
 
     def __post_init__(self) -> None:
         if self.image_size is not None and not (1 <= len(self.image_size) <= 2 and min(self.image_size) > 0):
@@ -58,19 +64,27 @@ class ModelConfig:
         _at_least("patch-size", self.patch_size, 1)
         _at_least("local-up-to-layer", self.local_up_to_layer, 0)
         _positive("locality-strength", self.locality_strength)
-        _between("drop-path", self.drop_path, 0.0, 0.9)
+        if self.drop_path is not None:
+            _between("drop-path", self.drop_path, 0.0, 0.9)
+        _at_least("freeze", self.freeze, 0)
+        if self.pretrained and self.weights is not None:
+            raise InputError("--pretrained and --weights: got both, expected one of them")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimConfig:
     """How to train: AdamW, a linear warm-up, then a cosine."""
 
+    recipe: Literal["small", "finetune"] | None = None
+    """Where the values of open options come from [finetune with --pretrained or --weights, else small]."""
     epochs: int | None = None
-    """Times that every image is shown [1300 / sqrt(images), from 10 to 200]."""
+    """Times that every image is shown [1300 / sqrt(images), from 10 to 200; fewer when fine-tuning]."""
     batch_size: int | None = None
     """Images per step, an even number [a sixteenth of the images, a power of two from 8 to 128]."""
     lr: float | None = None
-    """Peak learning rate [0.002 * sqrt(batch size / 64)]."""
+    """Peak learning rate [0.002 * sqrt(batch size / 64); half of it when fine-tuning]."""
+    layer_decay: float | None = None
+    """Learning rate of each block over that of the next [1; 0.75 when fine-tuning]."""
     min_lr: float = 1e-5
     """Learning rate at the end."""
     warmup_epochs: float | None = None
@@ -88,6 +102,8 @@ class OptimConfig:
         if self.batch_size is not None and self.batch_size % 2:
             raise InputError(f"batch-size: got {self.batch_size}, expected an even number (mixup pairs the images)")
         _positive("lr", self.lr)
+        if self.layer_decay is not None:
+            _between("layer-decay", self.layer_decay, 0.01, 1.0)
         _positive("clip-grad", self.clip_grad)
         for name, value in (("min-lr", self.min_lr), ("weight-decay", self.weight_decay)):
             _between(name, value, 0.0, 1.0)
@@ -111,8 +127,8 @@ class AugmentConfig:
     """Largest change of brightness, contrast and saturation."""
     random_erasing: float = 0.0
     """Probability that a rectangle is replaced by noise."""
-    mixup: float = 0.2
-    """Mixup's alpha; 0 for none."""
+    mixup: float | None = None
+    """Mixup's alpha; 0 for none [0.2]."""
     cutmix: float | None = None
     """CutMix's alpha; 0 for none [none up to 16 px, 1 above]."""
     mix_prob: float = 0.5

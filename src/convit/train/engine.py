@@ -23,7 +23,7 @@ from convit.data import EpochSampler, SampleDataset, seeded, training_transform
 from convit.device import pick_device
 from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention
-from convit.models import create_model
+from convit.models import ConViT, create_model, load_weights
 from convit.train.evaluation import best_record, evaluate
 from convit.train.observer import Observer, Stopped, StopRequest
 from convit.train.plan import Plan
@@ -49,13 +49,7 @@ class Trainer:
         optim, augment = plan.config.optim, plan.config.augment
         self.seed = plan.config.run.seed
         self.device = pick_device(plan.config.run.device)
-        with seeded(self.seed, _START):
-            model = create_model(
-                plan.model_name,
-                num_classes=len(plan.class_names),
-                drop_path_rate=plan.config.model.drop_path,
-                **plan.model_args,
-            )
+        model = self._start()
         self.classifier = Classifier(
             model.to(self.device),
             plan.preprocess,
@@ -64,7 +58,13 @@ class Trainer:
             model_args=plan.model_args,
         )
         self.model = self.classifier.model
-        self.optimizer = create_optimizer_v2(self.model, opt="adamw", lr=plan.lr, weight_decay=optim.weight_decay)
+        self.optimizer = create_optimizer_v2(
+            self.model,
+            opt="adamw",
+            lr=plan.lr,
+            weight_decay=optim.weight_decay,
+            layer_decay=optim.layer_decay if optim.layer_decay != 1 else None,
+        )
         steps = plan.steps_per_epoch
         self.scheduler = CosineLRScheduler(
             self.optimizer,
@@ -76,10 +76,11 @@ class Trainer:
             t_in_epochs=False,
         )
         self.mixup: Mixup | None = None
-        if augment.mix_prob > 0 and (augment.mixup > 0 or plan.cutmix > 0):
+        mixup, cutmix = augment.mixup or 0.0, augment.cutmix or 0.0
+        if augment.mix_prob > 0 and (mixup > 0 or cutmix > 0):
             self.mixup = Mixup(
-                mixup_alpha=augment.mixup,
-                cutmix_alpha=plan.cutmix,
+                mixup_alpha=mixup,
+                cutmix_alpha=cutmix,
                 prob=augment.mix_prob,
                 label_smoothing=augment.label_smoothing,
                 num_classes=len(plan.class_names),
@@ -89,6 +90,23 @@ class Trainer:
         )
         self.progress = Progress()
         self._make_loader()
+
+    def _start(self) -> ConViT:
+        """The model that training starts from: drawn by seed, or loaded; the first blocks frozen if asked for."""
+        plan, options = self.plan, self.plan.config.model
+        begun = bool(states(self.folder.checkpoints)) and plan.config.run.resume  # then all comes from the state
+        with seeded(self.seed, _START):
+            model = create_model(
+                plan.model_name,
+                num_classes=len(plan.class_names),
+                drop_path_rate=options.drop_path,
+                pretrained=options.pretrained and not begun,
+                **plan.model_args,
+            )
+        if options.weights is not None and not begun:
+            load_weights(model, options.weights, new_head=not plan.keep_head)
+        model.freeze(options.freeze)
+        return model
 
     def _make_loader(self) -> None:
         plan = self.plan
@@ -195,7 +213,7 @@ class Trainer:
             "val_loss": result.loss,
             "val_top1": result.top1,
             "val_top5": result.top5,
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": max(group["lr"] for group in self.optimizer.param_groups),
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(steps * plan.batch_size / progress.seconds, 1),
             "gates": [[round(gate, 4) for gate in gates] for gates in _gates(self.model)],

@@ -1,12 +1,13 @@
 """From what was asked and what the data is to a run with nothing left open."""
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from convit.classifier import ClassifierConfig, read_config
 from convit.data import (
     Augmentation,
     DataSource,
@@ -19,6 +20,7 @@ from convit.data import (
 from convit.errors import InputError
 from convit.models import create_model
 from convit.train.config import AugmentConfig, OptimConfig, TrainConfig
+from convit.train.recipes import RECIPES, Recipe
 
 CACHE_BYTES = 1 << 30
 """Sets of small images that take no more than this, decoded, are kept in memory."""
@@ -36,7 +38,6 @@ class Plan:
     batch_size: int
     lr: float
     warmup_epochs: float
-    cutmix: float
     workers: int
     train: ImageSet
     val: ImageSet
@@ -47,6 +48,8 @@ class Plan:
     """Keywords of the model besides ``num_classes``, as JSON values."""
     cache: bool
     """Whether decoded images are kept in memory."""
+    keep_head: bool
+    """Whether the weights to start from have the same classes, so that their head is kept."""
     decided: dict[str, str]
     """What was decided from the data, and why, by option."""
 
@@ -79,13 +82,16 @@ def split(source: DataSource, val_fraction: float, seed: int) -> tuple[ImageSet,
     return images, val, source.test
 
 
-def geometry(config: TrainConfig, native: int, images: int) -> tuple[str, tuple[int, int], int, dict[str, str]]:
-    """Model name, image size, patch size, and why: by the images' native size unless they are given.
+def geometry(
+    config: TrainConfig, native: int, images: int, start: ClassifierConfig | None = None
+) -> tuple[str, dict[str, Any], dict[str, str]]:
+    """Model name, model arguments, and why: by the images' native size unless they are given.
 
     Args:
         config: the options.
         native: the median of the images' shorter sides, in pixels.
         images: how many there are to learn from.
+        start: the classifier to start from, if it is one of ours.
 
     Raises:
         InputError: an unknown model, or a size that the patch does not divide.
@@ -93,93 +99,100 @@ def geometry(config: TrainConfig, native: int, images: int) -> tuple[str, tuple[
     decided = {}
     asked = config.model
     name = asked.model
-    if name is None:
+    if name is None and start is not None:
+        name = start.model_name
+        decided["model"] = f"{name} (that of the weights)"
+    elif name is None and asked.pretrained:
+        name = PRETRAINED
+        decided["model"] = f"{name} (the smallest with published weights)"
+    elif name is None:
         name = next(
             (fit for limit, fit in BY_NATIVE_SIZE if native <= limit), LARGE if images < MANY else LARGE_AND_MANY
         )
         decided["model"] = f"{name} (the images' shorter side is {native} px in the median)"
-    defaults = create_model(name, device="meta")  # also refuses an unknown name
-    size = asked.image_size
-    height, width = (size * 2)[:2] if size else defaults.img_size
-    patch_size = asked.patch_size or defaults.patch_size
-    if not size:
+    args = dict(start.model_args) if start is not None and start.model_name == name else {}
+    try:
+        default = create_model(name, device="meta", **args)  # also refuses an unknown name
+        height, width = (asked.image_size * 2)[:2] if asked.image_size else default.img_size
+        args |= {"img_size": [height, width], "patch_size": asked.patch_size or default.patch_size}
+        if asked.local_up_to_layer is not None:
+            args["local_up_to_layer"] = asked.local_up_to_layer
+        args["local_up_to_layer"] = create_model(name, device="meta", **args).local_up_to_layer
+    except (ValueError, TypeError) as error:
+        raise InputError(str(error)) from error
+    if not asked.image_size:
         decided["image-size"] = f"{height} x {width} (the model's)"
     if asked.patch_size is None:
-        decided["patch-size"] = f"{patch_size} (the model's): {height // patch_size} x {width // patch_size} patches"
-    return name, (height, width), patch_size, decided
+        patch = args["patch_size"]
+        decided["patch-size"] = f"{patch} (the model's): {height // patch} x {width // patch} patches"
+    return name, args, decided
 
 
+PRETRAINED = "convit_tiny_patch16_224"
 BY_NATIVE_SIZE = ((24, "convit_micro_patch4_16"), (48, "convit_micro_patch4_32"), (112, "convit_micro_patch8_64"))
 """The model for images whose shorter side is up to so many pixels."""
 LARGE, LARGE_AND_MANY, MANY = "convit_micro_patch8_128", "convit_tiny_patch16_224", 20_000
 """The models for larger images: one that a laptop trains in minutes, and the paper's from so many images on."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Schedule:
-    """How long, in which steps, and how fast."""
-
-    batch_size: int
-    epochs: int
-    lr: float
-    warmup_epochs: float
-
-
-def make_schedule(optim: OptimConfig, images: int) -> tuple[Schedule, dict[str, str]]:
-    """The schedule for so many training images, and what of it was decided.
+def make_schedule(optim: OptimConfig, recipe: Recipe, images: int) -> tuple[OptimConfig, dict[str, str]]:
+    """The options of the schedule with nothing left open, and what was decided.
 
     Raises:
         InputError: a batch larger than the data, a warm-up longer than the training.
     """
     decided = {}
-    batch_size = optim.batch_size
+    batch_size, epochs, lr = optim.batch_size, optim.epochs, optim.lr
     if batch_size is None:
-        sixteenth = max(1, images // 16)
-        batch_size = min(128, max(8, 1 << sixteenth.bit_length() - 1), images // 2 * 2)
+        batch_size = recipe.batch_size
         decided["batch-size"] = f"{batch_size} ({images} training images)"
     if batch_size > images:
         raise InputError(f"batch-size: got {batch_size}, expected at most the {images} training images")
-    epochs = optim.epochs
     if epochs is None:
-        epochs = min(200, max(10, round(1300 / math.sqrt(images))))
+        epochs = recipe.epochs
         decided["epochs"] = f"{epochs} ({images} training images)"
-    lr = optim.lr
     if lr is None:
-        lr = float(f"{2e-3 * math.sqrt(batch_size / 64):.2g}")
+        lr = float(f"{recipe.lr_at_64 * math.sqrt(batch_size / 64):.2g}")
         decided["lr"] = f"{lr:g} (batch size {batch_size})"
-    warmup_epochs = min(5.0, epochs / 10) if optim.warmup_epochs is None else optim.warmup_epochs
+    if optim.layer_decay is None and recipe.layer_decay < 1:
+        decided["layer-decay"] = f"{recipe.layer_decay:g} (each block learns slower than the next)"
+    warmup_epochs = _first(optim.warmup_epochs, min(recipe.warmup_epochs, epochs / 10))
     if warmup_epochs > epochs:
         raise InputError(f"warmup-epochs: got {warmup_epochs:g}, expected at most the {epochs} epochs")
-    return Schedule(batch_size=batch_size, epochs=epochs, lr=lr, warmup_epochs=warmup_epochs), decided
+    filled = replace(optim, batch_size=batch_size, epochs=epochs, lr=lr, warmup_epochs=warmup_epochs)
+    return replace(filled, layer_decay=_first(optim.layer_decay, recipe.layer_decay)), decided
 
 
 def make_augmentation(
-    augment: AugmentConfig, source: DataSource, side: int
-) -> tuple[Augmentation, float, dict[str, str]]:
-    """The augmentation of one image, CutMix's alpha, and what of it was decided, for inputs of ``side`` pixels."""
+    augment: AugmentConfig, recipe: Recipe, source: DataSource
+) -> tuple[AugmentConfig, dict[str, str]]:
+    """The options of the augmentation with nothing left open, and what was decided."""
     decided = {}
     flip = augment.flip
     if flip is None:
         flip = source.flip
         decided["flip"] = "yes" if flip else f"no (a mirrored image of {source.name} shows something else)"
-    scale = (0.6 if side <= 64 else 0.35) if augment.crop_scale is None else augment.crop_scale
-    rand_augment = augment.rand_augment
-    if rand_augment is None:
-        rand_augment = "" if side <= 16 else "rand-m6-mstd0.5-inc1"
-    cutmix = (0.0 if side <= 16 else 1.0) if augment.cutmix is None else augment.cutmix
-    decided["augmentation"] = (
-        f"crop {augment.crop} (scale {scale:g}), RandAugment {rand_augment or 'off'}, "
-        f"mixup {augment.mixup:g}, cutmix {cutmix:g}"
-    )
-    augmentation = Augmentation(
-        crop=augment.crop,
-        scale=scale,
+    filled = replace(
+        augment,
         flip=flip,
-        rand_augment=rand_augment,
-        color_jitter=augment.color_jitter,
-        random_erasing=augment.random_erasing,
+        crop_scale=_first(augment.crop_scale, recipe.crop_scale),
+        rand_augment=_first(augment.rand_augment, recipe.rand_augment),
+        mixup=_first(augment.mixup, recipe.mixup),
+        cutmix=_first(augment.cutmix, recipe.cutmix),
     )
-    return augmentation, cutmix, decided
+    decided["augmentation"] = (
+        f"crop {filled.crop} (scale {filled.crop_scale:g}), RandAugment {filled.rand_augment or 'off'}, "
+        f"mixup {filled.mixup:g}, cutmix {filled.cutmix:g}"
+    )
+    return filled, decided
+
+
+T = TypeVar("T")
+
+
+def _first(given: T | None, otherwise: T) -> T:
+    """What was given, if anything."""
+    return otherwise if given is None else given
 
 
 def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, ImageSet, ImageSet | None]) -> Plan:
@@ -190,21 +203,29 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
     """
     train, val, test = parts
     native = native_size(train)
-    name, size, patch_size, decided = geometry(config, native, len(train))
-    schedule, decided_schedule = make_schedule(config.optim, len(train))
-    augmentation, cutmix, decided_augmentation = make_augmentation(config.augment, source, min(size))
-    model_args: dict[str, Any] = {
-        "img_size": list(size),
-        "patch_size": patch_size,
-        "locality_strength": config.model.locality_strength,
-    }
-    if config.model.local_up_to_layer is not None:
-        model_args["local_up_to_layer"] = config.model.local_up_to_layer
-    try:
-        model_args["local_up_to_layer"] = create_model(name, device="meta", **model_args).local_up_to_layer
-    except ValueError as error:
-        raise InputError(str(error)) from error
-
+    start = _start(config.model.weights)
+    name, model_args, decided = geometry(config, native, len(train), start)
+    size = tuple(model_args["img_size"])
+    fine = config.model.pretrained or config.model.weights is not None
+    recipe_name = config.optim.recipe or ("finetune" if fine else "small")
+    recipe = RECIPES[recipe_name](len(train), min(size))
+    optim, decided_schedule = make_schedule(replace(config.optim, recipe=recipe_name), recipe, len(train))
+    augment, decided_augmentation = make_augmentation(config.augment, recipe, source)
+    depth = len(create_model(name, device="meta", **model_args).blocks)
+    if config.model.freeze > depth:
+        raise InputError(f"freeze: got {config.model.freeze}, expected at most the {depth} blocks of the model")
+    model = replace(
+        config.model,
+        model=name,
+        image_size=size,
+        patch_size=model_args["patch_size"],
+        local_up_to_layer=model_args["local_up_to_layer"],
+        locality_strength=_first(
+            config.model.locality_strength, model_args.get("locality_strength", recipe.locality_strength)
+        ),
+        drop_path=_first(config.model.drop_path, recipe.drop_path),
+    )
+    model_args["locality_strength"] = model.locality_strength
     cache = native <= 112 and decoded_bytes(train) <= CACHE_BYTES
     workers = config.source.workers
     if workers is None:
@@ -215,37 +236,44 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
             config,
             data=source.root,
             source=replace(config.source, workers=workers),
-            model=replace(
-                config.model,
-                model=name,
-                image_size=size,
-                patch_size=patch_size,
-                local_up_to_layer=model_args["local_up_to_layer"],
-            ),
-            optim=replace(config.optim, **asdict(schedule)),
-            augment=replace(
-                config.augment,
-                flip=augmentation.flip,
-                crop_scale=augmentation.scale,
-                rand_augment=augmentation.rand_augment,
-                cutmix=cutmix,
-            ),
+            model=model,
+            optim=optim,
+            augment=augment,
             run=replace(config.run, out=out),
         ),
         out=out,
         model_name=name,
         model_args=model_args,
-        **asdict(schedule),
-        cutmix=cutmix,
+        epochs=_first(optim.epochs, 0),
+        batch_size=_first(optim.batch_size, 0),
+        lr=_first(optim.lr, 0.0),
+        warmup_epochs=_first(optim.warmup_epochs, 0.0),
         workers=workers,
         cache=cache,
         train=train,
         val=val,
         test=test,
-        preprocess=Preprocess(image_size=size),
-        augmentation=augmentation,
+        preprocess=Preprocess(image_size=size) if start is None else replace(start.preprocess, image_size=size),
+        augmentation=Augmentation(
+            crop=augment.crop,
+            scale=_first(augment.crop_scale, 1.0),
+            flip=bool(augment.flip),
+            rand_augment=_first(augment.rand_augment, ""),
+            color_jitter=augment.color_jitter,
+            random_erasing=augment.random_erasing,
+        ),
+        keep_head=start is not None and tuple(start.class_names) == train.class_names,
         decided=decided | decided_schedule | decided_augmentation,
     )
+
+
+def _start(weights: Path | None) -> ClassifierConfig | None:
+    """What a run to start from says of its model; None for a bare file of weights, or none."""
+    if weights is None:
+        return None
+    if not weights.exists():
+        raise InputError(f"weights: no such file or folder {weights}; expected .safetensors, .pth, or a run folder")
+    return read_config(weights) if weights.is_dir() else None
 
 
 def _folder_name(source: DataSource, model: str) -> str:

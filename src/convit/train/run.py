@@ -131,6 +131,10 @@ def _introduce(trainer: Trainer, source: DataSource, bad: list[BadImage]) -> Non
         trainer.say(f"left out {len(bad)} files that do not decode: see {trainer.folder.path / 'skipped.json'}")
     if source.ignored:
         trainer.say(f"ignored {len(source.ignored)} files that are no images by name, such as {source.ignored[0]}")
+    options = plan.config.model
+    if options.weights is not None:
+        head = "with its head: the classes are the same" if plan.keep_head else "with a new head"
+        trainer.say(f"starting from {options.weights}, {head}")
     for option, why in plan.decided.items():
         trainer.say(f"  --{option}: {why}" if option != "augmentation" else f"  {option}: {why}")
     parameters = sum(p.numel() for p in trainer.model.parameters()) / 1e6
