@@ -43,8 +43,10 @@ def main() -> int:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         print(f"convit: unknown command {command!r}, expected one of {', '.join(COMMANDS)}{hint}", file=sys.stderr)
         return 2
-    from convit.cli import run
-
+    try:
+        from convit.cli import run
+    except KeyboardInterrupt:  # while PyTorch is imported, which takes seconds
+        return 130
     return run(command, rest)
 
 

@@ -98,6 +98,16 @@ def test_bad_input(arguments: str, says: tuple[str, ...], run: Path, animals: Pa
     assert tree(run) == before
 
 
+def test_copied_folder(run: Path, animals: Path, tmp_path: Path, shell: Shell) -> None:
+    """The same pictures elsewhere: all of them count, with a warning; those not learned from can be asked for."""
+    copy = shutil.copytree(animals, tmp_path / "copy")
+    got = shell("evaluate", run, copy, "--out", tmp_path / "out")
+    assert got.status == 0
+    assert "15 of the 18 files have names of images that the run learned from" in got.err
+    got = shell("evaluate", run, copy, "--part", "val", "--json", "--out", tmp_path / "out")
+    assert (json.loads(got.out)["images"], got.err) == (3, "")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_no_cuda(run: Path, animals: Path, shell: Shell) -> None:
     shell.refuses("evaluate", run, animals, "--device", "cuda", says=("device: got 'cuda'", "available: cpu"))

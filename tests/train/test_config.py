@@ -51,7 +51,8 @@ def full() -> TrainConfig:
             weights=Path("w.pth"), freeze=1,
         ),
         optim=OptimConfig(
-            recipe="small", layer_decay=0.5, epochs=3, batch_size=6, lr=1e-5, min_lr=0.0, warmup_epochs=0.5, weight_decay=0.1, clip_grad=None,
+            recipe="small", layer_decay=0.5,
+            epochs=3, batch_size=6, lr=1e-5, min_lr=0.0, warmup_epochs=0.5, weight_decay=0.1, clip_grad=None,
             precision="bf16",
         ),
         augment=AugmentConfig(

@@ -1,26 +1,17 @@
 """A run that was stopped anywhere goes on to the same bits, and only as what it was."""
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from convit.errors import InputError
-from convit.train import Observer, Stopped, plots, train
+from convit.train import Observer, Stopped, train
 from tests.train.small import exact, metrics, newest_state, options, photos
 
 EPOCHS = 3
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _empty_pictures() -> Iterator[None]:
-    """Drawing takes longer than such a run: test_plots.py and test_run.py look at the pictures."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("curves", "gates", "confusion"):
-            patch.setattr(plots, name, lambda _what, path, **_: path.touch())
-        yield
+pytestmark = pytest.mark.usefixtures("empty_pictures")
 
 
 class StopAt(Observer):

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -16,6 +17,7 @@ from convit.errors import InputError
 from convit.train import Observer, engine, evaluate, train
 from convit.train.observer import StopRequest
 from convit.train.plan import make_plan, split
+from convit.train.run import chance_note
 from convit.train.run_folder import RunFolder
 from tests.train.small import exact, metrics, options, photos, weights
 
@@ -49,12 +51,11 @@ def test_files_of_the_contract(run: Path) -> None:
 
 def test_metrics(run: Path) -> None:
     lines = metrics(run)
-    keys = ["epoch", "train_loss", "val_loss", "val_top1", "val_top5", "lr", "seconds", "images_per_second", "gates"]
+    keys = ["epoch", "train_loss", "val_loss", "val_top1", "lr", "seconds", "images_per_second", "gates"]
     assert [list(line) for line in lines] == [keys, keys]
     assert [line["epoch"] for line in lines] == [1, 2]
     assert [len(layer) for layer in lines[0]["gates"]] == [9] * 3
     assert all(0 < gate < 1 for layer in lines[0]["gates"] for gate in layer)
-    assert all(line["val_top5"] == 100 for line in lines)
     assert 0 < lines[1]["lr"] < 1e-3
 
 
@@ -199,3 +200,13 @@ def test_rate_warms_up_and_falls(trainer: engine.Trainer) -> None:
     assert rates[warmup] == pytest.approx(lr, rel=0.1)
     assert rates[-1] == pytest.approx(1e-5)
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
+
+
+@pytest.mark.parametrize(("top1", "said"), [(50.0, True), (70.0, True), (95.0, False)])
+def test_says_when_nothing_was_learned(top1: float, said: bool) -> None:
+    """Of 10 + 10 images half are right by always saying the same; two standard errors are 22 points."""
+    right = round(top1 / 10)
+    confusion = np.array([[right, 10 - right], [10 - right, right]])
+    note = chance_note(confusion)
+    assert (note is not None) == said
+    assert note is None or "always answering the most frequent class (50.0%)" in note

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,11 @@ import torch
 import convit
 from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention
-from convit.train import engine, plots, train
+from convit.train import engine, train
 from convit.train.run_folder import RunFolder
 from tests.train.small import exact, metrics, options, photos
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _empty_pictures() -> Iterator[None]:
-    """Drawing takes longer than such a run: test_plots.py and test_run.py look at the pictures."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("curves", "gates", "confusion"):
-            patch.setattr(plots, name, lambda _what, path, **_: path.touch())
-        yield
+pytestmark = pytest.mark.usefixtures("empty_pictures")
 
 
 @pytest.fixture(scope="module")

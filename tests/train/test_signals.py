@@ -39,23 +39,28 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_process(signum: signal.Signals, data: Path, whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("signum", "workers"), [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGTERM, 1)])
+def test_stopped_process(signum: signal.Signals, workers: int, data: Path, whole: Path, tmp_path: Path) -> None:
+    """With workers the whole process group gets the signal, as from a terminal or ``timeout``."""
     out = tmp_path / "run"
     command = f"-m convit train {data} --out {out} --model convit_micro_patch4_32 --image-size 8 --patch-size 4"
-    command += f" --workers 0 --epochs {EPOCHS} --batch-size 4 --device cpu"
+    command += f" --workers {workers} --epochs {EPOCHS} --batch-size 4 --device cpu"
     process = subprocess.Popen(
         [sys.executable, *command.split()],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     try:
         while not (out / "metrics.jsonl").exists():
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)
-        process.send_signal(signum)
+        if workers:
+            os.killpg(process.pid, signum)
+        else:
+            process.send_signal(signum)
         said, errors = process.communicate(timeout=60)
     finally:
         process.kill()

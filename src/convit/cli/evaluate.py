@@ -81,6 +81,12 @@ def main(arguments: Sequence[str]) -> None:
             workers=options.workers,
             on_batch=reporter.advance,
         )
+        learned = _learned(RunFolder(options.run)).intersection(images.names)
+        if learned and (options.part, part) == ("auto", "all"):
+            reporter.message(
+                f"{len(learned)} of the {len(images)} files have names of images that the run learned from: if they "
+                "are the same ones, take --part val"
+            )
     title = f"{source.name}, {part} images"
     _write(result, out, part, title)
     if options.json:
@@ -107,12 +113,14 @@ def choose(source: DataSource, part: str, run: RunFolder) -> tuple[str, ImageSet
         part = official[0]
     if part in official:
         return part, source.part(part)
+    everything = whole or source.train
+    split = run.read_split() if run.is_run else {}
+    moved = everything is not None and not _learned(run).isdisjoint(everything.names)
     own = run.is_run and run.read_config().data == source.root
-    if own and part in ("auto", "train", "val"):  # the run divided what has no official parts
-        split = run.read_split()
-        part = "val" if part == "auto" else part
-        everything = whole or source.train
-        if part in split and everything is not None:
+    divided = ("auto", "train", "val") if own else ("train", "val") if moved else ()
+    if everything is not None and part in divided:
+        part = "val" if part == "auto" else part  # the run divided what has no official parts
+        if part in split:
             names = set(split[part])
             chosen = [i for i, name in enumerate(everything.names) if name in names]
             if not chosen:
@@ -122,8 +130,13 @@ def choose(source: DataSource, part: str, run: RunFolder) -> tuple[str, ImageSet
         return "all", whole
     if source.train is not None and part in ("auto", "train"):
         return "train", source.train
-    there = ["auto", *(source.parts if whole is None else ("all", *(("train", "val") if own else ())))]
+    there = ["auto", *(source.parts if whole is None else ("all", *(("train", "val") if own or moved else ())))]
     raise InputError(f"{source.name}: got --part {part}, expected one of {', '.join(there)}")
+
+
+def _learned(run: RunFolder) -> set[str]:
+    """The names of the images that a run learned from."""
+    return set(run.read_split().get("train", ())) if run.is_run else set()
 
 
 def _write(result: Evaluation, out: Path, part: str, title: str) -> None:
@@ -151,13 +164,20 @@ def _show(result: Evaluation, title: str, classifier: Classifier) -> None:
         table.add_row(
             *(
                 escape(printable(cell))
-                for cell in (name, str(images), f"{result.precision[i]:.1%}", f"{result.recall[i]:.1%}", worst)
+                for cell in (
+                    name,
+                    str(images),
+                    f"{result.precision[i]:.1%}" if result.confusion[:, i].any() else "-",
+                    f"{result.recall[i]:.1%}" if images else "-",
+                    worst,
+                )
             )
         )
     console.print(table)
+    top5 = f"top-5 {result.top5:.2f}%, " if len(result.class_names) > 5 else ""
     console.print(
-        f"{title}: top-1 {result.top1:.2f}%, top-5 {result.top5:.2f}%, loss {result.loss:.4f}, "
-        f"{result.num_images} images, {classifier.model_name}",
+        f"{title}: top-1 {result.top1:.2f}%, {top5}loss {result.loss:.4f}, {result.num_images} images, "
+        f"{classifier.model_name}",
         markup=False,
         soft_wrap=True,
     )

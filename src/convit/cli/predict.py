@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> None:
                     readable.append(path)
                 except UnreadableImageError as error:
                     if not options.skip_bad:
-                        raise
+                        raise InputError(f"{error}; mend it, or leave such files out with --skip-bad") from error
                     print(f"left out: {error}", file=sys.stderr)
             results += zip(readable, classifier.predict(pictures, options.top_k), strict=True)
             reporter.advance(len(paths[start : start + BATCH]))

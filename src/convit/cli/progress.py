@@ -1,5 +1,6 @@
 """Progress bars on a terminal; plain lines in a pipe or a log."""
 
+import time
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,7 +27,7 @@ class Reporter(Observer):
     """
 
     def __init__(self, *, stderr: bool = False) -> None:
-        self.console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+        self.console = Console(stderr=stderr, highlight=False)
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=28),
@@ -39,6 +40,8 @@ class Reporter(Observer):
             disable=not self.console.is_terminal,
         )
         self.task: Any = None
+        self.since: float | None = None
+        self.seconds: list[float] = []
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -52,12 +55,14 @@ class Reporter(Observer):
 
     def message(self, text: str) -> None:
         """A line, above the bar."""
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=not self.console.is_terminal)
         self.console.file.flush()  # in a pipe or a log, too, a line is there when it is said
 
     def begin(self, what: str, images: int, done: int = 0) -> None:
         """A new bar in place of the last."""
         self._end_bar()
+        if what.startswith("epoch") and not self.seconds:
+            self.since = time.monotonic()
         self.task = self.bar.add_task(what, total=images, completed=done, loss="")
 
     def advance(self, images: int, loss: float | None = None) -> None:
@@ -69,12 +74,23 @@ class Reporter(Observer):
         """A line for each epoch."""
         self._end_bar()
         width = len(str(epochs))
+        top5 = f"top-5 {record['val_top5']:5.1f}%  " if "val_top5" in record else ""
         self.message(
             f"epoch {record['epoch']:{width}}/{epochs}  "
             f"loss {record['train_loss']:.3f} (val {record['val_loss']:.3f})  "
-            f"top-1 {record['val_top1']:5.1f}%  top-5 {record['val_top5']:5.1f}%  "
-            f"{record['images_per_second']:,.0f} images/s"
+            f"top-1 {record['val_top1']:5.1f}%  {top5}{record['images_per_second']:,.0f} images/s"
+            f"{self._left(epochs - record['epoch'])}"
         )
+
+    def _left(self, epochs: int) -> str:
+        """How long so many epochs will take, by those of this process."""
+        now = time.monotonic()
+        self.seconds.append(now - (self.since or now))
+        self.since = now
+        left = epochs * sum(self.seconds) / len(self.seconds)
+        if epochs == 0 or left < 60:
+            return ""
+        return f"  {left / 60:.0f} min left" if left < 5400 else f"  {left / 3600:.1f} h left"
 
     def _end_bar(self) -> None:
         if self.task is not None:

@@ -13,7 +13,7 @@ def main(arguments: Sequence[str]) -> int:
         TrainConfig,
         arguments,
         command="train",
-        description="Train an image classifier. Options left at None are decided from the data, and printed.",
+        description="Train an image classifier. An option that is not given is as its [brackets] say, and printed.",
     )
     with Reporter() as reporter:
         try:

@@ -16,7 +16,6 @@ from timm.loss import SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from convit.classifier import Classifier
 from convit.data import EpochSampler, SampleDataset, seeded, training_transform
@@ -29,6 +28,7 @@ from convit.train.observer import Observer, Stopped, StopRequest
 from convit.train.plan import Plan
 from convit.train.run_folder import RunFolder
 from convit.train.state import Progress, load_state, save_state, states
+from convit.train.workers import end_workers, make_loader
 
 _START, _STEP = 101, 102  # keep the draws for the weights and for the steps apart from those of convit.data
 
@@ -113,14 +113,12 @@ class Trainer:
         transform = training_transform(plan.preprocess, plan.augmentation)
         dataset = SampleDataset(plan.train, transform, seed=self.seed, cache=plan.cache)
         self.sampler = EpochSampler(len(dataset), seed=self.seed)
-        self.loader = DataLoader(
+        self.loader = make_loader(
             dataset,
+            plan.workers,
             batch_size=plan.batch_size,
             sampler=self.sampler,
-            num_workers=plan.workers,
             drop_last=True,
-            persistent_workers=plan.workers > 0,
-            worker_init_fn=_leave_interrupts_to_the_parent,
             pin_memory=self.device.type == "cuda",
         )
 
@@ -146,9 +144,12 @@ class Trainer:
             Stopped: it was asked to, and saved its state.
             InputError: the loss is no longer a number, or an image does not decode.
         """
-        while self.progress.epoch < self.plan.epochs:
-            self._train_epoch()
-            self._end_epoch()
+        try:
+            while self.progress.epoch < self.plan.epochs:
+                self._train_epoch()
+                self._end_epoch()
+        finally:
+            end_workers(self.loader)
 
     def _train_epoch(self) -> None:
         plan, progress = self.plan, self.progress
@@ -212,7 +213,7 @@ class Trainer:
             "train_loss": progress.loss_sum / steps,
             "val_loss": result.loss,
             "val_top1": result.top1,
-            "val_top5": result.top5,
+            **({"val_top5": result.top5} if len(plan.class_names) > 5 else {}),
             "lr": max(group["lr"] for group in self.optimizer.param_groups),
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(steps * plan.batch_size / progress.seconds, 1),
@@ -240,7 +241,9 @@ class Trainer:
         save_state(self.folder.checkpoints, self.model, self.optimizer, self.progress)
         if not self.progress.history:
             self.classifier.save(self.folder.path)  # better an unfinished model than none
-        raise Stopped(self.stop.signum, self.folder.path)
+        stopped = Stopped(self.stop.signum, self.folder.path)
+        self.folder.log(str(stopped))
+        raise stopped
 
 
 def _gates(model: nn.Module) -> list[list[float]]:
@@ -249,14 +252,8 @@ def _gates(model: nn.Module) -> list[list[float]]:
 
 
 def _line(record: dict[str, Any], epochs: int) -> str:
+    top5 = f"top-5 {record['val_top5']:.2f}%, " if "val_top5" in record else ""
     return (
         f"epoch {record['epoch']}/{epochs}: train loss {record['train_loss']:.4f}, val loss {record['val_loss']:.4f}, "
-        f"top-1 {record['val_top1']:.2f}%, top-5 {record['val_top5']:.2f}%, {record['images_per_second']:.0f} images/s"
+        f"top-1 {record['val_top1']:.2f}%, {top5}{record['images_per_second']:.0f} images/s"
     )
-
-
-def _leave_interrupts_to_the_parent(_: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the loop decides when its workers end."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
-from torch.utils.data import DataLoader
 
 from convit.data import ImageSet, Preprocess, SampleDataset, evaluation_transform
+from convit.train.workers import end_workers, make_loader
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,12 +84,16 @@ def evaluate(
     device = next(model.parameters()).device
     dataset = SampleDataset(images, evaluation_transform(preprocess), seed=0, cache=cache)
     model.eval()
+    loader = make_loader(dataset, workers, batch_size=batch_size)
     logits = []
     with torch.inference_mode():
-        for batch, _ in DataLoader(dataset, batch_size=batch_size, num_workers=workers):
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                logits.append(model(batch.to(device)).float().cpu())
-            on_batch(len(batch))
+        try:
+            for batch, _ in loader:
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                    logits.append(model(batch.to(device)).float().cpu())
+                on_batch(len(batch))
+        finally:
+            end_workers(loader)
     return score(torch.cat(logits), images.targets, images.class_names)
 
 

@@ -35,10 +35,10 @@ def curves(history: list[dict[str, Any]], path: Path) -> None:
     )
     left.plot(epochs, [r["val_loss"] for r in history], color=BLUE, marker=_marker(epochs), label="validation")
     _labels(left, "Loss", "epoch", "cross-entropy (nats)")
-    left.set_ylim(bottom=0)
     best = best_record(history)
     right.plot(epochs, [r["val_top1"] for r in history], color=BLUE, marker=_marker(epochs), label="top-1")
-    right.plot(epochs, [r["val_top5"] for r in history], color=ORANGE, marker=_marker(epochs), label="top-5")
+    if "val_top5" in history[0]:
+        right.plot(epochs, [r["val_top5"] for r in history], color=ORANGE, marker=_marker(epochs), label="top-5")
     right.plot(best["epoch"], best["val_top1"], "o", color=BLUE, markersize=8, markerfacecolor="none")
     right.annotate(
         f"best {best['val_top1']:.1f}%",
@@ -48,12 +48,14 @@ def curves(history: list[dict[str, Any]], path: Path) -> None:
         ha="right" if best["epoch"] > epochs[-1] / 2 else "left",
         va="top",
         color=BLUE,
+        bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
     )
     _labels(right, "Accuracy on the validation images", "epoch", "percent")
     right.set_ylim(0, 103)
     for axes in (left, right):
         axes.legend(frameon=False, loc="best")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
     _save(figure, path)
 
 
@@ -69,10 +71,9 @@ def gates(history: list[dict[str, Any]], path: Path) -> None:
         axes.set_visible(layer < layers)
         if layer >= layers:
             continue
-        axes.plot(epochs, values[:, layer], color=BLUE, alpha=0.35, linewidth=1, marker=_marker(epochs))
-        axes.plot(epochs, values[:, layer].mean(axis=1), color=ORANGE, linewidth=2, marker=_marker(epochs))
+        axes.plot(epochs, values[:, layer], color=BLUE, alpha=0.5, linewidth=1, marker=_marker(epochs))
+        axes.plot(epochs, values[:, layer].mean(axis=1), color=ORANGE, linewidth=1.5, marker=_marker(epochs))
         _labels(axes, f"layer {layer + 1}", "", "")
-        axes.set_ylim(0, 1)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     figure.suptitle("Gate of every head (blue), mean of the layer (orange)\n0: by content, 1: by position", fontsize=10)
     figure.supxlabel("epoch", fontsize=10)

@@ -1,8 +1,12 @@
 """A run from beginning to end: look at the data, plan, train, evaluate, draw."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from convit.classifier import Classifier
 from convit.data import BadImage, DataSource, ImageSet, drop, open_source, scan
@@ -154,14 +158,28 @@ def _finish(trainer: Trainer) -> Classifier:
     best.training = _facts(plan, best_record(trainer.progress.history), result if part == "test" else None)
     best.save(folder.path)  # once more, for its card: only now is it known how good it is
     plots.draw_history(trainer.progress.history, folder.path)
-    plots.confusion(result, folder.path / "confusion.png", title=f"{plan.config.data}, {part} images")
+    plots.confusion(result, folder.path / "confusion.png", title=f"{data_name(plan.config.data)}, {part} images")
     top = best_record(trainer.progress.history)
     trainer.say(f"best epoch {top['epoch']}: validation top-1 {top['val_top1']:.2f}%")
     if part == "test":
         trainer.say(
             f"test top-1 {result.top1:.2f}%, top-5 {result.top5:.2f}% on {result.num_images} images never seen before"
         )
+    if note := chance_note(result.confusion):
+        trainer.say(note)
     return best
+
+
+def chance_note(confusion: NDArray[np.int64]) -> str | None:
+    """A line for a model that is not two standard errors better than always answering the most frequent class."""
+    images = int(confusion.sum())
+    chance = int(confusion.sum(axis=1).max()) / images
+    if np.trace(confusion) / images > chance + 2 * math.sqrt(chance * (1 - chance) / images):
+        return None
+    return (
+        f"not clearly better than always answering the most frequent class ({100 * chance:.1f}%): nothing to rely on "
+        "was learned; try --pretrained, more images, or more --epochs"
+    )
 
 
 def _facts(plan: Plan, best: dict[str, Any], test: Evaluation | None) -> TrainingFacts:
@@ -178,7 +196,7 @@ def _facts(plan: Plan, best: dict[str, Any], test: Evaluation | None) -> Trainin
         weight_decay=plan.config.optim.weight_decay,
         seed=plan.config.run.seed,
         val_top1=best["val_top1"],
-        val_top5=best["val_top5"],
+        val_top5=best.get("val_top5"),
         test_top1=test.top1 if test else None,
         test_top5=test.top5 if test else None,
     )

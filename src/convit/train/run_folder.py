@@ -8,8 +8,10 @@ from typing import Any
 
 import yaml
 
+from convit.classifier import CARD
 from convit.data import BadImage, ImageSet
 from convit.errors import InputError
+from convit.model_card import MARKER
 from convit.train.config import TrainConfig
 
 CONFIG = "config.yaml"
@@ -73,6 +75,9 @@ class RunFolder:
                         shutil.rmtree(entry)
                     else:
                         entry.unlink()
+            card = self.path / CARD
+            if card.is_file() and MARKER.encode() in card.read_bytes():  # of the old model, by save_pretrained
+                card.unlink()
         self.path.mkdir(parents=True, exist_ok=True)
 
     def read_config(self) -> TrainConfig:
