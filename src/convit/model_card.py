@@ -42,6 +42,8 @@ class TrainingFacts:
 
     data: str
     """A name that may be published, without a path: see :func:`data_name`."""
+    started_from: str | None = None
+    """What it was fine-tuned from, without a path either; None for a start from scratch."""
     train_images: int | None = None
     val_images: int | None = None
     test_images: int | None = None
@@ -66,12 +68,13 @@ class TrainingFacts:
             fits = isinstance(value, kind) or (type(value) is int and kind == float | None)  # type: ignore[arg-type]
             number = isinstance(value, int | float)
             if not fits or isinstance(value, bool) or (number and not 0 <= value < float("inf")):
-                expected = "a name" if field.name == "data" else "a number of at least 0, or None"
+                expected = "a name" if field.name in ("data", "started_from") else "a number of at least 0, or None"
                 raise InputError(f"training facts: {field.name}: got {value!r}, expected {expected}")
-        if self.data != (public := data_name(self.data)):
-            raise InputError(
-                f"training facts: data: got {self.data!r}, expected no path, but a name such as {public!r}"
-            )
+        for name, value in (("data", self.data), ("started_from", self.started_from)):
+            if value is not None and value != (public := data_name(value)):
+                raise InputError(
+                    f"training facts: {name}: got {value!r}, expected no path, but a name such as {public!r}"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """What is known, as JSON values."""
@@ -188,6 +191,8 @@ def _training_text(training: TrainingFacts | None) -> str:
         "Seed": training.seed,
     }
     rows = {"Data": _escaped(training.data), "Images": images, "Epochs": epochs}
+    if training.started_from is not None:
+        rows["Started from"] = _escaped(training.started_from)
     rows |= {label: str(value) for label, value in numbers.items() if value is not None}
     return "| | |\n|---|---|\n" + "\n".join(f"| {label} | {value} |" for label, value in rows.items() if value)
 

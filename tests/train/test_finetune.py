@@ -78,6 +78,9 @@ def test_a_bare_file_and_another_size(before: Path, plants: Path, tmp_path: Path
 
 def test_frozen_blocks_stay_and_the_rest_learns(before: Path, plants: Path, tmp_path: Path) -> None:
     train(options(plants, tmp_path / "run", weights=before, freeze=3, image_size=None, model=None, patch_size=None))
+    training = convit.load(tmp_path / "run").training
+    assert training is not None
+    assert (training.started_from, training.data) == ("before", "plants")  # for its card, without a path
     old, new = weights(before), weights(tmp_path / "run")
     frozen = [n for n in old if n.startswith(("patch_embed", "pos_embed", "blocks.0", "blocks.1.", "blocks.2.", "cls"))]
     # The class token joins before block 2, so it is among them: 2 + 1 + 1 + 15 + 15 + 11.

@@ -184,8 +184,11 @@ def chance_note(confusion: NDArray[np.int64]) -> str | None:
 
 def _facts(plan: Plan, best: dict[str, Any], test: Evaluation | None) -> TrainingFacts:
     """What the model's card tells of the run."""
+    model = plan.config.model
+    published = f"the published weights of {model.model}, ImageNet-1k" if model.pretrained else None
     return TrainingFacts(
         data=data_name(plan.config.data),
+        started_from=data_name(str(model.weights)) if model.weights is not None else published,
         train_images=len(plan.train),
         val_images=len(plan.val),
         test_images=test.num_images if test else None,
