@@ -20,10 +20,13 @@ from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention
 from convit.model_card import MARKER, TrainingFacts, model_card
 from convit.models import ConViT, create_model
+from convit.models.checkpoints import GRID_ENTRY
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
+FOR_TIMM = ("num_classes", "input_size", "classifier", "first_conv")
+"""Entries of the ``pretrained_cfg`` in a ``config.json`` that are timm's, not the preprocessing's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +149,20 @@ class Classifier:
                 "num_classes": len(self.class_names),
                 "input_size": [self.model.in_chans, height, width],
                 **preprocess,
+                "classifier": "head",  # for timm, which drops or adapts these for other classes and channels
+                "first_conv": "patch_embed.proj",
                 "label_names": list(self.class_names),
             },
         }
         if self.training is not None:
             config["training"] = self.training.to_dict()
+        rows, columns = self.model.grid_size
+        metadata = {"format": "pt", GRID_ENTRY: f"{rows}x{columns}"}  # so that the file says it also on its own
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
         _write(
             Path(folder),
             {
-                WEIGHTS: safetensors.torch.save(tensors, metadata={"format": "pt"}),
+                WEIGHTS: safetensors.torch.save(tensors, metadata=metadata),
                 CONFIG: json.dumps(config, indent=2, ensure_ascii=False).encode(),
             },
         )
@@ -340,7 +347,7 @@ def _read_config(path: Path) -> ClassifierConfig:
         config = json.loads(path.read_bytes())
         cfg = dict(config["pretrained_cfg"])
         classes = cfg.pop("label_names")
-        preprocess = {key: value for key, value in cfg.items() if key not in ("num_classes", "input_size")}
+        preprocess = {key: value for key, value in cfg.items() if key not in FOR_TIMM}
         preprocess["image_size"] = cfg["input_size"][1:]
         name, args = config["architecture"], config["model_args"]
         if not (isinstance(name, str) and isinstance(args, dict) and isinstance(classes, list)):

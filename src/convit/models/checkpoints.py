@@ -91,7 +91,14 @@ def load_weights(
     missing, unexpected, reshaped = _differences(ours, weights, without=HEAD if new_head else ())
     if not partial:
         _check_fit(path, model, weights, missing, unexpected, reshaped)
-    resized = () if "pos_embed" in reshaped else resize_positions(weights, model, grid or known_grid, str(path))
+    resized: tuple[str, ...] = ()
+    if "pos_embed" not in reshaped:
+        try:
+            resized = resize_positions(weights, model, grid or known_grid, str(path))
+        except InputError:
+            if not partial or grid is not None:
+                raise
+            reshaped = (*reshaped, "pos_embed")
     fitting = {name: tensor for name, tensor in weights.items() if name in ours and name not in reshaped}
     if not fitting:
         raise InputError(f"{path}: nothing in it fits the model; expected weights of a ConViT")
@@ -106,23 +113,37 @@ def read_weights(path: str | Path, *, ema: bool = True) -> tuple[dict[str, Tenso
         InputError: as :func:`load_weights`.
     """
     path = Path(path)
-    if path.is_dir():
-        if not (path / WEIGHTS_FILE).is_file():
-            raise InputError(f"{path}: no {WEIGHTS_FILE} in it; expected a file of weights or a run folder")
-        path = path / WEIGHTS_FILE
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected weights as .safetensors or .pth")
-    if path.suffix == ".safetensors":
+    try:
+        is_folder = path.is_dir()
+        path = path / WEIGHTS_FILE if is_folder else path
+        exists = path.is_file()
+    except OSError:  # a name too long, say
+        is_folder = exists = False
+    if not exists:
+        found = f"no {WEIGHTS_FILE} in it" if is_folder else "no such file"
+        where = path.parent if is_folder else path
+        raise InputError(f"{where}: {found}; expected weights as .safetensors or .pth, or a run folder")
+    if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
     content = _read_pickle(path)
     for entry in (*EMA_ENTRIES, *WEIGHT_ENTRIES) if ema else (*WEIGHT_ENTRIES, *EMA_ENTRIES):
-        if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
+        if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping) and content[entry]:
             content = content[entry]
             break
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        found = f"entries {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else type(content)
+    named = isinstance(content, Mapping) and all(isinstance(name, str) for name in content)
+    if not named or not content or not all(isinstance(value, Tensor) for value in content.values()):
+        found = f"entries {_some(content, 5)}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise InputError(f"{path}: no weights in it (found {found}); expected tensors by name, or under 'model'")
+    _check_plain(path, content)
     return clean_state_dict(dict(content)), None
+
+
+def _check_plain(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Refuses what is no ordinary tensor, and one that claims to be larger than what is stored of it."""
+    for name, tensor in weights.items():
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise InputError(f"{path}: {_printable(name)} is not stored as an ordinary tensor; expected plain weights")
 
 
 def resize_positions(
@@ -139,7 +160,7 @@ def resize_positions(
     count = positions.shape[1]
     if grid is None:
         grid = _guess_grid(count, model.grid_size, origin)
-    if grid[0] * grid[1] != count:
+    if min(grid) < 1 or grid[0] * grid[1] != count:
         raise InputError(f"{origin}: {count} position embeddings, expected {grid[0]} x {grid[1]} for the grid given")
     if tuple(grid) == tuple(model.grid_size):
         return ()
@@ -156,13 +177,18 @@ def filter_pretrained(weights: dict[str, Tensor], model: ConViT) -> dict[str, Te
     """
     cfg: Any = model.pretrained_cfg
     weights = clean_state_dict(weights)
+    origin = str(cfg.get("hf_hub_id") or cfg.get("file") or "the pretrained weights")
+    stem = "patch_embed.proj.weight"
+    new_head = model.num_classes != cfg["num_classes"]
+    # A head of other classes is timm's to leave out, and a stem of other channels to adapt.
+    missing, unexpected, reshaped = _differences(model.state_dict(), weights, without=HEAD if new_head else ())
+    reshaped = tuple(name for name in reshaped if name != stem or weights[name].ndim != 4)
+    _check_fit(origin, model, weights, missing, unexpected, reshaped)
     height, width = cfg["input_size"][-2:]
     grid = (height // model.patch_size, width // model.patch_size)
-    origin = str(cfg.get("hf_hub_id") or cfg.get("file") or "the pretrained weights")
-    # The stem of another number of channels is timm's to adapt, and a head of other classes to leave out.
-    adapted = (*HEAD, f"{cfg['first_conv']}.weight")
-    differences = _differences(model.state_dict(), weights, without=adapted)
-    _check_fit(origin, model, weights, *differences)
+    count = weights["pos_embed"].shape[1] if "pos_embed" in weights else 0
+    if grid[0] * grid[1] != count == model.grid_size.num_patches:
+        grid = model.grid_size  # the configuration tells of larger pictures than the model was made for
     resize_positions(weights, model, grid, origin)
     return weights
 
@@ -174,7 +200,8 @@ def _differences(
 
     def same(name: str) -> bool:
         shape, found = ours[name].shape, weights[name].shape
-        return shape == found or (name == "pos_embed" and len(found) == 3 and shape[-1] == found[-1])
+        positions = name == "pos_embed" and len(found) == 3
+        return shape == found or (positions and found[0] == 1 and found[1] > 0 and shape[-1] == found[-1])
 
     missing = tuple(name for name in ours if name not in weights and name not in without)
     unexpected = tuple(name for name in weights if name not in ours and name not in without)
@@ -206,10 +233,10 @@ def _check_fit(
     if not (missing or unexpected or reshaped):
         return
     if set(reshaped) <= set(HEAD) and not missing and not unexpected:
-        classes = len(weights["head.weight"])
+        classes = next(len(weights[name]) if weights[name].ndim else 1 for name in reshaped)
         raise InputError(
             f"{path}: its head has {classes} classes, the model's {model.num_classes}; "
-            "expected the same number, or new_head=True"
+            "expected the same number, or load_weights(..., new_head=True)"
         )
     ours = model.state_dict()
     parts = []
@@ -217,16 +244,16 @@ def _check_fit(
         if names:
             parts.append(f"{len(names)} {what} ({_some(names)})")
     if reshaped:
-        shapes = [f"{n} {tuple(weights[n].shape)} for {tuple(ours[n].shape)}" for n in reshaped[:2]]
+        shapes = [f"{_printable(n)} {tuple(weights[n].shape)} for {tuple(ours[n].shape)}" for n in reshaped[:2]]
         parts.append(f"{len(reshaped)} of another shape ({', '.join(shapes)}{', ...' if len(reshaped) > 2 else ''})")
     raise InputError(f"{path}: not the weights of this model{_describe(weights, model)}: {'; '.join(parts)}")
 
 
 def _describe(weights: Mapping[str, Tensor], model: ConViT) -> str:
     """Width, depth and GPSA blocks of both, where the file seems to be a vision transformer."""
-    if "cls_token" not in weights:
+    if "cls_token" not in weights or weights["cls_token"].ndim == 0:
         return ""
-    blocks = {int(name.split(".")[1]) for name in weights if name.startswith("blocks.") and name[7:8].isdigit()}
+    blocks = {int(found[1]) for name in weights if (found := re.match(r"blocks\.([0-9]{1,4})\.", name))}
     gpsa = sum(f"blocks.{block}.attn.pos_proj.weight" in weights for block in blocks)
     return (
         f" (the file: width {weights['cls_token'].shape[-1]}, {len(blocks)} blocks, {gpsa} with positions; "
@@ -234,9 +261,14 @@ def _describe(weights: Mapping[str, Tensor], model: ConViT) -> str:
     )
 
 
-def _some(names: Iterable[str]) -> str:
+def _some(names: Iterable[object], count: int = 2) -> str:
     names = list(names)
-    return ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
+    return ", ".join(_printable(str(name)) for name in names[:count]) + (", ..." if len(names) > count else "")
+
+
+def _printable(name: str) -> str:
+    """A name out of a file, on one line and without what a terminal would obey."""
+    return name if name.isprintable() else repr(name)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Grid | None]:
@@ -247,9 +279,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Grid | None]:
             entry = (file.metadata() or {}).get(GRID_ENTRY, "")
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a whole .safetensors file ({_one_line(error)})") from error
-    height, times, width = entry.partition("x")
-    if times and height.isdigit() and width.isdigit():
-        return clean_state_dict(tensors), Grid(int(height), int(width))
+    if found := re.fullmatch(r"([0-9]{1,12})x([0-9]{1,12})", entry, re.ASCII):
+        return clean_state_dict(tensors), Grid(int(found[1]), int(found[2]))
     return clean_state_dict(tensors), _grid_beside(path, tensors)
 
 
@@ -257,12 +288,14 @@ def _grid_beside(path: Path, tensors: Mapping[str, Tensor]) -> Grid | None:
     """The grid that a ``config.json`` in the same folder tells of, if there is one and it fits the patches."""
     try:
         _, height, width = json.loads((path.parent / CONFIG_FILE).read_bytes())["pretrained_cfg"]["input_size"]
-        count = tensors["pos_embed"].shape[1]
-        patch = math.isqrt(height * width // count)
-        grid = Grid(height // patch, width // patch)
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError):
+        _, count, _ = tensors["pos_embed"].shape
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return grid if grid.num_patches == count else None
+    if not (type(height) is type(width) is int and 0 < count <= height * width):
+        return None
+    patch = math.isqrt(height * width // count)
+    grid = Grid(height // patch, width // patch)
+    return grid if min(grid) > 0 and grid.num_patches == count else None
 
 
 def _read_pickle(path: Path) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import timm
 import torch
 from huggingface_hub import hf_hub_download
+from safetensors import SafetensorError
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch.utils.flop_counter import FlopCounterMode
@@ -112,8 +113,11 @@ def _create_pretrained(name: str, **kwargs: Any) -> torch.nn.Module:
     if hub_id:
         address = f"checkpoint_path=FILE with the {WEIGHTS_FILE} of https://huggingface.co/{hub_id}"
         with one_line(f"pretrained: could not fetch {hub_id} from the Hugging Face Hub", address):
-            hf_hub_download(hub_id, WEIGHTS_FILE, cache_dir=kwargs.get("cache_dir"))
-        return timm.create_model(name, **kwargs)  # finds it in the cache
+            file = hf_hub_download(hub_id, WEIGHTS_FILE, cache_dir=kwargs.get("cache_dir"))
+        try:
+            return timm.create_model(name, **kwargs)  # finds it in the cache
+        except SafetensorError as error:
+            raise InputError(f"{file}: damaged ({error}); delete it to fetch it again") from error
     published = ", ".join(model_name(size, 16, 224) for size in PUBLISHED)
     raise InputError(f"pretrained: no weights are published for {name}; expected one of {published}")
 
