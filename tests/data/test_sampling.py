@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convit.data import EpochSampler, class_balanced_subset, permutation, stratified_split
+from convit.data import EpochSampler, class_balanced_subset, open_source, permutation, some_classes, stratified_split
 from convit.errors import InputError
 
 TARGETS = st.lists(st.integers(0, 5), min_size=1, max_size=80).map(np.array)
@@ -115,3 +115,19 @@ def test_global_random_state_plays_no_part_and_is_untouched() -> None:
     stratified_split(np.zeros(9, int), 0.3, 0)
     class_balanced_subset(np.zeros(9, int), fraction=0.3, seed=0)
     assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
+
+
+def test_some_classes_are_drawn_by_seed_and_nested() -> None:
+    source = open_source("digits")
+    draws = {count: some_classes(source, count, seed=3) for count in (2, 5, 10)}
+    assert set(draws[2].class_names) < set(draws[5].class_names) < set(draws[10].class_names)
+    assert draws[10].class_names == source.class_names
+    assert some_classes(source, 5, seed=4).class_names != draws[5].class_names
+    chosen, whole = draws[5].part("test"), source.part("test")
+    assert list(draws[5].class_names) == sorted(draws[5].class_names)
+    by_name = {name: source.class_names[target] for name, target in zip(whole.names, whole.targets, strict=True)}
+    for name, target in zip(chosen.names, chosen.targets, strict=True):  # every image has kept its class
+        assert by_name[name] == draws[5].class_names[target]
+    assert len(chosen) == sum(label in draws[5].class_names for label in by_name.values())
+    with pytest.raises(InputError, match="classes: got 11, expected 2 to 10, the classes of digits"):
+        some_classes(source, 11, seed=0)

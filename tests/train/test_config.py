@@ -45,7 +45,7 @@ def full() -> TrainConfig:
     """Every option at a value that is not its default."""
     return TrainConfig(
         data="bilder/ä $x",
-        source=DataConfig(val_fraction=0.25, data_root=Path("d"), skip_bad=True, workers=3),
+        source=DataConfig(val_fraction=0.25, fraction=0.5, classes=2, data_root=Path("d"), skip_bad=True, workers=3),
         model=ModelConfig(
             model="m", image_size=(32, 48), patch_size=4, local_up_to_layer=0, locality_strength=3.0, drop_path=0.0,
             weights=Path("w.pth"), freeze=1,
@@ -73,7 +73,7 @@ def test_full_differs_from_the_defaults_everywhere() -> None:
     """Else the round trip above could lose an option and not notice."""
     default, other = TrainConfig(data="digits").to_dict(), full().to_dict()
     same = [f"{g}.{k}" for g in default if g != "data" for k in default[g] if default[g][k] == other[g][k]]
-    assert same == ["model.pretrained", "run.overwrite"]  # these exclude weights and resume
+    assert same == ["source.per_class", "model.pretrained", "run.overwrite"]  # they exclude others
 
 
 @pytest.mark.parametrize(

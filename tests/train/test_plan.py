@@ -93,7 +93,13 @@ def test_batch_epochs_and_rate(images: int, batch: int, epochs: int, lr: float) 
 def test_nothing_is_left_open() -> None:
     config = plan(source(20)).config.to_dict()
     open_ = [f"{g}.{k}" for g in config if g != "data" for k, v in config[g].items() if v is None]
-    assert open_ == ["source.data_root", "model.weights"]  # None has a meaning of its own there
+    assert open_ == [
+        "source.fraction",
+        "source.per_class",
+        "source.classes",
+        "source.data_root",
+        "model.weights",
+    ]  # None has a meaning of its own there
     assert config["run"]["out"] == "runs/some-micro"
 
 
@@ -174,3 +180,24 @@ def test_workers_and_cache() -> None:
     assert not plan(source(4, side=128)).cache
     assert plan(source(4, side=128), source=DataConfig(workers=3)).workers == 3
     assert plan(source(4)).out == Path("runs/some-micro")
+
+
+def test_fraction_shows_as_many_images_as_all() -> None:
+    """Table 2 of the paper: a tenth of each class, ten times the epochs; what is validated on stays the same."""
+    data = source(1000)  # 1800 to learn from: 31 epochs
+    whole, tenth = plan(data), plan(data, source=DataConfig(fraction=0.1))
+    assert (whole.epochs, tenth.epochs) == (31, 310)
+    assert tenth.train.counts().tolist() == [90, 90]
+    assert tenth.val.names == whole.val.names
+    assert set(tenth.train.names) < set(whole.train.names)
+    assert plan(data, source=DataConfig(fraction=0.1), optim=OptimConfig(epochs=7)).epochs == 7
+
+
+def test_so_many_of_each_class() -> None:
+    got = plan(source(100), source=DataConfig(per_class=20))
+    assert got.train.counts().tolist() == [20, 20]
+    assert got.epochs == 200  # the recipe's for 40 images
+    with pytest.raises(InputError, match="per_class: 91; expected 1 to 90"):
+        plan(source(100), source=DataConfig(per_class=91))
+    with pytest.raises(InputError, match="--fraction and --per-class: got both, expected one of them"):
+        DataConfig(fraction=0.1, per_class=3)

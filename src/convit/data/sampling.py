@@ -4,14 +4,16 @@ Every draw here is ``permutation(n, seed, tag, ...)``. The tags keep draws for d
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from convit.data.image_sets import DataSource
 from convit.errors import InputError
 
-_SPLIT, _SUBSET, _EPOCH = 1, 2, 3
+_SPLIT, _SUBSET, _EPOCH, _CLASSES = 1, 2, 3, 4
 
 Indices = NDArray[np.int64]
 
@@ -90,6 +92,25 @@ def class_balanced_subset(
         count = per_class if fraction is None else max(round(fraction * len(members)), 1)
         chosen.append(members[permutation(len(members), seed, _SUBSET, int(label))[:count]])
     return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, dtype=np.int64)
+
+
+def some_classes(source: DataSource, count: int, seed: int) -> DataSource:
+    """The source with ``count`` of its classes, drawn by seed, and their images alone.
+
+    Draws of one seed are nested: fewer classes are among the more.
+
+    Raises:
+        InputError: more classes than there are.
+    """
+    if not 2 <= count <= len(source.class_names):
+        raise InputError(f"classes: got {count}, expected 2 to {len(source.class_names)}, the classes of {source.name}")
+    drawn = np.sort(permutation(len(source.class_names), seed, _CLASSES)[:count])
+    names = tuple(source.class_names[label] for label in drawn)
+    parts = {
+        part: images.subset(np.flatnonzero(np.isin(images.targets, drawn))).with_classes(names)
+        for part, images in source.parts.items()
+    }
+    return replace(source, class_names=names, parts=parts)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -23,6 +23,12 @@ class DataConfig:
 
     val_fraction: float = 0.1
     """Part of each class that is held out to choose the best epoch, where the data has no validation part."""
+    fraction: float | None = None
+    """Learn from this part of each class, drawn by seed, for 1 / fraction times the epochs, as in the paper [all]."""
+    per_class: int | None = None
+    """Learn from so many images of each class, drawn by seed [all]."""
+    classes: int | None = None
+    """Take so many of the classes, drawn by seed [all]."""
     data_root: Path | None = None
     """Where data sets are downloaded to [$CONVIT_DATA, or ~/.cache/convit/data]."""
     skip_bad: bool = False
@@ -32,6 +38,13 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _between("val-fraction", self.val_fraction, 0.01, 0.9)
+        if self.fraction is not None:
+            _positive("fraction", self.fraction)
+            _between("fraction", self.fraction, 0.0, 1.0)
+        if self.fraction is not None and self.per_class is not None:
+            raise InputError("--fraction and --per-class: got both, expected one of them")
+        _at_least("per-class", self.per_class, 1)
+        _at_least("classes", self.classes, 2)
         _at_least("workers", self.workers, 0)
 
 

@@ -13,6 +13,7 @@ from convit.data import (
     DataSource,
     ImageSet,
     Preprocess,
+    class_balanced_subset,
     decoded_bytes,
     native_size,
     stratified_split,
@@ -202,6 +203,8 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
         InputError: options that do not fit the data or each other.
     """
     train, val, test = parts
+    everything = len(train)
+    train = _subset(train, config)
     native = native_size(train)
     start = _start(config.model.weights)
     name, model_args, decided = geometry(config, native, len(train), start)
@@ -209,6 +212,8 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
     fine = config.model.pretrained or config.model.weights is not None
     recipe_name = config.optim.recipe or ("finetune" if fine else "small")
     recipe = RECIPES[recipe_name](len(train), min(size))
+    if fraction := config.source.fraction:  # the same number of images shown, as in the paper's Table 2
+        recipe = replace(recipe, epochs=round(RECIPES[recipe_name](everything, min(size)).epochs / fraction))
     optim, decided_schedule = make_schedule(replace(config.optim, recipe=recipe_name), recipe, len(train))
     augment, decided_augmentation = make_augmentation(config.augment, recipe, source)
     depth = len(create_model(name, device="meta", **model_args).blocks)
@@ -265,6 +270,14 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
         keep_head=start is not None and tuple(start.class_names) == train.class_names,
         decided=decided | decided_schedule | decided_augmentation,
     )
+
+
+def _subset(train: ImageSet, config: TrainConfig) -> ImageSet:
+    """The training images that ``--fraction`` or ``--per-class`` leave."""
+    fraction, per_class, seed = config.source.fraction, config.source.per_class, config.run.seed
+    if fraction is None and per_class is None:
+        return train
+    return train.subset(class_balanced_subset(train.targets, fraction=fraction, per_class=per_class, seed=seed))
 
 
 def _start(weights: Path | None) -> ClassifierConfig | None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convit.classifier import Classifier
-from convit.data import BadImage, DataSource, ImageSet, drop, open_source, scan
+from convit.data import BadImage, DataSource, ImageSet, drop, open_source, scan, some_classes
 from convit.device import pick_device
 from convit.errors import InputError
 from convit.model_card import TrainingFacts, data_name
@@ -42,6 +42,8 @@ def train(config: TrainConfig, observer: Observer | None = None) -> Classifier:
     if config.run.out is not None:  # before the scan, which can take a while
         RunFolder(config.run.out).check_free(resume=config.run.resume, overwrite=config.run.overwrite)
     source = open_source(config.data, root=config.source.data_root)
+    if config.source.classes is not None:
+        source = some_classes(source, config.source.classes, config.run.seed)
     source, bad = scanned(source, skip_bad=config.source.skip_bad, observer=observer)
     plan = make_plan(config, source, split(source, config.source.val_fraction, config.run.seed))
     folder = RunFolder(plan.out)
