@@ -20,7 +20,6 @@ from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention
 from convit.model_card import MARKER, TrainingFacts, model_card
 from convit.models import ConViT, create_model
-from convit.models.checkpoints import GRID_ENTRY
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -156,13 +155,11 @@ class Classifier:
         }
         if self.training is not None:
             config["training"] = self.training.to_dict()
-        rows, columns = self.model.grid_size
-        metadata = {"format": "pt", GRID_ENTRY: f"{rows}x{columns}"}  # so that the file says it also on its own
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
         _write(
             Path(folder),
             {
-                WEIGHTS: safetensors.torch.save(tensors, metadata=metadata),
+                WEIGHTS: safetensors.torch.save(tensors, metadata={"format": "pt"}),
                 CONFIG: json.dumps(config, indent=2, ensure_ascii=False).encode(),
             },
         )

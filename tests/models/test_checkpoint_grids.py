@@ -108,27 +108,6 @@ def test_a_file_that_is_not_square_in_a_model_that_is_not(tmp_path: Path) -> Non
         assert torch.equal(model.pos_embed, resized(source.pos_embed, (4, 12), grid))
 
 
-def test_the_file_itself_can_say_its_grid(tmp_path: Path) -> None:
-    source = tiny_model(img_size=(8, 32))
-    path = saved_safely(dict(source.state_dict()), tmp_path / "a.safetensors", {"position_grid": "2x8"})
-    assert load_weights(model := tiny_model(), path).resized == ("pos_embed",)
-    assert torch.equal(model.pos_embed, resized(source.pos_embed, (2, 8), (4, 4)))
-
-
-@pytest.mark.parametrize("entry", ["", "x", "4x", "x4", "4", "4x4x4", "-4x-4", "4.0x4", "²x8", "9" * 5000 + "x1"])
-def test_a_grid_that_is_none_is_as_good_as_none(entry: str, tmp_path: Path) -> None:
-    source = tiny_model().state_dict()
-    path = saved_safely(dict(source), tmp_path / "a.safetensors", {"position_grid": entry})
-    load_weights(model := tiny_model(), path)
-    assert same_weights(model.state_dict(), source)
-
-
-@pytest.mark.parametrize("entry", ["0x0", "3x5", "999999999999x999999999999"])
-def test_a_grid_that_the_file_itself_does_not_fill(entry: str, tmp_path: Path) -> None:
-    path = saved_safely(dict(tiny_model().state_dict()), tmp_path / "a.safetensors", {"position_grid": entry})
-    not_loaded(tiny_model(), path, "16 position embeddings")
-
-
 def test_without_position_embeddings(tmp_path: Path) -> None:
     path = saved(tiny_model(use_pos_embed=False).state_dict(), tmp_path / "a.pth")
     assert load_weights(tiny_model(img_size=24, use_pos_embed=False), path).resized == ()

@@ -1,5 +1,7 @@
 """A run that was stopped anywhere goes on to the same bits, and only as what it was."""
 
+import multiprocessing
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -162,3 +164,31 @@ def test_no_run_to_resume(data: Path, tmp_path: Path) -> None:
 def test_metrics_of_a_stopped_run_are_whole_lines(half: Path, whole: Path) -> None:
     assert not (half / "metrics.jsonl").exists()
     assert len(metrics(whole)) == EPOCHS
+
+
+class KillWorker(Observer):
+    """Kills the loader processes at the first batch of a pass."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.now, self.killed = what, "", False
+
+    def begin(self, what: str, images: int, done: int = 0) -> None:
+        self.now = what
+
+    def advance(self, images: int, loss: float | None = None) -> None:
+        if self.now == self.what and not self.killed:
+            self.killed = True
+            for worker in multiprocessing.active_children():
+                worker.kill()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("what", ["epoch 1/3", "validation"])
+def test_dead_worker(what: str, data: Path, whole: Path, tmp_path: Path) -> None:
+    """One line, the state saved, and from there to the same bits."""
+    # The training loader lives through all epochs: what it has fetched ahead lasts to the next epoch at most.
+    with pytest.raises(InputError, match=r"a process that loads images died.*the state is saved in.*--resume"):
+        train(options(data, tmp_path / "run", epochs=EPOCHS, workers=1), KillWorker(what))
+    assert newest_state(tmp_path / "run").name.startswith("epoch-000")
+    train(options(data, tmp_path / "run", epochs=EPOCHS, resume=True))
+    assert exact(tmp_path / "run") == exact(whole)

@@ -175,7 +175,9 @@ def trainer(data: Path, tmp_path: Path) -> engine.Trainer:
 def test_loss_that_is_no_number_stops_before_the_update(trainer: engine.Trainer, value: float) -> None:
     before = [p.detach().clone() for p in trainer.model.parameters()]
     trainer.loss = lambda logits, target: logits.sum() * value
-    with pytest.raises(InputError, match=r"loss: got (nan|-?inf) in epoch 1, step 1, expected a number.* lower --lr"):
+    with pytest.raises(
+        InputError, match=r"loss: got (nan|-?inf) in epoch 1, step 1 \(images .*\), expected a number.* lower --lr"
+    ):
         trainer.fit()
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
     assert not trainer.optimizer.state

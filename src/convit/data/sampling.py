@@ -145,10 +145,13 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
         self.start = start
 
+    def keys(self, epoch: int) -> list[tuple[int, int]]:
+        """All keys of an epoch, from its beginning."""
+        order = permutation(self.length, self.seed, _EPOCH, epoch) if self.shuffle else np.arange(self.length)
+        return [(epoch, index) for index in order.tolist()]
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = permutation(self.length, self.seed, _EPOCH, self.epoch) if self.shuffle else np.arange(self.length)
-        for index in order[self.start :].tolist():
-            yield self.epoch, index
+        yield from self.keys(self.epoch)[self.start :]
 
     def __len__(self) -> int:
         """How many keys an iteration gives from ``start`` on."""

@@ -26,9 +26,6 @@ from convit.models.convit import ConViT
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
-GRID_ENTRY = "position_grid"
-"""In the metadata of a safetensors file: the grid of its position embeddings, ``"14x14"``."""
-
 EMA_ENTRIES = ("state_dict_ema", "model_ema")
 WEIGHT_ENTRIES = ("state_dict", "model")
 HEAD = ("head.weight", "head.bias")
@@ -69,7 +66,7 @@ def load_weights(
         partial: load what fits and report the rest, in place of an error.
         ema: take averaged weights (``state_dict_ema``, ``model_ema``) where a file has both.
         grid: ``(height, width)`` of the patches that the file's position embeddings were trained on, for a file that
-            does not say. Our own files say; others are taken to be square.
+            does not say. The config.json beside our own says; others are taken to be square.
 
     Returns:
         What was loaded, and what was not.
@@ -272,15 +269,12 @@ def _printable(name: str) -> str:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Grid | None]:
-    """The tensors, and the grid from the file's metadata or from the ``config.json`` beside it."""
+    """The tensors, and the grid from the ``config.json`` beside them."""
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-            entry = (file.metadata() or {}).get(GRID_ENTRY, "")
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a whole .safetensors file ({_one_line(error)})") from error
-    if found := re.fullmatch(r"([0-9]{1,12})x([0-9]{1,12})", entry, re.ASCII):
-        return clean_state_dict(tensors), Grid(int(found[1]), int(found[2]))
     return clean_state_dict(tensors), _grid_beside(path, tensors)
 
 

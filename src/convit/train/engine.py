@@ -28,7 +28,7 @@ from convit.train.observer import Observer, Stopped, StopRequest
 from convit.train.plan import Plan
 from convit.train.run_folder import RunFolder
 from convit.train.state import Progress, load_state, save_state, states
-from convit.train.workers import end_workers, make_loader
+from convit.train.workers import WorkerDied, batches, end_workers, make_loader
 
 _START, _STEP = 101, 102  # keep the draws for the weights and for the steps apart from those of convit.data
 
@@ -148,6 +148,12 @@ class Trainer:
             while self.progress.epoch < self.plan.epochs:
                 self._train_epoch()
                 self._end_epoch()
+        except WorkerDied as died:
+            save_state(self.folder.checkpoints, self.model, self.optimizer, self.progress)
+            raise InputError(
+                f"{died}; the state is saved in {self.folder.path}: continue with --resume, with fewer --workers than "
+                f"{self.plan.workers} if it happens again"
+            ) from died
         finally:
             end_workers(self.loader)
 
@@ -160,7 +166,7 @@ class Trainer:
         self.model.train()
         self.sampler.set_epoch(progress.epoch, start=progress.step * plan.batch_size)
         began = time.perf_counter() - progress.seconds
-        for images, target in self.loader:
+        for images, target in batches(self.loader):
             self._check_stop()
             loss = self._step(images.to(self.device), target.to(self.device))
             progress.step += 1
@@ -180,7 +186,7 @@ class Trainer:
                 logits = self.model(images)
             loss = self.loss(logits.float(), target)
             value = loss.item()
-            self._check_finite(value, f"step {progress.step + 1}")
+            self._check_finite(value, f"step {progress.step + 1} (images {self._names_of_batch()})")
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
         if self.config.optim.clip_grad is not None:
@@ -227,6 +233,13 @@ class Trainer:
         self.folder.write_metrics(progress.history)
         self.observer.end_epoch(record, plan.epochs)
         self.folder.log(_line(record, plan.epochs))
+
+    def _names_of_batch(self) -> str:
+        """The images of the step that is being made."""
+        first = self.progress.step * self.plan.batch_size
+        keys = self.sampler.keys(self.progress.epoch)[first : first + self.plan.batch_size]
+        names = [self.plan.train.where(index) for _, index in keys]
+        return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
     def _check_finite(self, loss: float, where: str) -> None:
         if not math.isfinite(loss):

@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
 
 from convit.data import ImageSet, Preprocess, SampleDataset, evaluation_transform
-from convit.train.workers import end_workers, make_loader
+from convit.train.workers import batches, end_workers, make_loader
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +88,7 @@ def evaluate(
     logits = []
     with torch.inference_mode():
         try:
-            for batch, _ in loader:
+            for batch, _ in batches(loader):
                 with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                     logits.append(model(batch.to(device)).float().cpu())
                 on_batch(len(batch))

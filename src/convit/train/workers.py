@@ -1,6 +1,8 @@
 """Processes that load images, and who ends them."""
 
 import signal
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -15,6 +17,29 @@ def make_loader(dataset: Any, workers: int, **options: Any) -> DataLoader[Any]:
     return DataLoader(
         dataset, num_workers=workers, persistent_workers=workers > 0, worker_init_fn=_ignore_signals, **options
     )
+
+
+class WorkerDied(Exception):
+    """A loader process was killed, for want of memory as a rule."""
+
+
+def batches(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's batches.
+
+    Raises:
+        WorkerDied: a process of it is gone. That is noticed between two batches, never in the middle of a step.
+    """
+    before = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+    try:
+        iterator = iter(loader)
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before)  # PyTorch's raises wherever the loop is, half-way in an update too
+        yield from iterator
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        told = str(error)
+        if "Caught" in told or (isinstance(error, RuntimeError) and "DataLoader worker" not in told):
+            raise  # what a process met while it loaded an image, or something else
+        raise WorkerDied("a process that loads images died (killed for want of memory?)") from error
 
 
 def end_workers(loader: DataLoader[Any]) -> None:
