@@ -137,6 +137,11 @@ class Classifier:
 
     def save(self, folder: str | Path) -> None:
         """Writes ``model.safetensors`` and ``config.json`` into ``folder``; timm can read the latter too."""
+        if self.model.num_classes != len(self.class_names):
+            raise InputError(
+                f"class_names: got {len(self.class_names)} for a model of {self.model.num_classes} outputs, "
+                "expected one per output"
+            )
         height, width = self.preprocess.image_size
         preprocess = self.preprocess.to_dict()
         del preprocess["image_size"]

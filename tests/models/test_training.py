@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from convit import ConViT
 from convit.layers import GatedPositionalSelfAttention, PositionalSelfAttention, SelfAttention
-from tests.helpers import biases_of_pos_proj, gradients, randomise, step, tiny_model, without_gradient
+from convit.ops import gated_attention
+from tests.helpers import biases_of_pos_proj, gradients, randomise, relative_error, step, tiny_model, without_gradient
 
 
 def small_cnn() -> nn.Module:
@@ -168,3 +169,35 @@ def test_compiles_to_one_graph() -> None:
         assert list(gradients(model)) == list(wanted)
         for name, gradient in gradients(model).items():
             torch.testing.assert_close(gradient, wanted[name], atol=1e-4, rtol=1e-3, msg=name)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore::DeprecationWarning")
+def test_a_traced_model_is_the_model() -> None:
+    """With gradients and without, whichever it was traced with."""
+    model = randomise(tiny_model()).eval()
+    x = torch.randn(2, 3, 16, 16)
+    traced = torch.jit.trace(model, x)
+    with torch.no_grad():
+        without = torch.jit.trace(model, x)
+    assert relative_error(traced(x), model(x)) < 1e-6
+    without(x).sum().backward()
+
+
+def test_vmap_over_gates() -> None:
+    q, k, v = torch.randn(3, 2, 4, 6, 8)
+    gates, weight = torch.randn(5, 4), torch.randn(4, 3)
+    with torch.no_grad():
+        mapped = torch.func.vmap(lambda gate: gated_attention(q, k, v, gate, weight, (2, 3)))(gates)
+        expected = torch.stack([gated_attention(q, k, v, gate, weight, (2, 3)) for gate in gates])
+    assert relative_error(mapped, expected) < 1e-6
+
+
+def test_dropout_of_the_attention_follows_its_own_mode() -> None:
+    """As Monte Carlo dropout wants it: the model in evaluation, its dropouts in training."""
+    model = randomise(tiny_model(attn_drop_rate=0.5)).eval()
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.equal(model(x), model(x))
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.train()
+    assert not torch.equal(model(x), model(x))

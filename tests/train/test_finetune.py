@@ -137,7 +137,7 @@ def test_a_resumed_fine_tuning_needs_its_weights_no_more(before: Path, plants: P
     train(options(plants, tmp_path / "whole", **same))
     with pytest.raises(Stopped):
         train(options(plants, tmp_path / "run", **same), StopAt("epoch 2/2", 1))
-    (source / "model.safetensors").unlink()
+    shutil.rmtree(source)
     train(options(plants, tmp_path / "run", **same, resume=True))
     assert exact(tmp_path / "run") == exact(tmp_path / "whole")
     assert len(metrics(tmp_path / "run")) == 2
@@ -158,4 +158,14 @@ def test_faults(before: Path, plants: Path, tmp_path: Path) -> None:
     bad.write_bytes(safetensors.torch.save(weights(before))[:1000])
     with pytest.raises(InputError, match=r"bad.safetensors: not a whole .safetensors file"):
         started(plants, tmp_path / "run", weights=bad)
+    with pytest.raises(InputError, match="freeze: got 1 for a start from scratch, expected --pretrained or --weights"):
+        options(plants, freeze=1)
     assert not (tmp_path / "run").exists()
+
+
+def test_overwrite_never_deletes_what_the_run_starts_from(before: Path, plants: Path) -> None:
+    whole = exact(before)
+    for path in (before, before / "model.safetensors"):
+        with pytest.raises(InputError, match="which --overwrite would delete with the weights"):
+            train(options(plants, before, weights=path, overwrite=True, model=None, image_size=None, patch_size=None))
+    assert exact(before) == whole

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -192,3 +193,21 @@ def test_dead_worker(what: str, data: Path, whole: Path, tmp_path: Path) -> None
     assert newest_state(tmp_path / "run").name.startswith("epoch-000")
     train(options(data, tmp_path / "run", epochs=EPOCHS, resume=True))
     assert exact(tmp_path / "run") == exact(whole)
+
+
+def test_a_finished_run_without_its_states_is_not_started_again(data: Path, whole: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    shutil.rmtree(run / "checkpoints")
+    before = (run / "model.safetensors").read_bytes()
+    with pytest.raises(InputError, match="no state in it, though epochs were completed; expected the checkpoints"):
+        train(options(data, run, epochs=EPOCHS, resume=True))
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+def test_the_line_of_the_last_epoch_is_written_again(data: Path, whole: Path, tmp_path: Path) -> None:
+    """A kill between the state and the metrics loses nothing."""
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(lines[:-1]))
+    train(options(data, run, epochs=EPOCHS, resume=True))
+    assert (run / "metrics.jsonl").read_text() == "".join(lines)

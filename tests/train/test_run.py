@@ -212,3 +212,7 @@ def test_says_when_nothing_was_learned(top1: float, said: bool) -> None:
     note = chance_note(confusion)
     assert (note is not None) == said
     assert note is None or "always answering the most frequent class (50.0%)" in note
+
+
+def test_says_when_nothing_could_be_told() -> None:
+    assert chance_note(np.array([[2, 0], [0, 2]])) == "4 images are too few to tell whether anything was learned"

@@ -81,8 +81,12 @@ def main(arguments: Sequence[str]) -> None:
             workers=options.workers,
             on_batch=reporter.advance,
         )
-        learned = _learned(RunFolder(options.run)).intersection(images.names)
-        if learned and (options.part, part) == ("auto", "all"):
+        run = RunFolder(options.run)
+        undivided = (options.part, part) == ("auto", "all")
+        learned = _learned(run).intersection(images.names) if undivided else ()
+        if undivided and not run.is_run:
+            reporter.message(f"{options.run} does not say which images its model learned from: they may be among these")
+        if learned:
             reporter.message(
                 f"{len(learned)} of the {len(images)} files have names of images that the run learned from: if they "
                 "are the same ones, take --part val"

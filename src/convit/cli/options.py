@@ -109,6 +109,7 @@ def _unboxed(text: str) -> str:
             return (
                 found.expand(line)
                 .replace("{None}|", "")
+                .replace(", 'None'", "")
                 .replace("{[INT [INT ...]]}", "one or two numbers, such as 224 or 224 160")
             )
     return words or "the options do not fit"

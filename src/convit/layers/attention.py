@@ -53,7 +53,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, grid: tuple[int, int] | None = None, num_prefix_tokens: int = 0) -> Tensor:
         """Attends over all tokens of ``x``, ``(B, P + N, C)``; where they lie makes no difference."""
         q, k, v = _split_heads(self.qkv(x), 3, self.num_heads).unbind(0)
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0)
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.attn_drop.training else 0.0)
         return self.proj_drop(self.proj(_merge_heads(out)))
 
 
@@ -116,8 +116,6 @@ class PositionalSelfAttention(nn.Module):
 
     def position_weight(self) -> Tensor:
         """``v_pos`` of every head, ``(h, 3)``: the weights of ``dx``, ``dy`` and ``dx^2 + dy^2``."""
-        if not torch.is_grad_enabled():
-            return self.pos_proj.weight
         # The bias takes no part, yet gets its zero gradient: DDP and timm expect one of every parameter.
         return self.pos_proj.weight + 0.0 * self.pos_proj.bias[:, None]
 
@@ -140,7 +138,7 @@ class PositionalSelfAttention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None, num_prefix_tokens: int) -> Tensor:
         """The attention itself, ``(B, h, P + N, d)``."""
-        dropout_p = self.attn_drop.p if self.training else 0.0
+        dropout_p = self.attn_drop.p if self.attn_drop.training else 0.0
         return ops.positional_attention(q, k, v, self.position_weight(), grid, num_prefix_tokens, dropout_p)
 
 
@@ -194,7 +192,7 @@ class GatedPositionalSelfAttention(PositionalSelfAttention):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None, num_prefix_tokens: int) -> Tensor:
         """The attention itself, ``(B, h, P + N, d)``."""
-        dropout_p = self.attn_drop.p if self.training else 0.0
+        dropout_p = self.attn_drop.p if self.attn_drop.training else 0.0
         weight = self.position_weight()
         return ops.gated_attention(q, k, v, self.gating_param, weight, grid, num_prefix_tokens, dropout_p)
 

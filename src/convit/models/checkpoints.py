@@ -280,6 +280,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Grid | None]:
 
 def _grid_beside(path: Path, tensors: Mapping[str, Tensor]) -> Grid | None:
     """The grid that a ``config.json`` in the same folder tells of, if there is one and it fits the patches."""
+    if path.name != WEIGHTS_FILE:
+        return None
     try:
         _, height, width = json.loads((path.parent / CONFIG_FILE).read_bytes())["pretrained_cfg"]["input_size"]
         _, count, _ = tensors["pos_embed"].shape

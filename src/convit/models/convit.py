@@ -278,7 +278,12 @@ class ConViT(nn.Module):
 
     @torch.jit.ignore
     def freeze(self, blocks: int) -> None:
-        """Makes the stem, the position embedding and the first ``blocks`` blocks untrainable; 0 freezes nothing."""
+        """Makes the stem, the position embedding and the first ``blocks`` blocks untrainable; 0 changes nothing.
+
+        What they count in passing, such as a CNN stem's running statistics, goes on in training mode.
+        """
+        if not 0 <= blocks <= len(self.blocks):
+            raise ValueError(f"freeze: got {blocks}, expected 0 to the {len(self.blocks)} blocks of the model")
         if blocks == 0:
             return
         frozen: list[nn.Module | nn.Parameter | None] = [self.patch_embed, self.pos_embed, *self.blocks[:blocks]]

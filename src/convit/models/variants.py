@@ -101,7 +101,7 @@ def create_model(name: str, **kwargs: Any) -> ConViT:
     model = _create_pretrained(name, **kwargs) if kwargs.get("pretrained") else timm.create_model(name, **kwargs)
     assert isinstance(model, ConViT)
     if checkpoint_path:
-        load_weights(model, checkpoint_path)
+        load_weights(model, checkpoint_path, new_head=model.num_classes == 0)
     return model
 
 

@@ -77,9 +77,6 @@ def gated_attention(
     weight = torch.sigmoid(gate.to(compute_dtype(q.dtype))).to(content.dtype)[:, None, None]
     p = num_prefix_tokens
     positional = attend_by_position(v[:, :, p:], pos_weight, grid)
-    if not torch.is_grad_enabled():  # nothing will look back at the content: mix in place, without new memory
-        content[:, :, p:].lerp_(positional, weight)
-        return content
     patches = torch.lerp(content[:, :, p:], positional, weight)
     return patches if p == 0 else torch.cat((content[:, :, :p], patches), dim=2)
 

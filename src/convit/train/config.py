@@ -80,6 +80,11 @@ class ModelConfig:
         if self.drop_path is not None:
             _between("drop-path", self.drop_path, 0.0, 0.9)
         _at_least("freeze", self.freeze, 0)
+        started = self.pretrained or self.weights is not None
+        if self.freeze and not started:
+            raise InputError(
+                f"freeze: got {self.freeze} for a start from scratch, expected --pretrained or --weights too"
+            )
         if self.pretrained and self.weights is not None:
             raise InputError("--pretrained and --weights: got both, expected one of them")
 

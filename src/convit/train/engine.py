@@ -125,11 +125,17 @@ class Trainer:
     def resume(self) -> None:
         """Takes up the newest whole state of the folder; the beginning, if the run ended before its first."""
         if not states(self.folder.checkpoints):
+            if self.folder.has_metrics:
+                raise InputError(
+                    f"{self.folder.checkpoints}: no state in it, though epochs were completed; expected the "
+                    "checkpoints, or --overwrite to start again"
+                )
             self.say("the run has no state yet: starting from the beginning")
             return
         self.progress, damaged = load_state(self.folder.checkpoints, self.model, self.optimizer)
         for line in damaged:
             self.say(line)
+        self.folder.write_metrics(self.progress.history)  # the line of its last epoch may be missing
         self.say(f"resuming after epoch {self.progress.epoch}, step {self.progress.step}")
 
     def say(self, text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from convit.classifier import ClassifierConfig, read_config
+from convit.classifier import CONFIG, WEIGHTS, ClassifierConfig, read_config
 from convit.data import (
     Augmentation,
     DataSource,
@@ -206,7 +206,7 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
     everything = len(train)
     train = _subset(train, config)
     native = native_size(train)
-    start = _start(config.model.weights)
+    start = _config_to_start_from(config)
     name, model_args, decided = geometry(config, native, len(train), start)
     size = tuple(model_args["img_size"])
     fine = config.model.pretrained or config.model.weights is not None
@@ -229,6 +229,7 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
             config.model.locality_strength, model_args.get("locality_strength", recipe.locality_strength)
         ),
         drop_path=_first(config.model.drop_path, recipe.drop_path),
+        weights=config.model.weights and config.model.weights.expanduser().resolve(),
     )
     model_args["locality_strength"] = model.locality_strength
     cache = native <= 112 and decoded_bytes(train) <= CACHE_BYTES
@@ -280,12 +281,21 @@ def _subset(train: ImageSet, config: TrainConfig) -> ImageSet:
     return train.subset(class_balanced_subset(train.targets, fraction=fraction, per_class=per_class, seed=seed))
 
 
-def _start(weights: Path | None) -> ClassifierConfig | None:
-    """What a run to start from says of its model; None for a bare file of weights, or none."""
+def _config_to_start_from(config: TrainConfig) -> ClassifierConfig | None:
+    """What is known of the model that the run starts from; nothing of a bare file of weights, or of none.
+
+    A run that goes on needs what it started from no more: it is all in its own folder.
+    """
+    weights, out = config.model.weights, config.run.out
     if weights is None:
         return None
+    if config.run.resume and out is not None and any((out / "checkpoints").glob("*")) and (out / CONFIG).is_file():
+        return read_config(out)
+    weights = weights.expanduser()
     if not weights.exists():
         raise InputError(f"weights: no such file or folder {weights}; expected .safetensors, .pth, or a run folder")
+    if weights.name == WEIGHTS and (weights.parent / CONFIG).is_file():
+        weights = weights.parent
     return read_config(weights) if weights.is_dir() else None
 
 

@@ -48,6 +48,7 @@ def train(config: TrainConfig, observer: Observer | None = None) -> Classifier:
     plan = make_plan(config, source, split(source, config.source.val_fraction, config.run.seed))
     folder = RunFolder(plan.out)
     _check_apart(plan.out, source)
+    _check_weights_apart(config)
     folder.check_free(resume=config.run.resume, overwrite=config.run.overwrite)
     parts: dict[str, ImageSet | None] = {"train": plan.train, "val": plan.val, "test": plan.test}
     if config.run.resume:
@@ -99,6 +100,15 @@ def _check_apart(out: Path, source: DataSource) -> None:
     run, data = out.resolve(), Path(source.root)
     if data.is_absolute() and (run.is_relative_to(data) or data.is_relative_to(run)):
         raise InputError(f"out: got {out}, which lies together with the images in {data}; expected a folder apart")
+
+
+def _check_weights_apart(config: TrainConfig) -> None:
+    """``--overwrite`` must not delete what the run starts from."""
+    out, weights = config.run.out, config.model.weights
+    if config.run.overwrite and out is not None and weights is not None:
+        run, start = out.resolve(), weights.resolve()
+        if run.is_relative_to(start) or start.is_relative_to(run):
+            raise InputError(f"out: got {out}, which --overwrite would delete with the weights {weights} in it")
 
 
 def _check_same(folder: RunFolder, plan: Plan, parts: dict[str, ImageSet | None]) -> None:
@@ -173,14 +183,20 @@ def _finish(trainer: Trainer) -> Classifier:
 
 
 def chance_note(confusion: NDArray[np.int64]) -> str | None:
-    """A line for a model that is not two standard errors better than always answering the most frequent class."""
+    """A line for a model that is not two standard errors better than always answering the most frequent class.
+
+    Of too few images none could be.
+    """
     images = int(confusion.sum())
     chance = int(confusion.sum(axis=1).max()) / images
-    if np.trace(confusion) / images > chance + 2 * math.sqrt(chance * (1 - chance) / images):
+    needed = chance + 2 * math.sqrt(chance * (1 - chance) / images)
+    if needed >= 1:
+        return f"{images} images are too few to tell whether anything was learned"
+    if np.trace(confusion) / images > needed:
         return None
     return (
         f"not clearly better than always answering the most frequent class ({100 * chance:.1f}%): nothing to rely on "
-        "was learned; try --pretrained, more images, or more --epochs"
+        "was learned; try more images, more --epochs, or a start from --pretrained weights"
     )
 
 

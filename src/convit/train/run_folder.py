@@ -40,6 +40,11 @@ class RunFolder:
         """Whether a run was started here."""
         return (self.path / CONFIG).is_file()
 
+    @property
+    def has_metrics(self) -> bool:
+        """Whether an epoch was completed."""
+        return (self.path / "metrics.jsonl").is_file()
+
     def check_free(self, *, resume: bool, overwrite: bool) -> None:
         """Whether a run may start here. Nothing is written.
 
