@@ -1,0 +1,50 @@
+"""What a trained model attends to: maps of one real forward pass, numbers read off them, and parts switched off.
+
+- ``capture``: maps, gates, centres and hidden states of one forward pass.
+- ``metrics``: non-locality, centres, spans, entropy, diversity of heads, rollout, relevance.
+- ``masking``: position embeddings, content or position off, gates set by hand (tables 5 and 6 of the paper).
+"""
+
+from convit.analysis.capture import (
+    Capture,
+    LayerCapture,
+    average,
+    capture,
+    capture_batches,
+    gates,
+    position_weights,
+)
+from convit.analysis.masking import gates_set, masked, without_position_embedding
+from convit.analysis.metrics import (
+    centres,
+    entropy,
+    head_diversity,
+    non_locality,
+    picture,
+    relevance,
+    relevance_rollout,
+    rollout,
+    spans,
+)
+
+__all__ = [
+    "Capture",
+    "LayerCapture",
+    "average",
+    "capture",
+    "capture_batches",
+    "centres",
+    "entropy",
+    "gates",
+    "gates_set",
+    "head_diversity",
+    "masked",
+    "non_locality",
+    "picture",
+    "position_weights",
+    "relevance",
+    "relevance_rollout",
+    "rollout",
+    "spans",
+    "without_position_embedding",
+]
