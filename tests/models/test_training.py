@@ -171,7 +171,7 @@ def test_compiles_to_one_graph() -> None:
             torch.testing.assert_close(gradient, wanted[name], atol=1e-4, rtol=1e-3, msg=name)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_a_traced_model_is_the_model() -> None:
     """With gradients and without, whichever it was traced with."""
     model = randomise(tiny_model()).eval()
