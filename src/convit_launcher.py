@@ -8,7 +8,8 @@ import sys
 COMMANDS = {
     "train": "train a classifier on your images; writes a run folder",
     "evaluate": "accuracy, precision, recall and confusion matrix of a run on labelled images",
-    "predict": "classes and probabilities of images, by a run",
+    "predict": "classes and probabilities of images, by a run or an exported file",
+    "export": "a run as one file to deploy: ONNX, or PyTorch's exported program",
     "models": "the models: parameters, FLOPs, input size, accuracy in the paper",
 }
 
@@ -43,6 +44,11 @@ def main() -> int:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         print(f"convit: unknown command {command!r}, expected one of {', '.join(COMMANDS)}{hint}", file=sys.stderr)
         return 2
+    if command == "predict" and any(argument.lower().endswith(".onnx") for argument in rest):
+        import convit_onnx
+
+        if any(map(convit_onnx.is_onnx, rest)):  # needs neither PyTorch nor the seconds that it takes
+            return convit_onnx.main(rest)
     try:
         from convit.cli import run
     except KeyboardInterrupt:  # while PyTorch is imported, which takes seconds

@@ -62,6 +62,7 @@ def test_help_names_every_option(command: str, shell: Shell, monkeypatch: pytest
         if name not in ("data", "run", "images"):
             assert re.search(rf"--{name}\b", words), f"{name} is not in the help"
     places = {"train": ["DATA"], "evaluate": ["RUN", "DATA"], "predict": ["RUN", "IMAGE|FOLDER"], "models": []}
+    places |= {"export": ["RUN"]}
     assert all(place in words for place in places[command])
 
 

@@ -25,7 +25,7 @@ class Options:
     """The options of ``convit predict``."""
 
     run: Annotated[Path, tyro.conf.arg(metavar="RUN")]
-    """A run folder of 'convit train'."""
+    """A run folder of 'convit train', or an .onnx file of 'convit export'."""
     images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE|FOLDER...")]
     """Pictures, or folders of pictures."""
     top_k: int = 5

@@ -29,17 +29,23 @@ def batches(loader: DataLoader[Any]) -> Iterator[Any]:
     Raises:
         WorkerDied: a process of it is gone. That is noticed between two batches, never in the middle of a step.
     """
-    before = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
     try:
         iterator = iter(loader)
-        if before is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, before)  # PyTorch's raises wherever the loop is, half-way in an update too
+        _drop_handler_of_dead_workers()
         yield from iterator
     except (RuntimeError, ConnectionError, EOFError) as error:
         told = str(error)
         if "Caught" in told or (isinstance(error, RuntimeError) and "DataLoader worker" not in told):
             raise  # what a process met while it loaded an image, or something else
         raise WorkerDied("a process that loads images died (killed for want of memory?)") from error
+
+
+def _drop_handler_of_dead_workers() -> None:
+    """PyTorch's handler of SIGCHLD raises wherever the loop is, half-way through an update too."""
+    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        handler = signal.getsignal(signal.SIGCHLD)
+        if str(getattr(handler, "__module__", "")).startswith("torch."):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def end_workers(loader: DataLoader[Any]) -> None:

@@ -1,0 +1,52 @@
+"""What is in these pictures? An exported classifier on onnxruntime, numpy and Pillow; convit is not needed.
+
+    convit export RUN
+    python examples/predict_onnx.py RUN/model.onnx IMAGE...
+
+Everything about the model is in the one file: class names and preprocessing are its metadata. ``convit predict
+model.onnx`` does the same, and also takes folders, transparent and 16-bit pictures, and says what is wrong with a file.
+"""
+
+import json
+import math
+import sys
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+
+def prepare(image: Image.Image, settings: dict[str, Any]) -> np.ndarray:
+    """A picture of any size to ``(3, height, width)``: scaled to cover the size, its centre cut out, normalised."""
+    image = ImageOps.exif_transpose(image).convert("RGB")
+    height, width = settings["image_size"]
+    target = [math.floor(side / settings["crop_pct"]) for side in (height, width)]
+    scale = max(target[0] / image.height, target[1] / image.width)
+    # A square target has the long side rounded down, as torchvision does it; others are rounded, as timm does it.
+    rounded = math.floor if target[0] == target[1] else round
+    size = [max(least, rounded(side * scale + 1e-9)) for side, least in zip(image.size, target[::-1], strict=True)]
+    image = image.resize(size, Image.Resampling[settings["interpolation"].upper()])
+    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+    pixels = np.asarray(image.crop((left, top, left + width, top + height)), np.float32) / 255
+    normal = (pixels - np.float32(settings["mean"])) / np.float32(settings["std"])
+    return normal.transpose(2, 0, 1)
+
+
+def main() -> None:
+    """Prints the three most probable classes of each picture."""
+    model, *paths = sys.argv[1:]
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    facts = session.get_modelmeta().custom_metadata_map
+    names, settings = json.loads(facts["class_names"]), json.loads(facts["preprocessing"])
+    images = np.stack([prepare(Image.open(path), settings) for path in paths])
+    (logits,) = session.run(["logits"], {"images": images})
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = exponents / exponents.sum(axis=1, keepdims=True)
+    for path, row in zip(paths, probabilities, strict=True):
+        best = np.argsort(-row)[:3]
+        print(path, "  ".join(f"{names[i]} {row[i]:.1%}" for i in best), sep="  ")
+
+
+if __name__ == "__main__":
+    main()

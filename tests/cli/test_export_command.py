@@ -1,0 +1,212 @@
+"""``convit export``, and ``convit predict`` of what it wrote."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import convit_onnx
+from tests.cli.command import Shell, photos, tree
+
+
+def _missing() -> str:
+    """Which of the extra's libraries is not here."""
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            __import__(name)
+        except ImportError:
+            return name
+    return ""
+
+
+needs_onnx = pytest.mark.skipif(bool(_missing()), reason=f'{_missing()} is not installed: pip install "convit[export]"')
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ONNX file of the run; read only."""
+    from convit.classifier import load
+    from convit.export import export_onnx
+
+    return export_onnx(load(trained), tmp_path_factory.mktemp("onnx") / "model.onnx").path
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    return photos(tmp_path / "album", {"a": 2, "b/deep": 2})
+
+
+@needs_onnx
+def test_onnx(run: Path, animals: Path, shell: Shell) -> None:
+    before = set(tree(run))
+    got = shell("export", run, "--data", animals)
+    assert (got.status, got.err) == (0, "")
+    assert set(tree(run)) - before == {"model.onnx"}
+    first, second, third = got.out.splitlines()
+    assert first.startswith(f"{run / 'model.onnx'}: ")
+    assert "float32 weights, 3 classes; takes batches of any size, 8 x 8 pixels" in first
+    assert second.startswith("largest difference from PyTorch: ")
+    assert float(second.split()[4]) < 1e-5
+    found = third.replace(",", "").split()
+    assert third.startswith("top-1 on animals, val images (")
+    assert found[found.index("PyTorch") + 1] == found[-1]
+    line = shell.refuses("export", run, says=(run / "model.onnx", "exists", "--overwrite"))
+    assert len(line) < 200
+    assert shell("export", run, "--overwrite", "--dynamic-size").status == 0
+
+
+@needs_onnx
+def test_int8(run: Path, animals: Path, shell: Shell) -> None:
+    got = shell("export", run, "--int8", "--data", animals)
+    assert (got.status, got.err) == (0, "")
+    assert "int8 weights" in got.out.splitlines()[0]
+    assert 0 < float(got.out.splitlines()[2].removeprefix("  with int8 weights: ")) < 0.1
+    assert "PyTorch" in got.out.splitlines()[3]
+    assert (run / "model-int8.onnx").stat().st_size < 0.4 * (run / "model.safetensors").stat().st_size
+
+
+def test_torch(run: Path, animals: Path, tmp_path: Path, shell: Shell) -> None:
+    got = shell("export", run, "--format", "torch", "--data", animals, "--out", tmp_path / "x.pt2", "--dynamic-size")
+    assert (got.status, got.err) == (0, "")
+    assert got.out.startswith(f"{tmp_path / 'x.pt2'}: ")
+    assert "any size in multiples of 4 pixels" in got.out
+    assert "top-1 on animals" in got.out.splitlines()[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("missing", ("missing: no such folder", "expected a run folder")),
+        ("RUN --out RUN/x.pt2", ("x.pt2: got a name that ends in '.pt2', expected '.onnx'",)),
+        ("RUN --format torch --out x.onnx", ("x.onnx", "expected '.pt2'")),
+        ("RUN --format torch --int8", ("format: got torch with --int8, expected --format onnx",)),
+        ("RUN --format tflite", ("--format", "tflite", "onnx")),
+        ("RUN --opset 5", ("opset: got 5, expected 18 or later",)),
+        ("RUN --out none/x.onnx", ("none/x.onnx", "expected one that is there")),
+        ("RUN --data missing", ("missing", "expected")),
+        ("RUN --datas x", ("--datas", "did you mean '--data'")),
+    ],
+)
+def test_bad_input(arguments: str, says: tuple[str, ...], run: Path, shell: Shell) -> None:
+    before = tree(run)
+    shell.refuses("export", *(word.replace("RUN", str(run)) for word in arguments.split()), says=says)
+    assert tree(run) == before
+
+
+def test_without_the_extra(run: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    before = tree(run)
+    shell.refuses("export", run, says=("onnxruntime not installed", 'pip install "convit[export]"'))
+    (run / "x.onnx").write_bytes(b"x")
+    shell.refuses("predict", run / "x.onnx", run, says=("onnxruntime is not installed", 'pip install "convit[export]"'))
+    (run / "x.onnx").unlink()
+    assert tree(run) == before
+
+
+# -- convit predict model.onnx -----------------------------------------------------------------------------------------
+
+
+@needs_onnx
+@pytest.mark.parametrize("options", [(), ("--top-k", 2), ("--top-k=1",), ("--json",), ("--json", "--top-k", 99)])
+def test_predict_has_the_form_of_a_run(
+    options: tuple[object, ...], exported: Path, trained: Path, album: Path, shell: Shell
+) -> None:
+    given = (album / "b", album / "a/0.png", *options)
+    expected, got = shell("predict", trained, *given), shell("predict", exported, *given)
+    assert (got.status, got.err) == (0, "")
+    if "--json" not in options:
+        assert got.out == expected.out
+        return
+    for found, wanted in zip(json.loads(got.out), json.loads(expected.out), strict=True):
+        assert found["image"] == wanted["image"]
+        assert [p["class"] for p in found["predictions"]] == [p["class"] for p in wanted["predictions"]]
+        values = [p["probability"] for p in wanted["predictions"]]
+        assert [p["probability"] for p in found["predictions"]] == pytest.approx(values, abs=1e-6)
+
+
+@needs_onnx
+def test_predict_files(exported: Path, trained: Path, album: Path, tmp_path: Path, shell: Shell) -> None:
+    for name, model in (("onnx", exported), ("run", trained)):
+        targets = ("--csv", tmp_path / f"{name}.csv", "--json", tmp_path / f"{name}.json")
+        assert shell("predict", *targets, model, album).status == 0
+    rows = [list(csv.reader((tmp_path / f"{name}.csv").open())) for name in ("onnx", "run")]
+    assert [row[:3] for row in rows[0]] == [row[:3] for row in rows[1]]
+    assert (tmp_path / "onnx.csv").read_bytes().count(b"\r\n") == 13
+    documents = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("onnx", "run")]
+    assert [entry["image"] for entry in documents[0]] == [entry["image"] for entry in documents[1]]
+
+
+@needs_onnx
+def test_predict_bad_pictures(
+    exported: Path, trained: Path, album: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = album / "a/0.jpg"
+    bad.write_text("no picture")
+    says = (bad, "not an image", "expected an image")
+    assert shell.refuses("predict", exported, album, says=says) == shell.refuses("predict", trained, album, says=says)
+    got, expected = (shell("predict", model, album, "--skip-bad") for model in (exported, trained))
+    assert got == expected
+    assert got.status == 0
+    Image.new("RGB", (90, 70)).save(bad)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
+    shell.refuses("predict", exported, album, says=(bad, "a decompression bomb", "expected at most 6000 pixels"))
+
+
+@needs_onnx
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("missing.onnx ALBUM", ("missing.onnx: no such file", "expected a file of 'convit export'")),
+        ("EMPTY ALBUM", ("empty.onnx: an empty file",)),
+        ("TEXT ALBUM", ("text.onnx: not an ONNX file",)),
+        ("HALF ALBUM", ("half.onnx: not an ONNX file, or a damaged or truncated one",)),
+        ("FOREIGN ALBUM", ("foreign.onnx: no convit metadata in it", "expected a file that 'convit export'")),
+        ("FORGED ALBUM", ("forged.onnx: metadata that do not fit it", "export it again")),
+        ("LATER ALBUM", ("later.onnx: format '2'", "of this version")),
+        ("ALBUM ONNX", ("album: not an .onnx file", "expected MODEL.onnx first")),
+        ("ONNX missing.png", ("missing.png: no such file or folder", "expected a picture or a folder")),
+        ("ONNX NOTHING", ("nothing: no picture in it", "expected")),
+        ("ONNX", ("images: got none, expected at least one picture or folder",)),
+        ("ONNX ALBUM --top-k 0", ("top_k: got 0, expected at least 1",)),
+        ("ONNX ALBUM --top-k many", ("--top-k", "many", "expected")),
+        ("ONNX ALBUM --topk 3", ("--topk", "did you mean '--top-k'")),
+        ("ONNX ALBUM --device cuda", ("device: got 'cuda', expected cpu",)),
+        ("ONNX ALBUM --csv none/x.csv", ("none/x.csv", "expected")),
+        ("ONNX ALBUM --json none/x.json", ("none/x.json", "expected")),
+    ],
+)
+def test_predict_bad_input(
+    arguments: str, says: tuple[str, ...], exported: Path, album: Path, tmp_path: Path, shell: Shell
+) -> None:
+    import onnx
+
+    (tmp_path / "nothing").mkdir()
+    places = {"ALBUM": album, "ONNX": exported, "NOTHING": tmp_path / "nothing"}
+    places |= {name: tmp_path / f"{name.lower()}.onnx" for name in ("EMPTY", "TEXT", "HALF", "FOREIGN", "FORGED")}
+    places["LATER"] = tmp_path / "later.onnx"
+    data = exported.read_bytes()
+    places["EMPTY"].touch()
+    places["TEXT"].write_text("no model")
+    places["HALF"].write_bytes(data[: len(data) // 2])
+    for name, change in (("FOREIGN", None), ("FORGED", {"class_names": '["a"]'}), ("LATER", {"convit_format": "2"})):
+        model = onnx.load_from_string(data)
+        facts = {entry.key: entry.value for entry in model.metadata_props} | (change or {})
+        onnx.helper.set_model_props(model, {} if change is None else facts)
+        places[name].write_bytes(model.SerializeToString())
+    shell.refuses("predict", *(places.get(word, word) for word in arguments.split()), says=says)
+
+
+def test_a_folder_that_ends_in_onnx_is_a_run(run: Path, album: Path, shell: Shell) -> None:
+    renamed = run.rename(run.with_name("x.onnx"))
+    assert not convit_onnx.is_onnx(str(renamed))
+    assert shell("predict", renamed, album).status == 0
+
+
+def test_help_of_the_predictor(shell: Shell) -> None:
+    got = shell("predict", "model.onnx", "--help")
+    assert (got.status, got.err) == (0, "")
+    for word in ("--top-k", "--csv", "--json", "--device", "--skip-bad", "MODEL.onnx"):
+        assert word in got.out
