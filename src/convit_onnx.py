@@ -5,7 +5,6 @@ more than numpy and Pillow themselves.
 """
 
 import argparse
-import csv
 import errno
 import importlib
 import importlib.util
@@ -14,7 +13,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -24,8 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 if TYPE_CHECKING:
-    from convit.data.folders import visible_files
-    from convit.data.images import UnreadableImageError, is_image_name, read_image
+    from convit.cli.pictures import pictures, show, write_csv
+    from convit.data.images import UnreadableImageError, read_image
     from convit.errors import InputError, nearest
 else:
 
@@ -49,14 +48,10 @@ else:
         parts = name.split(".")
         return [".".join(parts[:i]) for i in range(1, len(parts))]
 
-    _errors, _folders, _images = _of_the_package("convit.errors", "convit.data.folders", "convit.data.images")
+    _errors, _images, _cli = _of_the_package("convit.errors", "convit.data.images", "convit.cli.pictures")
     InputError, nearest = _errors.InputError, _errors.nearest
-    UnreadableImageError, is_image_name, read_image = (
-        _images.UnreadableImageError,
-        _images.is_image_name,
-        _images.read_image,
-    )
-    visible_files = _folders.visible_files
+    UnreadableImageError, read_image = _images.UnreadableImageError, _images.read_image
+    pictures, show, write_csv = _cli.pictures, _cli.show, _cli.write_csv
 
 BATCH = 32
 FORMAT = "1"
@@ -273,21 +268,21 @@ def _with_json_value(arguments: Sequence[str]) -> list[str]:
 
 def _run(options: argparse.Namespace) -> None:
     classifier = OnnxClassifier(options.model)
-    paths = list(_pictures(options.images))
+    paths = list(pictures(options.images))
     results: list[tuple[Path, list[Prediction]]] = []
     for start in range(0, len(paths), BATCH):
-        readable, pictures = [], []
+        readable, images = [], []
         for path in paths[start : start + BATCH]:
             try:
-                pictures.append(read_image(path))
+                images.append(read_image(path))
                 readable.append(path)
             except UnreadableImageError as error:
                 if not options.skip_bad:
                     raise InputError(f"{error}; mend it, or leave such files out with --skip-bad") from error
                 print(f"left out: {error}", file=sys.stderr)
-        results += zip(readable, classifier.predict(pictures, options.top_k), strict=True)
+        results += zip(readable, classifier.predict(images, options.top_k), strict=True)
     if options.csv:
-        _write_csv(results, options.csv)
+        write_csv(results, options.csv)
     if options.json:
         document = [
             {"image": str(path), "predictions": [{"class": p.class_name, "probability": p.probability} for p in best]}
@@ -299,45 +294,8 @@ def _run(options: argparse.Namespace) -> None:
             sys.stdout.flush()
             return
         Path(options.json).write_text(text + "\n", encoding="utf-8")
-    _show(results)
+    show(results)
     sys.stdout.flush()
-
-
-def _pictures(given: Sequence[Path]) -> Iterator[Path]:
-    """The files, and the pictures in the folders, at any depth, by name."""
-    for path in given:
-        if path.is_dir():
-            found = [p for p in visible_files(path) if is_image_name(p.name)]
-            if not found:
-                raise InputError(f"{path}: no picture in it; expected files that end like .jpg or .png")
-            yield from found
-        elif path.is_file():
-            yield path
-        else:
-            raise InputError(f"{path}: no such file or folder; expected a picture or a folder of pictures")
-
-
-def _write_csv(results: Sequence[tuple[Path, list[Prediction]]], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["image", "rank", "class", "probability"])
-        for image, predictions in results:
-            writer.writerows(
-                [image, i, p.class_name, f"{p.probability:.6f}"] for i, p in enumerate(predictions, start=1)
-            )
-
-
-def _show(results: Sequence[tuple[Path, list[Prediction]]]) -> None:
-    """A line for each picture: the path, then the classes with their probabilities."""
-    width = min(48, max((len(str(path)) for path, _ in results), default=0))
-    for path, predictions in results:
-        classes = "   ".join(f"{printable(p.class_name)} {p.probability:6.1%}" for p in predictions)
-        print(f"{printable(str(path)):{width}}  {classes}")
-
-
-def printable(text: str) -> str:
-    """A name from a user, on one line and without what a terminal would obey."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from convit.classifier import Classifier, load
-from convit.cli.options import parse, print_or_write_json, printable
+from convit.cli.options import parse, print_or_write_json
+from convit.cli.pictures import printable
 from convit.cli.progress import Reporter
 from convit.data import DataSource, ImageSet, open_source
 from convit.device import pick_device

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from convit.classifier import Classifier, load
 from convit.cli.evaluate import choose
-from convit.cli.options import parse, printable
+from convit.cli.options import parse
+from convit.cli.pictures import printable
 from convit.cli.progress import Reporter
 from convit.data import DataSource, ImageSet, open_source
 from convit.errors import InputError

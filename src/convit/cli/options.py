@@ -61,11 +61,6 @@ def print_or_write_json(document: Any, target: str) -> None:
         Path(target).write_text(text + "\n", encoding="utf-8")
 
 
-def printable(text: str) -> str:
-    """A name from a user, on one line and without what a terminal would obey."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def _names(cls: Any) -> list[str]:
     names = []
     for entry in fields(cls):

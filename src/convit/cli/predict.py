@@ -1,8 +1,7 @@
 """``convit predict RUN IMAGE|FOLDER...``: what is in these pictures?"""
 
-import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,9 +9,10 @@ from typing import Annotated
 import tyro
 
 from convit.classifier import Prediction, load
-from convit.cli.options import parse, print_or_write_json, printable
+from convit.cli.options import parse, print_or_write_json
+from convit.cli.pictures import pictures, show, write_csv
 from convit.cli.progress import Reporter
-from convit.data import UnreadableImageError, is_image_name, read_image, visible_files
+from convit.data import UnreadableImageError, read_image
 from convit.device import pick_device
 from convit.errors import InputError
 from convit.train.config import Device
@@ -46,24 +46,24 @@ def main(arguments: Sequence[str]) -> None:
     if not options.images:
         raise InputError("images: got none, expected at least one picture or folder")
     classifier = load(options.run, pick_device(options.device))
-    paths = list(_pictures(options.images))
+    paths = list(pictures(options.images))
     results: list[tuple[Path, list[Prediction]]] = []
     with Reporter(stderr=True) as reporter:
         reporter.begin("predicting", len(paths))
         for start in range(0, len(paths), BATCH):
-            readable, pictures = [], []
+            readable, images = [], []
             for path in paths[start : start + BATCH]:
                 try:
-                    pictures.append(read_image(path))
+                    images.append(read_image(path))
                     readable.append(path)
                 except UnreadableImageError as error:
                     if not options.skip_bad:
                         raise InputError(f"{error}; mend it, or leave such files out with --skip-bad") from error
                     print(f"left out: {error}", file=sys.stderr)
-            results += zip(readable, classifier.predict(pictures, options.top_k), strict=True)
+            results += zip(readable, classifier.predict(images, options.top_k), strict=True)
             reporter.advance(len(paths[start : start + BATCH]))
     if options.csv:
-        _write_csv(results, options.csv)
+        write_csv(results, options.csv)
     if options.json:
         document = [
             {
@@ -75,36 +75,4 @@ def main(arguments: Sequence[str]) -> None:
         print_or_write_json(document, options.json)
         if options.json == "-":
             return
-    _show(results)
-
-
-def _pictures(given: Sequence[Path]) -> Iterator[Path]:
-    """The files, and the pictures in the folders, at any depth, by name."""
-    for path in given:
-        if path.is_dir():
-            found = [p for p in visible_files(path) if is_image_name(p.name)]
-            if not found:
-                raise InputError(f"{path}: no picture in it; expected files that end like .jpg or .png")
-            yield from found
-        elif path.is_file():
-            yield path
-        else:
-            raise InputError(f"{path}: no such file or folder; expected a picture or a folder of pictures")
-
-
-def _write_csv(results: Sequence[tuple[Path, list[Prediction]]], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["image", "rank", "class", "probability"])
-        for image, predictions in results:
-            writer.writerows(
-                [image, i, p.class_name, f"{p.probability:.6f}"] for i, p in enumerate(predictions, start=1)
-            )
-
-
-def _show(results: Sequence[tuple[Path, list[Prediction]]]) -> None:
-    """A line for each picture: the path, then the classes with their probabilities."""
-    width = min(48, max((len(str(path)) for path, _ in results), default=0))
-    for path, predictions in results:
-        classes = "   ".join(f"{printable(p.class_name)} {p.probability:6.1%}" for p in predictions)
-        print(f"{printable(str(path)):{width}}  {classes}")
+    show(results)

@@ -6,7 +6,7 @@ values can be set by an option of the same name.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,21 +63,10 @@ def finetune(images: int, side: int) -> Recipe:
     >>> finetune(images=250, side=32).layer_decay
     0.75
     """
-    tiny = side <= 16
     epochs = min(100, max(5, round(800 / math.sqrt(images))))
-    return Recipe(
-        epochs=epochs,
-        batch_size=_batch_size(images),
-        lr_at_64=1e-3,
-        warmup_epochs=min(5.0, epochs / 10),
-        layer_decay=0.75,
-        locality_strength=2.0,
-        drop_path=0.05,
-        crop_scale=0.6 if side <= 64 else 0.35,
-        rand_augment="" if tiny else "rand-m6-mstd0.5-inc1",
-        mixup=0.2,
-        cutmix=0.0 if tiny else 1.0,
-    )
+    scratch = small(images, side)
+    warmup = min(5.0, epochs / 10)
+    return replace(scratch, epochs=epochs, warmup_epochs=warmup, lr_at_64=1e-3, layer_decay=0.75)
 
 
 RECIPES: dict[str, Callable[[int, int], Recipe]] = {"small": small, "finetune": finetune}
