@@ -1,19 +1,14 @@
 """What a trained model attends to: maps of one real forward pass, numbers read off them, and parts switched off.
 
+- ``inspect``: all of it for one picture.
 - ``capture``: maps, gates, centres and hidden states of one forward pass.
 - ``metrics``: non-locality, centres, spans, entropy, diversity of heads, rollout, relevance.
 - ``masking``: position embeddings, content or position off, gates set by hand (tables 5 and 6 of the paper).
 """
 
-from convit.analysis.capture import (
-    Capture,
-    LayerCapture,
-    average,
-    capture,
-    capture_batches,
-    gates,
-    position_weights,
-)
+from convit.analysis.attention_layers import gates, position_weights
+from convit.analysis.capture import Capture, LayerCapture, average, capture, capture_batches
+from convit.analysis.inspection import Inspection, MaskedPrediction, inspect
 from convit.analysis.masking import gates_set, masked, without_position_embedding
 from convit.analysis.metrics import (
     centres,
@@ -29,7 +24,9 @@ from convit.analysis.metrics import (
 
 __all__ = [
     "Capture",
+    "Inspection",
     "LayerCapture",
+    "MaskedPrediction",
     "average",
     "capture",
     "capture_batches",
@@ -38,6 +35,7 @@ __all__ = [
     "gates",
     "gates_set",
     "head_diversity",
+    "inspect",
     "masked",
     "non_locality",
     "picture",

@@ -1,28 +1,25 @@
 """What a model computed in one real forward pass: attention maps, gates, positional weights, hidden states.
 
 The chosen layers attend in their naive form during that pass, so the maps are those that gave the logits; the others
-stay as fast as they are. Ours get their ``attend`` (or ``forward``) replaced on the object, timm's hand out what passes
-through ``attn_drop``; both are put back whatever happens.
+stay as fast as they are.
 
 Shapes: B batch, h heads, P prefix tokens, N = H W patches, T = P + N tokens, C width.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.models.convit import GPSA, MHSA
-from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from convit.analysis import metrics
+from convit.analysis.attention_layers import AttentionLayer, attention_layers, gate_of, replaced, uncompiled, unwrap
+from convit.analysis.recording import check_recordable, recording
 from convit.errors import InputError
 from convit.grid import Grid
-from convit.layers import GatedPositionalSelfAttention, PositionalSelfAttention, SelfAttention
-from convit.ops import naive
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -197,109 +194,6 @@ def average(
     return {index: total / count for index, total in sums.items()}
 
 
-def gates(model: nn.Module) -> dict[int, Tensor]:
-    """``sigmoid(gating_param)``, ``(h,)``, of every GPSA layer by its number; no forward pass is needed."""
-    return {layer.index: _gate(layer.module) for layer in attention_layers(model) if layer.kind == "gpsa"}
-
-
-def position_weights(model: nn.Module) -> dict[int, Tensor]:
-    """``v_pos``, ``(h, 3)``, of every layer that has one by its number: what ``centres`` and ``spans`` take."""
-    return {
-        layer.index: layer.module.pos_proj.weight.detach().clone()
-        for layer in attention_layers(model)
-        if layer.kind != "sa"
-    }
-
-
-# -- what a model is made of -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class AttentionLayer:
-    """An attention module that this package knows, and the block that holds it."""
-
-    index: int
-    kind: str
-    module: Any
-    block: nn.Module
-
-
-# In this order: a gated layer is a positional one too.
-_KINDS: dict[type[nn.Module], str] = {
-    GatedPositionalSelfAttention: "gpsa",
-    PositionalSelfAttention: "psa",
-    SelfAttention: "sa",
-    GPSA: "gpsa",
-    MHSA: "sa",
-    Attention: "sa",
-}
-# What is replaced on an object of ours while its maps are recorded.
-_METHODS: dict[type[nn.Module], str] = {
-    GatedPositionalSelfAttention: "attend",
-    PositionalSelfAttention: "attend",
-    SelfAttention: "forward",
-}
-
-
-def attention_layers(model: nn.Module) -> tuple[AttentionLayer, ...]:
-    """Every attention layer of a known kind, in the order in which the model holds them.
-
-    Raises:
-        InputError: none, not a module, or parameters that are sharded over processes.
-    """
-    network = unwrap(model)
-    found: list[AttentionLayer] = []
-    for name, module in network.named_modules():
-        for cls, kind in _KINDS.items():
-            if isinstance(module, cls):
-                block = network.get_submodule(name.rpartition(".")[0])
-                found.append(AttentionLayer(len(found), kind, module, block))
-                break
-    if not found:
-        raise InputError(
-            f"model: got {type(network).__name__} with no attention of a known kind in it, "
-            "expected a ConViT of convit or timm, or a model with timm's plain Attention such as ViT or DeiT"
-        )
-    return tuple(found)
-
-
-def unwrap(model: Any) -> nn.Module:
-    """The model inside DistributedDataParallel, DataParallel and torch.compile."""
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model: got {type(model).__name__}, expected an nn.Module")
-    while True:
-        if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-            model = model.module
-        elif hasattr(model, "_orig_mod"):
-            model = model._orig_mod
-        else:
-            break
-    sharded = {"FullyShardedDataParallel", "FSDPModule"}
-    if any(cls.__name__ in sharded for module in model.modules() for cls in type(module).__mro__):
-        raise InputError("model: got parameters sharded by FSDP, expected a whole model; gather its weights first")
-    return model
-
-
-def uncompiled() -> AbstractContextManager[Any]:
-    """Compiled code runs as it was written: hooks and replaced attributes would compile it anew, or go unnoticed."""
-    return torch.compiler.set_stance("force_eager")
-
-
-@contextmanager
-def replaced(where: dict[str, Any], name: str, value: object) -> Iterator[None]:
-    """Another value in a dictionary, put back as it was, or gone if it was not there."""
-    missing = object()
-    before = where.get(name, missing)
-    where[name] = value
-    try:
-        yield
-    finally:
-        if before is missing:
-            where.pop(name, None)
-        else:
-            where[name] = before
-
-
 # -- the pass itself ---------------------------------------------------------------------------------------------------
 
 
@@ -325,9 +219,9 @@ def _run(
         # The caller may be in inference mode, whose tensors no graph can hold.
         stack.enter_context(torch.inference_mode(torch.is_inference_mode_enabled() and not keep_graph))
         stack.enter_context(torch.set_grad_enabled(keep_graph))
-        stack.enter_context(_evaluation(network))
+        stack.enter_context(evaluating(network))
         for layer in chosen:
-            stack.enter_context(_recording(layer, network, images, finish))
+            stack.enter_context(recording(layer, network, images, finish))
         if keep_graph and not images.requires_grad:
             images = images.clone().requires_grad_()  # a frozen model has a graph too
         logits = network(images)
@@ -352,19 +246,12 @@ def _choose(
             raise InputError(
                 f"heads: got {unknown}, expected some of 0 to {count - 1}, the heads of layer {layer.index}"
             )
-        cls = next((cls for cls in _METHODS if isinstance(layer.module, cls)), None)
-        if cls is None:
-            continue
-        method = _METHODS[cls]
-        if method in vars(layer.module) or getattr(type(layer.module), method) is not getattr(cls, method):
-            raise InputError(
-                f"layers: got layer {layer.index} whose {method} is not that of {cls.__name__}, expected that one"
-            )
+        check_recordable(layer)
     return chosen
 
 
 @contextmanager
-def _evaluation(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
     """No dropout, no running statistics, no recomputation in the backward pass; each module's own mode afterwards."""
     with ExitStack() as stack:
         for module in network.modules():
@@ -372,106 +259,6 @@ def _evaluation(network: nn.Module) -> Iterator[None]:
             if vars(module).get("grad_checkpointing"):
                 stack.enter_context(replaced(vars(module), "grad_checkpointing", False))
         yield
-
-
-@contextmanager
-def _recording(
-    layer: AttentionLayer,
-    network: nn.Module,
-    images: Tensor,
-    finish: Callable[[AttentionLayer, dict[str, Any], Tensor], None],
-) -> Iterator[None]:
-    """The layer in its naive form; ``finish`` gets its maps when its block is done."""
-    parts: dict[str, Any] = {}
-
-    def end_of_block(_module: nn.Module, _args: Any, output: Tensor) -> None:
-        if parts:
-            taken = dict(parts)
-            parts.clear()  # nothing here keeps a map alive
-            finish(layer, taken, output)
-
-    if isinstance(layer.module, PositionalSelfAttention):
-        naive_form = _ours_positional(layer.module, parts)
-    elif isinstance(layer.module, SelfAttention):
-        naive_form = _ours_plain(layer.module, parts)
-    else:
-        naive_form = _timms(layer.module, lambda: _grid_of(network, images, layer), parts)
-    with naive_form, layer.block.register_forward_hook(end_of_block):
-        yield
-
-
-def _ours_positional(module: PositionalSelfAttention, parts: dict[str, Any]) -> AbstractContextManager[None]:
-    def attend(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None, num_prefix_tokens: int) -> Tensor:
-        full = Grid.of(q.shape[2] - num_prefix_tokens, grid)
-        weight = module.position_weight()
-        parts.update(grid=full, num_prefix_tokens=num_prefix_tokens)
-        if isinstance(module, GatedPositionalSelfAttention):
-            out, maps = naive.gated_attention(q, k, v, module.gating_param, weight, full, num_prefix_tokens)
-            parts.update(maps._asdict())
-        else:
-            out, parts["mixed"] = naive.positional_attention(q, k, v, weight, full, num_prefix_tokens)
-        return out
-
-    return replaced(vars(module), "attend", attend)
-
-
-def _ours_plain(module: SelfAttention, parts: dict[str, Any]) -> AbstractContextManager[None]:
-    def forward(x: Tensor, grid: tuple[int, int] | None = None, num_prefix_tokens: int = 0) -> Tensor:
-        q, k, v = module.qkv(x).unflatten(-1, (3, module.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        out, mixed = naive.self_attention(q, k, v)
-        full = Grid.of(x.shape[1] - num_prefix_tokens, grid)
-        parts.update(grid=full, num_prefix_tokens=num_prefix_tokens, mixed=mixed)
-        return module.proj_drop(module.proj(out.transpose(1, 2).flatten(2)))
-
-    return replaced(vars(module), "forward", forward)
-
-
-@contextmanager
-def _timms(module: Any, grid_of: Callable[[], Grid], parts: dict[str, Any]) -> Iterator[None]:
-    """timm's own code runs, with the map in memory; ``attn_drop`` gets the very tensor that multiplies the values."""
-    outputs: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
-            outputs[name] = output
-
-        return hook
-
-    def take(_module: nn.Module, _args: Any, mixed: Tensor) -> None:
-        grid = grid_of()
-        prefix = mixed.shape[-1] - grid.num_patches
-        if mixed.ndim != 4 or prefix < 0:
-            raise InputError(
-                f"model: got a map of shape {tuple(mixed.shape)}, expected (B, h, T, T) of at least the "
-                f"{grid.num_patches} patches of the picture: attention over all of it"
-            )
-        parts.update(grid=grid, num_prefix_tokens=prefix, mixed=mixed)
-        if isinstance(module, GPSA):  # the two softmaxes of get_attention, on what its projections gave in this pass
-            q, k = outputs.pop("qk").unflatten(-1, (2, module.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-            parts["content"] = ((q @ k.transpose(-2, -1)) * module.scale).softmax(dim=-1)
-            parts["positional"] = outputs.pop("pos_proj")[0].permute(2, 0, 1).softmax(dim=-1)
-
-    with ExitStack() as stack:
-        if isinstance(module, GPSA):
-            for name in ("qk", "pos_proj"):
-                stack.enter_context(getattr(module, name).register_forward_hook(keep(name)))
-            # timm keeps N x N positions for the last image size; a model that was sped up has none.
-            stack.enter_context(replaced(module._buffers, "rel_indices", module.rel_indices))
-        if isinstance(module, Attention):
-            stack.enter_context(replaced(vars(module), "fused_attn", False))
-        stack.enter_context(module.attn_drop.register_forward_hook(take))
-        yield
-
-
-def _grid_of(network: nn.Module, images: Tensor, layer: AttentionLayer) -> Grid:
-    """The patches' grid of a timm model, which its attention does not know."""
-    stem: Any = getattr(network, "patch_embed", None)
-    if not hasattr(stem, "dynamic_feat_size"):
-        raise InputError(
-            f"model: got {type(network).__name__} without a patch_embed of timm, expected one: "
-            f"layer {layer.index} does not know the grid of its patches"
-        )
-    return Grid(*stem.dynamic_feat_size(tuple(images.shape[-2:])))
 
 
 def _layer_capture(
@@ -497,15 +284,10 @@ def _layer_capture(
         mixed=mixed,
         content=chosen(parts.get("content"), 1),
         positional=chosen(parts.get("positional"), 0),
-        gates=chosen(_gate(module), 0) if layer.kind == "gpsa" else None,
+        gates=chosen(gate_of(module), 0) if layer.kind == "gpsa" else None,
         pos_weight=chosen(module.pos_proj.weight.detach().clone(), 0) if layer.kind != "sa" else None,
         hidden=hidden,
     )
-
-
-def _gate(module: Any) -> Tensor:
-    logits = module.gating_param.detach()
-    return torch.sigmoid(logits.to(naive.compute_dtype(logits.dtype)))
 
 
 def _images(model: nn.Module, batch: Any) -> Tensor:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from convit.analysis.capture import AttentionLayer, attention_layers, replaced, uncompiled, unwrap
+from convit.analysis.attention_layers import AttentionLayer, attention_layers, replaced, uncompiled, unwrap
 from convit.errors import InputError
 
 

@@ -230,6 +230,7 @@ class Trainer:
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(steps * plan.batch_size / progress.seconds, 1),
             "gates": [[round(gate, 4) for gate in gates] for gates in _gates(self.model)],
+            **self.observer.measure(self.classifier, plan.val),
         }
         progress.history.append(record)
         if best_record(progress.history) is record:

@@ -7,6 +7,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from convit.classifier import Classifier
+from convit.data import ImageSet
+
 
 class Observer:
     """Hears how a run goes on; every method may be left out. The command line's progress bars are one."""
@@ -19,6 +22,14 @@ class Observer:
 
     def advance(self, images: int, loss: float | None = None) -> None:
         """``images`` more are done."""
+
+    def measure(self, classifier: Classifier, images: ImageSet) -> dict[str, Any]:
+        """What to write into the epoch's line of ``metrics.jsonl`` besides what the trainer does, as JSON values.
+
+        Asked after each epoch, with the model as it is then, in evaluation mode, and the validation images. What it
+        returns must depend on nothing else, or a run that was stopped would not repeat; it must leave the model alone.
+        """
+        return {}
 
     def end_epoch(self, record: dict[str, Any], epochs: int) -> None:
         """An epoch is complete; ``record`` is its line of ``metrics.jsonl``."""

@@ -1,0 +1,192 @@
+"""One picture looked through: what the model answers, where every head looks, and what it answers with parts off."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL import Image
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from convit.analysis.attention_layers import attention_layers, unwrap
+from convit.analysis.capture import LayerCapture, capture, evaluating
+from convit.analysis.masking import masked, without_position_embedding
+from convit.analysis.metrics import relevance
+from convit.classifier import Classifier, Prediction
+from convit.data import Preprocess, evaluation_transform, read_image, to_rgb
+from convit.errors import InputError
+
+Off = Literal["nothing", "content", "position", "position embeddings"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskedPrediction:
+    """What the model answers with a part of it switched off (tables 5 and 6 of the paper)."""
+
+    off: Off
+    """What is off: all gates at 1 (no content) or 0 (no position), or the absolute position embeddings."""
+    layers: int
+    """In so many GPSA layers, from the first on; 0 for ``"nothing"`` and for the embeddings."""
+    best: Prediction
+    """The most probable class then."""
+    before: Prediction
+    """The class that the whole model finds most probable, and how probable it is now."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Inspection:
+    """A picture and all that the model did with it. In a notebook it shows itself as :func:`convit.analysis.page`."""
+
+    name: str
+    """What the picture is called."""
+    picture: Image.Image
+    """The picture as the model saw it: resized and cropped, RGB."""
+    predictions: tuple[Prediction, ...]
+    """The most probable classes, best first."""
+    layers: tuple[LayerCapture, ...]
+    """Maps, gates and hidden states of the chosen layers, of a batch of one, on the CPU."""
+    patch_size: int
+    """Pixels of the picture along a patch's side."""
+    relevance: Tensor | None
+    """Which patches speak for the predicted class, ``(H, W)``; none if only some layers or heads were chosen."""
+    masking: tuple[MaskedPrediction, ...]
+    """The answers with parts off, ``"nothing"`` first; empty if it was not asked for."""
+
+    def _repr_html_(self) -> str:
+        from convit.analysis.page import notebook_html
+
+        return notebook_html(self)
+
+
+def inspect(
+    model: Classifier | nn.Module,
+    image: Image.Image | str | Path,
+    *,
+    name: str | None = None,
+    top_k: int = 5,
+    layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+    masking: bool = True,
+) -> Inspection:
+    """Runs one picture through the model and keeps what every head looked at.
+
+    The maps are those of the forward pass that gave the answer (:func:`convit.analysis.capture`); each row of the
+    masking table is a pass of its own.
+
+    Args:
+        model: a classifier; or a model of convit or timm, whose pictures are then prepared as its ``pretrained_cfg``
+            says and whose classes have numbers, unless it has names (``label_names``).
+        image: a picture, or its path.
+        name: what to call it [the file's name].
+        top_k: how many classes to keep.
+        layers: numbers of the layers to keep maps of, from 0 [all].
+        heads: numbers of the heads, from 0 [all].
+        masking: also run it with content, position and position embeddings off.
+
+    Raises:
+        InputError: a file that is no image; no such layer or head; ``top_k`` below 1.
+
+    Example:
+        >>> from convit import ConViT
+        >>> model = ConViT(img_size=16, patch_size=4, num_classes=5, embed_dim=18, depth=3, num_heads=9,
+        ...                local_up_to_layer=2)
+        >>> seen = inspect(model, Image.new("RGB", (20, 30)), top_k=2)
+        >>> len(seen.predictions), [tuple(layer.mixed.shape) for layer in seen.layers]
+        (2, [(1, 9, 16, 16), (1, 9, 16, 16), (1, 9, 17, 17)])
+        >>> [(row.off, row.layers) for row in seen.masking[:3]]
+        [('nothing', 0), ('content', 1), ('content', 2)]
+    """
+    if top_k < 1:
+        raise InputError(f"top_k: got {top_k}, expected at least 1")
+    network, preprocess, class_names = _parts_of(model)
+    picture = to_rgb(image) if isinstance(image, Image.Image) else read_image(Path(image))
+    parameter = next(network.parameters())
+    pixels = evaluation_transform(preprocess)(picture)[None].to(parameter.device, parameter.dtype)
+    whole = layers is None and heads is None
+    shot = capture(network, pixels, layers=layers, heads=heads, keep_graph=whole)
+    found = relevance(shot)[0].cpu() if whole else None
+    probabilities = shot.logits.detach()[0].float().softmax(-1).cpu()
+    best = probabilities.topk(min(top_k, len(class_names)))
+    return Inspection(
+        name=name or (Path(image).name if isinstance(image, str | Path) else "picture"),
+        picture=_as_seen(pixels[0], preprocess),
+        predictions=tuple(
+            Prediction(class_names[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ),
+        layers=tuple(_to_keep(layer) for layer in shot.layers),
+        patch_size=preprocess.image_size[0] // shot.layers[0].grid.height,
+        relevance=found,
+        masking=tuple(_masking(network, pixels, class_names)) if masking else (),
+    )
+
+
+def _parts_of(model: Classifier | nn.Module) -> tuple[nn.Module, Preprocess, tuple[str, ...]]:
+    """The network, how a picture becomes its input, and its class names."""
+    if isinstance(model, Classifier):
+        return model.model, model.preprocess, model.class_names
+    network = unwrap(model)
+    data = resolve_model_data_config(network)
+    size = getattr(getattr(network, "patch_embed", None), "img_size", None) or data["input_size"][1:]
+    preprocess = Preprocess(
+        image_size=(int(size[0]), int(size[1])),
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
+        interpolation=data["interpolation"],
+        crop_pct=data["crop_pct"],
+    )
+    names = (getattr(network, "pretrained_cfg", None) or {}).get("label_names")
+    count = int(getattr(network, "num_classes", 0))
+    if count < 1:
+        raise InputError(f"model: got {type(network).__name__} without a head, expected one that tells classes apart")
+    return network, preprocess, tuple(names or (f"class {i}" for i in range(count)))
+
+
+def _as_seen(pixels: Tensor, preprocess: Preprocess) -> Image.Image:
+    """What went into the model, ``(3, height, width)``, as a picture again."""
+    mean, std = (pixels.new_tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
+    levels = (pixels * std + mean).float().clamp(0, 1).mul(255).round().byte()
+    return Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
+
+
+def _to_keep(layer: LayerCapture) -> LayerCapture:
+    """The layer on the CPU, without the graph."""
+
+    def kept(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.detach().cpu()
+
+    return replace(
+        layer,
+        mixed=layer.mixed.detach().cpu(),
+        content=kept(layer.content),
+        positional=kept(layer.positional),
+        gates=kept(layer.gates),
+        pos_weight=kept(layer.pos_weight),
+        hidden=layer.hidden.detach().cpu(),
+    )
+
+
+def _masking(network: nn.Module, pixels: Tensor, class_names: Sequence[str]) -> Iterator[MaskedPrediction]:
+    """The answers with nothing off, then content, then position in the first 1, 2, ... GPSA layers, then embeddings."""
+    gated = [layer.index for layer in attention_layers(network) if layer.kind == "gpsa"]
+    cases: list[tuple[Off, int, AbstractContextManager[None]]] = [("nothing", 0, nullcontext())]
+    for n in range(1, len(gated) + 1):
+        cases.append(("content", n, masked(network, content=gated[:n])))
+    for n in range(1, len(gated) + 1):
+        cases.append(("position", n, masked(network, position=gated[:n])))
+    if any("pos_embed" in module._parameters for module in network.modules()):
+        cases.append(("position embeddings", 0, without_position_embedding(network)))
+    before: int | None = None
+    for off, layers, switched_off in cases:
+        with switched_off, evaluating(network), torch.no_grad():
+            probabilities = network(pixels)[0].float().softmax(-1).tolist()
+        best = max(range(len(probabilities)), key=probabilities.__getitem__)
+        before = best if before is None else before
+        yield MaskedPrediction(
+            off=off,
+            layers=layers,
+            best=Prediction(class_names[best], probabilities[best]),
+            before=Prediction(class_names[before], probabilities[before]),
+        )
