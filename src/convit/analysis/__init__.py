@@ -2,6 +2,7 @@
 
 - ``inspect``: all of it for one picture.
 - ``capture``: maps, gates, centres and hidden states of one forward pass.
+- ``summary``: maps and metrics of every layer, averaged over many images.
 - ``metrics``: non-locality, centres, spans, entropy, diversity of heads, rollout, relevance.
 - ``masking``: position embeddings, content or position off, gates set by hand (tables 5 and 6 of the paper).
 """
@@ -21,11 +22,13 @@ from convit.analysis.metrics import (
     rollout,
     spans,
 )
+from convit.analysis.summary import LayerSummary, summary
 
 __all__ = [
     "Capture",
     "Inspection",
     "LayerCapture",
+    "LayerSummary",
     "MaskedPrediction",
     "average",
     "capture",
@@ -44,5 +47,6 @@ __all__ = [
     "relevance_rollout",
     "rollout",
     "spans",
+    "summary",
     "without_position_embedding",
 ]
