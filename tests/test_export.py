@@ -127,6 +127,33 @@ def test_torch_format(args: dict[str, Any], dynamic_size: bool, tmp_path: Path) 
     assert b"/site-packages/" not in (tmp_path / "model.pt2").read_bytes()
 
 
+def pruned() -> Classifier:
+    """With gates that are far from 0 and 1, and are taken for them all the same."""
+    classifier = made(depth=3, local_up_to_layer=3)
+    for block in classifier.model.blocks:
+        torch.nn.init.uniform_(block.attn.gating_param, -2, 2)
+    report = convit.prune_gates(classifier.model, 0.3)
+    assert report.num_shut > 0
+    assert report.num_open > 0
+    assert report.relative_change > 1e-3  # what a file of the whole model would differ by
+    return classifier
+
+
+@pytest.mark.usefixtures("need")
+@pytest.mark.parametrize("write", [export_onnx, export_torch], ids=["onnx", "torch"])
+def test_pruned_gates(write: Any, tmp_path: Path) -> None:
+    done = write(pruned(), tmp_path / ("model.onnx" if write is export_onnx else "model.pt2"))
+    assert done.difference < 1e-5
+
+
+@pytest.mark.usefixtures("need")
+@pytest.mark.parametrize("write", [export_onnx, export_torch], ids=["onnx", "torch"])
+def test_pruned_gates_at_any_size_are_refused(write: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"dynamic_size: got it with pruned gates, .* convit\.restore\(model\) first"):
+        write(pruned(), tmp_path / ("model.onnx" if write is export_onnx else "model.pt2"), dynamic_size=True)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.usefixtures("need")
 def test_one_file_that_says_what_it_is(tmp_path: Path) -> None:
     import onnx

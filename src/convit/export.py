@@ -29,6 +29,7 @@ from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention, PositionalSelfAttention
 from convit.models import ConViT
 from convit.models.convit import position_embedding
+from convit.models.pruned_layers import PrunedGPSA
 from convit.ops.factorized import axis_attention
 
 TOLERANCE = 1e-4
@@ -88,7 +89,7 @@ def export_onnx(
     _need("onnx", "onnxscript", "onnxruntime")
     import onnx
 
-    model, sizes = _checked_model(classifier), _sizes(classifier, dynamic_size)
+    model, sizes = _checked_model(classifier, dynamic_size), _sizes(classifier, dynamic_size)
     program = trace(model, _input_size(classifier), dynamic_size=dynamic_size)
     with _quiet():
         try:
@@ -143,7 +144,7 @@ def export_torch(classifier: Classifier, path: str | Path, *, dynamic_size: bool
         InputError: the file would not be the same function as the model, or a wrong ending.
     """
     path = _checked_path(path, ".pt2")
-    model, sizes = _checked_model(classifier), _sizes(classifier, dynamic_size)
+    model, sizes = _checked_model(classifier, dynamic_size), _sizes(classifier, dynamic_size)
     program = trace(model, _input_size(classifier), dynamic_size=dynamic_size)
     for node in program.graph.nodes:  # names of files and folders on this machine
         node.meta.pop("stack_trace", None)
@@ -322,14 +323,17 @@ def resize_matrix(old: int, new: int) -> Tensor:
 # -- the file ----------------------------------------------------------------------------------------------------------
 
 
-def onnx_runner(path: Path) -> Run:
-    """The ONNX file as a function from images to logits, in onnxruntime on the CPU."""
+def onnx_runner(path: Path, *, threads: int = 0) -> Run:
+    """The ONNX file as a function from images to logits, in onnxruntime on the CPU; 0 threads: one for each core."""
     _need("onnxruntime")
     os.environ.setdefault(*NO_TELEMETRY)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors alone
+    options.intra_op_num_threads = threads
+    # Between two calls its threads wait without turning in circles, which would slow down whatever runs then.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
 
@@ -405,9 +409,13 @@ def _clean(proto: Any, dynamic_size: bool) -> None:
             graph.input[0].type.tensor_type.shape.dim[i].dim_param = name
 
 
-def _checked_model(classifier: Classifier) -> ConViT:
+def _checked_model(classifier: Classifier, dynamic_size: bool) -> ConViT:
     """A copy of the model, as the file is going to have it."""
     model = classifier.model
+    if dynamic_size and any(isinstance(module, PrunedGPSA) for module in model.modules()):
+        raise InputError(
+            "dynamic_size: got it with pruned gates, expected one image size, or convit.restore(model) first"
+        )
     if model.global_pool == "":
         raise InputError("model: got global_pool '', every token for itself; expected 'token' or 'avg' for an export")
     if model.in_chans != 3:

@@ -11,7 +11,7 @@ import torch
 from timm.models.convit import GPSA
 from torch import Tensor, nn
 
-from convit import InputError
+from convit import InputError, prune_gates, restore
 from convit.analysis import average, capture, capture_batches, gates, non_locality, position_weights
 from convit.grid import Grid
 from convit.layers import GatedPositionalSelfAttention, PositionalSelfAttention
@@ -404,3 +404,18 @@ def test_a_layer_that_attends_in_its_own_way() -> None:
     with pytest.raises(InputError, match="layer 1 whose attend is not that of GatedPositionalSelfAttention"):
         capture(model, images((16, 16)))
     assert len(capture(model, images((16, 16)), layers=[0, 2]).layers) == 2
+
+
+@pytest.mark.parametrize("build", [ours, sped_up])
+def test_a_layer_with_pruned_gates(build: Callable[[], nn.Module]) -> None:
+    """It computes no maps for the heads that have decided: none are shown, rather than those of the whole layer."""
+    model = build()
+    with torch.no_grad():
+        model.blocks[1].attn.gating_param[0] = -20.0
+    prune_gates(model)
+    x = images((48, 48))
+    with pytest.raises(InputError, match=r"layer 1 with pruned gates, expected a whole one: call convit\.restore"):
+        capture(model, x)
+    assert len(capture(model, x, layers=[0, 2]).layers) == 2
+    restore(model)
+    assert len(capture(model, x).layers) == 3

@@ -1,5 +1,7 @@
 """The two public functions: their errors, their choice of a backend, dropout, compilation."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +28,7 @@ BAD_INPUT = {
     "v is wider": ({"v": torch.ones(2, 3, 6, 5)}, r"q, k, v: .*, \(2, 3, 6, 5\)$"),
     "pos_weight of other heads": ({"pos_weight": torch.ones(2, 3)}, r"got shape \(2, 3\), expected .* = \(3, 3\)"),
     "pos_weight of two columns": ({"pos_weight": torch.ones(3, 2)}, r"pos_weight: got shape \(3, 2\)"),
-    "unknown backend": ({"backend": "fast"}, "backend: got 'fast', expected one of auto, factorized, naive"),
+    "unknown backend": ({"backend": "fast"}, "backend: got 'fast', expected one of auto, factorized, naive, triton"),
     "factorized with dropout": ({"backend": "factorized", "dropout_p": 0.5}, "dropout_p: got 0.5 with backend"),
     "all tokens are prefix": ({"num_prefix_tokens": 6}, "num_prefix_tokens: got 6, expected 0 to 5"),
     "negative prefix": ({"num_prefix_tokens": -1}, "num_prefix_tokens: got -1, expected 0 to 5"),
@@ -103,3 +105,28 @@ def test_compiles_to_one_graph(gated: bool, prefix: int) -> None:
     leaves = [arguments[name] for name in names]
     expected_gradients = torch.autograd.grad(expected.square().sum(), leaves)
     torch.testing.assert_close(torch.autograd.grad(out.square().sum(), leaves), expected_gradients)
+
+
+def test_triton_is_asked_for_by_name_where_it_runs() -> None:
+    arguments = inputs()
+    with pytest.raises(ValueError, match="backend: got 'triton' for ungated attention, expected one of auto, factor"):
+        positional_attention(**arguments, backend="triton")
+    with pytest.raises(ValueError, match=r"backend: got 'triton', .* this case: got dropout_p 0.5, expected 0"):
+        gated_attention(gate=torch.ones(3), **arguments, dropout_p=0.5, backend="triton")
+    double = {name: arguments[name].double() for name in ("q", "k", "v")}
+    with pytest.raises(ValueError, match=r"got q, k, v in torch.float64, .*; backend 'auto' does"):
+        gated_attention(gate=torch.ones(3), **(arguments | double), backend="triton")
+
+
+def test_without_triton_everything_else_works() -> None:
+    """In a process where ``import triton`` fails, as on a machine that has none."""
+    script = (
+        "import sys; sys.modules['triton'] = None\n"
+        "import importlib.util; importlib.util.find_spec = lambda name: None\n"
+        "import torch; from convit import ops\n"
+        "x = torch.randn(1, 2, 4, 8)\n"
+        "assert ops.gated_attention(x, x, x, torch.ones(2), torch.randn(2, 3)).isfinite().all()\n"
+        "assert ops.why_not_triton(x, x, x) == 'triton is not installed'\n"
+        "assert 'convit.ops.triton' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -16,6 +16,7 @@ from convit.analysis.attention_layers import AttentionLayer, replaced
 from convit.errors import InputError
 from convit.grid import Grid
 from convit.layers import GatedPositionalSelfAttention, PositionalSelfAttention, SelfAttention
+from convit.models.pruned_layers import PrunedFastGPSA, PrunedGPSA
 from convit.ops import naive
 
 # What is replaced on an object of ours while its maps are recorded.
@@ -27,11 +28,15 @@ _METHODS: dict[type[nn.Module], str] = {
 
 
 def check_recordable(layer: AttentionLayer) -> None:
-    """Whether a layer of ours attends as it was written to: what replaces its method here would hide another's.
+    """Whether a layer attends as it was written to: what replaces a method here would hide another's.
 
     Raises:
-        InputError: its method was replaced before.
+        InputError: its method was replaced before, or its gates are pruned: then it has no such maps.
     """
+    if isinstance(layer.module, (PrunedGPSA, PrunedFastGPSA)):
+        raise InputError(
+            f"layers: got layer {layer.index} with pruned gates, expected a whole one: call convit.restore(model) first"
+        )
     cls = next((cls for cls in _METHODS if isinstance(layer.module, cls)), None)
     if cls is None:
         return

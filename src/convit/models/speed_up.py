@@ -82,29 +82,38 @@ def speed_up(model: nn.Module) -> Swapped:
 
 
 def restore(model: nn.Module) -> Swapped:
-    """Undoes :func:`speed_up`: the same objects run timm's code again, in the mode, device and type they have by now.
+    """Undoes :func:`speed_up` and :func:`convit.prune_gates`: the same objects run the code that they first ran.
+
+    For timm's ConViT that is timm's own, after both. Mode, device and type are those that they have by now.
 
     Args:
-        model: what was given to :func:`speed_up`, or a copy of it, wrapped, or loaded from a file.
+        model: what was given to either, or a copy of it, wrapped, or loaded from a file.
 
     Returns:
-        The modules that changed, none if none were fast; and those that could not, with the reason.
+        The modules that changed, none if none were fast or pruned; and those that could not, with the reason.
 
     Raises:
-        InputError: no timm ConViT inside.
+        InputError: no timm ConViT and nothing pruned inside.
     """
+    _check_module(model)
     changed, left = [], {}
-    for name, module in _timm_attention(model).items():
-        if type(module) in (FastGPSA, FastMHSA):
-            module.__class__ = GPSA if isinstance(module, GPSA) else MHSA
+    for name, module in model.named_modules():
+        if "restores_to" in vars(type(module)):
+            module.__class__ = type(module).restores_to
+            for kept in ("head_plan", "plan_holds"):
+                vars(module).pop(kept, None)
             changed.append(name)
-        elif isinstance(module, (FastGPSA, FastMHSA)):
+        elif hasattr(type(module), "restores_to"):
             left[name] = f"got {type(module).__name__}, made from the fast class since; expected the fast class itself"
+    if not changed and not left:
+        _timm_attention(model)
     return Swapped(tuple(changed), left)
 
 
 class FastGPSA(GPSA):
     """timm's GPSA without its ``N x N`` maps. Made by :func:`speed_up` out of an existing one."""
+
+    restores_to = GPSA
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, N, C)`` to ``(B, N, C)``. The N patches fill a square, as they do for timm."""
@@ -133,6 +142,8 @@ class FastGPSA(GPSA):
 class FastMHSA(MHSA):
     """timm's plain attention, fused. Made by :func:`speed_up` out of an existing one."""
 
+    restores_to = MHSA
+
     def forward(self, x: Tensor) -> Tensor:
         """``(B, N, C)`` to ``(B, N, C)``."""
         if _left_out(self) is not None or _drops_attention(self):
@@ -155,8 +166,7 @@ _PARAMETERS = {GPSA: {"gating_param"}, MHSA: set[str]()}
 
 def _timm_attention(model: nn.Module) -> dict[str, GPSA | MHSA]:
     """Every attention module of timm's ConViT in the model, fast or not, by its name."""
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model: got {type(model).__name__}, expected a timm ConViT, an nn.Module")
+    _check_module(model)
     found = {name: module for name, module in model.named_modules() if isinstance(module, (GPSA, MHSA))}
     if found:
         return found
@@ -169,6 +179,11 @@ def _timm_attention(model: nn.Module) -> dict[str, GPSA | MHSA]:
         f"model: got {type(model).__name__} with no attention of timm's ConViT in it, "
         "expected a timm ConViT such as timm.create_model('convit_tiny')"
     )
+
+
+def _check_module(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: got {type(model).__name__}, expected a timm ConViT, an nn.Module")
 
 
 def _obstacle(module: GPSA | MHSA) -> str | None:

@@ -2,9 +2,13 @@
 
 - ``naive``: the equation as written, with every map in memory; the reference, and the form for attention dropout.
 - ``factorized``: the same value without an ``N x N`` tensor.
+- ``triton``: gated attention as one fused CUDA kernel forward and two backward; imported only when used.
 
 Shapes: B batch, h heads, P prefix tokens (class token, registers), N patches, d head width.
 """
+
+import importlib.util
+import os
 
 import torch
 from torch import Tensor
@@ -13,9 +17,13 @@ from convit.grid import Grid
 from convit.ops import factorized, naive
 from convit.ops.naive import Maps
 
-__all__ = ["BACKENDS", "Maps", "gated_attention", "positional_attention"]
+__all__ = ["BACKENDS", "Maps", "gated_attention", "positional_attention", "why_not_triton"]
 
-BACKENDS = ("auto", "factorized", "naive")
+BACKENDS = ("auto", "factorized", "naive", "triton")
+
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
+_TRITON_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+_TRITON_MAX_WIDTH = 128
 
 
 def gated_attention(
@@ -43,13 +51,17 @@ def gated_attention(
         grid: ``(height, width)`` of the patches; a square if left out.
         num_prefix_tokens: P.
         dropout_p: probability of dropping an entry of A, as in training; needs the naive form.
-        backend: ``"factorized"``, ``"naive"``, or ``"auto"`` for the fastest that can do what is asked.
+        backend: ``"factorized"``, ``"naive"``, ``"triton"``, or ``"auto"`` for the fastest that can do what is asked:
+            naive with dropout, triton in 16-bit types on CUDA where :func:`why_not_triton` has nothing against it and a
+            trial, made once, gave the right numbers (a warning says if it did not), else factorized. Triton is
+            differentiable once: for a gradient of a gradient ask for ``"naive"``.
 
     Returns:
         ``(B, h, P + N, d)`` in the type of ``v``. Positional softmaxes and gates are computed in at least fp32.
 
     Raises:
-        ValueError: shapes that do not fit together, tokens that do not fill the grid, an unknown backend.
+        ValueError: shapes that do not fit together, tokens that do not fill the grid, an unknown backend or one that
+            does not cover what is asked.
 
     Example:
         >>> import torch
@@ -66,6 +78,10 @@ def gated_attention(
         raise ValueError(f"gate: got shape {tuple(gate.shape)}, expected one logit per head, ({q.shape[1]},)")
     if backend == "naive" or dropout_p > 0:
         return naive.gated_attention(q, k, v, gate, pos_weight, full_grid, num_prefix_tokens, dropout_p)[0]
+    if backend == "triton" or (backend == "auto" and _prefers_triton(q, k, v)):
+        from convit.ops import triton
+
+        return triton.gated_attention(q, k, v, gate, pos_weight, full_grid, num_prefix_tokens)
     return factorized.gated_attention(q, k, v, gate, pos_weight, full_grid, num_prefix_tokens)
 
 
@@ -84,15 +100,69 @@ def positional_attention(
         A_h = softmax(q k^T / sqrt(d) + v_pos . r),    out = A_h v
 
     A pair in which a prefix token takes part has ``r = 0``. Arguments, result and errors are those of
-    :func:`gated_attention`, without the gate.
+    :func:`gated_attention`, without the gate and without triton: one softmax already runs as PyTorch's fused kernel.
     """
     if torch.jit.is_scripting():
         full_grid = _scripted_grid(q.shape[2] - num_prefix_tokens, grid, dropout_p)
         return factorized.positional_attention(q, k, v, pos_weight, full_grid, num_prefix_tokens)
+    if backend == "triton":
+        raise ValueError("backend: got 'triton' for ungated attention, expected one of auto, factorized, naive")
     full_grid = _check(q, k, v, pos_weight, grid, num_prefix_tokens, dropout_p, backend)
     if backend == "naive" or dropout_p > 0:
         return naive.positional_attention(q, k, v, pos_weight, full_grid, num_prefix_tokens, dropout_p)[0]
     return factorized.positional_attention(q, k, v, pos_weight, full_grid, num_prefix_tokens)
+
+
+def why_not_triton(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) -> str | None:
+    """Why the fused kernel does not cover :func:`gated_attention` of these tensors: one line, or None if it does.
+
+    With ``TRITON_INTERPRET=1`` it covers tensors on the CPU too, to try the kernel where there is no GPU.
+
+    Example:
+        >>> x = torch.ones(1, 1, 4, 160)
+        >>> why_not_triton(x, x, x)
+        'got a head width of 160, expected at most 128'
+    """
+    if dropout_p > 0:
+        return f"got dropout_p {dropout_p}, expected 0: it holds no map to drop from"
+    if not (q.dtype == k.dtype == v.dtype and q.dtype in _TRITON_TYPES):
+        return f"got q, k, v in {q.dtype}, {k.dtype}, {v.dtype}, expected one of float32, float16, bfloat16 for all"
+    if q.shape[-1] > _TRITON_MAX_WIDTH:
+        return f"got a head width of {q.shape[-1]}, expected at most {_TRITON_MAX_WIDTH}"
+    if torch._C._are_functorch_transforms_active():
+        return "got a call inside torch.func (vmap, grad, jvp), for which it has no rule"
+    if not _HAS_TRITON:
+        return "triton is not installed"
+    if not q.is_cuda:
+        interpreted = q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+        return None if interpreted else f"got tensors on {q.device.type}, expected cuda"
+    if torch.version.hip is not None:
+        return "got ROCm, expected CUDA"
+    major, minor = _cuda_capability(q.device)
+    return None if major >= 8 else f"got a GPU of compute capability {major}.{minor}, expected 8.0 or newer"
+
+
+@torch.compiler.assume_constant_result
+def _cuda_capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
+def _prefers_triton(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether ``auto`` is triton."""
+    # An exported graph would need this package to run; and exact products in fp32 do without the matrix units, which
+    # is no case for a kernel of ours.
+    exporting = torch.compiler.is_exporting() or torch.jit.is_tracing()
+    if not q.is_cuda or q.dtype == torch.float32 or exporting or why_not_triton(q, k, v) is not None:
+        return False
+    return _passed_trial(q.device, q.dtype, q.shape[-1])
+
+
+@torch.compiler.assume_constant_result
+def _passed_trial(device: torch.device, dtype: torch.dtype, width: int) -> bool:
+    """Whether the fused kernel gave the right numbers here, when it was first wanted."""
+    from convit.ops import triton_trial
+
+    return triton_trial.failure(device, dtype, width) is None
 
 
 def _scripted_grid(num_patches: int, grid: tuple[int, int] | None, dropout_p: float) -> tuple[int, int]:
@@ -130,6 +200,8 @@ def _check(
         raise ValueError(f"backend: got {backend!r}, expected one of {', '.join(BACKENDS)}")
     if backend == "factorized" and dropout_p > 0:
         raise ValueError(f"dropout_p: got {dropout_p} with backend 'factorized', which holds no map to drop from")
+    if backend == "triton" and (reason := why_not_triton(q, k, v, dropout_p)) is not None:
+        raise ValueError(f"backend: got 'triton', which does not cover this case: {reason}; backend 'auto' does")
     if not 0 <= num_prefix_tokens < q.shape[2]:
         raise ValueError(f"num_prefix_tokens: got {num_prefix_tokens}, expected 0 to {q.shape[2] - 1}")
     return Grid.of(q.shape[2] - num_prefix_tokens, grid)
