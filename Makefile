@@ -4,11 +4,12 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 RUN = runs/digits
 
-.PHONY: demo test check timm-tests bench format clean help
+.PHONY: demo test browser-tests check timm-tests bench format clean help
 
 help:
 	@echo "make demo         train on the embedded digits, evaluate, predict (about 5 minutes, first time with set-up)"
 	@echo "make test         all tests"
+	@echo "make browser-tests  the attention page in Chromium (part of all tests where there is one)"
 	@echo "make check        formatting, lint, types"
 	@echo "make bench        speed against plain attention and timm"
 	@echo "make timm-tests   timm's own model tests, out of its source distribution, on our models"
@@ -35,6 +36,9 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
 
+browser-tests: $(VENV)/installed
+	$(BIN)/python -m pytest -m browser tests/browser
+
 check: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -45,7 +49,7 @@ timm-tests: $(VENV)/installed
 	$(BIN)/python -m tests.timm_suite $(MODELS)
 
 bench: $(VENV)/installed
-	$(BIN)/python benchmarks/gpsa.py
+	$(BIN)/convit bench --preset cpu
 	$(BIN)/python benchmarks/speed_up.py
 
 format: $(VENV)/installed

@@ -23,16 +23,17 @@ ALLOWED: dict[str, set[str]] = {
     "layers": {"grid", "ops"},
     "hub": set(),
     "models": {"grid", "ops", "layers", "hub"},
-    "data": set(),
+    "data": {"hub"},
     "model_card": set(),
+    "figures": set(),
     "classifier": {"data", "device", "hub", "model_card", *MODEL},
     # These stand side by side, and do not import each other.
-    "train": TOOLS,
-    "analysis": TOOLS,
+    "train": {"figures", *TOOLS},
+    "analysis": {"figures", *TOOLS},
     "export": TOOLS,
-    "benchmark": TOOLS,
-    "experiments": {*TOOLS, *PARTS_OF_THE_TOP},
-    "cli": {"convit", "experiments", *TOOLS, *PARTS_OF_THE_TOP},
+    "benchmark": {"figures", *TOOLS},
+    "experiments": {"figures", *TOOLS, *PARTS_OF_THE_TOP},
+    "cli": {"convit", "experiments", "figures", *TOOLS, *PARTS_OF_THE_TOP},
     "__main__": {"cli"},
     # The public names. The root module is `convit` here.
     "convit": {"experiments", "cli", *TOOLS, *PARTS_OF_THE_TOP},
@@ -41,7 +42,10 @@ ALLOWED: dict[str, set[str]] = {
 # Libraries that are heavy or not everywhere, and the only modules that may import them.
 ONLY_IN = {
     "triton": {"convit.ops.triton"},
-    "matplotlib": {"convit.analysis.plots", "convit.train.plots"},
+    "matplotlib": {
+        *("convit.figures", "convit.train.plots", "convit.benchmark.plots"),
+        *("convit.analysis.plots", "convit.analysis.map_plot"),
+    },
 }
 
 

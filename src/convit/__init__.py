@@ -1,9 +1,11 @@
 """ConViT made practical: vision transformers that start out as convolutions (d'Ascoli et al., ICML 2021)."""
 
+from convit.analysis import inspect
 from convit.classifier import Classifier, Prediction, load
 from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention as GPSA
 from convit.models import ConViT, create_model, list_models, load_weights
+from convit.models.prune import prune_gates
 from convit.models.speed_up import restore, speed_up
 
 __all__ = [
@@ -13,9 +15,11 @@ __all__ = [
     "InputError",
     "Prediction",
     "create_model",
+    "inspect",
     "list_models",
     "load",
     "load_weights",
+    "prune_gates",
     "restore",
     "speed_up",
 ]

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from convit.cli import train as command
@@ -24,6 +25,15 @@ def test_says_what_it_decided(animals: Path, tmp_path: Path, shell: Shell) -> No
     logged = (tmp_path / "run/log.txt").read_text()
     assert "--batch-size: 8" in logged
     assert "epoch 1/1: train loss" in logged
+
+
+def test_metrics_tell_how_far_every_head_looks(trained: Path) -> None:
+    (line,) = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    far = np.array(line["non_locality"])
+    assert far.shape == (4, 9)  # layers, heads
+    assert far.min() > 0
+    assert far.max() < np.sqrt(2)  # of 2 x 2 patches
+    assert len(line["gates"]) == 3
 
 
 def test_default_folder_and_overwrite(tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

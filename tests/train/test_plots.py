@@ -67,17 +67,3 @@ def test_class_names_are_no_formulas(names: tuple[str, ...], tmp_path: Path) -> 
 def test_many_classes(classes: int, tmp_path: Path) -> None:
     plots.confusion(result(tuple(f"class {i}" for i in range(classes))), tmp_path / "confusion.png", title="t")
     assert is_picture(tmp_path / "confusion.png", (1200, 1200))
-
-
-def test_a_failed_picture_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plots.curves([record(1)], tmp_path / "curves.png")
-    before = (tmp_path / "curves.png").read_bytes()
-
-    def half(self: Any, path: Path, **_: Any) -> None:
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(plots.Figure, "savefig", half)
-    with pytest.raises(OSError, match="No space"):
-        plots.curves([record(1), record(2)], tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").read_bytes() == before

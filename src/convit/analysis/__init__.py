@@ -3,12 +3,15 @@
 - ``inspect``: all of it for one picture.
 - ``capture``: maps, gates, centres and hidden states of one forward pass.
 - ``summary``: maps and metrics of every layer, averaged over many images.
+- ``attention_record``: what a run notes of it after each epoch.
+- ``plots``: pictures of all these, imported when used.
 - ``metrics``: non-locality, centres, spans, entropy, diversity of heads, rollout, relevance.
 - ``masking``: position embeddings, content or position off, gates set by hand (tables 5 and 6 of the paper).
 """
 
 from convit.analysis.attention_layers import gates, position_weights
 from convit.analysis.capture import Capture, LayerCapture, average, capture, capture_batches
+from convit.analysis.history import attention_record
 from convit.analysis.inspection import Inspection, MaskedPrediction, inspect
 from convit.analysis.masking import gates_set, masked, without_position_embedding
 from convit.analysis.metrics import (
@@ -30,6 +33,7 @@ __all__ = [
     "LayerCapture",
     "LayerSummary",
     "MaskedPrediction",
+    "attention_record",
     "average",
     "capture",
     "capture_batches",

@@ -116,6 +116,4 @@ def _listed(tensor: Tensor | None) -> list[Any] | None:
         return None
     if tensor.ndim > 1:
         return [_listed(row) for row in tensor]
-    return [
-        round(value, 4) if finite else None for value, finite in zip(tensor.tolist(), tensor.isfinite(), strict=True)
-    ]
+    return [round(value, 4) if math.isfinite(value) else None for value in tensor.tolist()]

@@ -8,16 +8,17 @@ from typing import Any
 
 import yaml
 
-from convit.classifier import CARD
+from convit.classifier import CARD, read_config
 from convit.data import BadImage, ImageSet
 from convit.errors import InputError
 from convit.model_card import MARKER
 from convit.train.config import TrainConfig
+from convit.train.legacy import as_it_was
 
 CONFIG = "config.yaml"
 OWN = (
     *(CONFIG, "config.json", "model.safetensors", "metrics.jsonl", "split.json", "skipped.json", "evaluation.json"),
-    *("curves.png", "gates.png", "confusion.png", "log.txt", "checkpoints", "evaluation-*"),
+    *("curves.png", "gates.png", "confusion.png", "log.txt", "checkpoints", "evaluation-*", "inspect"),
 )
 """Everything that a run, and its evaluations, write into the folder."""
 
@@ -89,11 +90,19 @@ class RunFolder:
         """The options of the run."""
         path = self.path / CONFIG
         try:
-            return TrainConfig.from_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            return TrainConfig.from_dict(as_it_was(values, self._crop_pct()))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
+
+    def _crop_pct(self) -> float:
+        """Of the model in the folder, if there is one."""
+        try:
+            return read_config(self.path).preprocess.crop_pct
+        except InputError:
+            return 1.0
 
     def write_config(self, config: TrainConfig) -> None:
         """Writes the options, complete."""

@@ -1,0 +1,32 @@
+"""Pictures as a model takes them, as many at once as their attention maps leave room for."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from convit.classifier import Classifier
+from convit.data import evaluation_transform
+
+MOST = 32
+"""Pictures in a batch at most."""
+MAP_NUMBERS = MOST * 196**2
+"""How many numbers the maps of one head may hold for a batch: larger pictures come fewer at a time."""
+
+
+def image_batches(classifier: Classifier, images: Iterable[Image.Image]) -> Iterator[Tensor]:
+    """Batches ``(B, 3, height, width)`` in the model's type, on the CPU. A DataLoader would draw a random number.
+
+    Args:
+        classifier: whose preprocessing they get.
+        images: RGB pictures of any size.
+    """
+    transform = evaluation_transform(classifier.preprocess)
+    dtype = next(classifier.model.parameters()).dtype
+    height, width = (side // classifier.model.patch_size for side in classifier.preprocess.image_size)
+    size = max(1, min(MOST, MAP_NUMBERS // (height * width) ** 2))
+    left = iter(images)
+    while some := [transform(image) for image in islice(left, size)]:
+        yield torch.stack(some).to(dtype)

@@ -1,0 +1,224 @@
+"""The attention page: pictures, and where every head looks from every patch, as one HTML file that needs nothing else.
+
+The parts in ``attention_page/``, together with a header of JSON and, for each picture, its maps. The page asks for
+nothing: its policy (CSP) forbids every request and every script but its own.
+
+A picture's maps are one gzip stream, in base64: for every layer, head and query the greatest weight of the row,
+little-endian fp32; then for every layer, head, query and key one byte. Byte 0 stands for 0, byte b for
+
+    greatest * exp((b - 255) DEPTH / LEVELS)
+
+which is within 2% of the weight. What is below ``exp(-DEPTH) = 5e-5`` of the row's greatest weight becomes 0.
+Positional maps are not stored: the page computes them in fp64 from ``pos_weight``.
+"""
+
+import base64
+import gzip
+import hashlib
+import html
+import io
+import json
+import math
+import re
+import tempfile
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from convit.analysis.capture import LayerCapture
+from convit.analysis.inspection import Inspection
+from convit.classifier import Prediction
+from convit.errors import InputError
+
+SCRIPTS = ("values.js", "charts.js", "pointing.js", "page.js")
+"""Parts of the page's one script, in this order."""
+MOST_BYTES = 48_000_000
+"""The largest page: browsers open it in a few seconds, and a mail server may still take it."""
+DEPTH = 10.0
+"""The byte codes reach down to ``exp(-DEPTH)`` of a row's greatest weight."""
+LEVELS = 254
+"""Steps of the byte codes from there up to the greatest weight."""
+NOTEBOOK_HEIGHT = 760
+"""Pixels of the frame in a notebook."""
+
+
+def page(inspections: Sequence[Inspection], *, title: str) -> str:
+    """The attention page of some pictures, a whole HTML document.
+
+    Names of pictures and classes, and the title, are shown as text, whatever is in them. A picture of a base model
+    (12 layers, 16 heads, 197 tokens) takes about 6 MB.
+
+    Args:
+        inspections: the pictures, of one model: what :func:`convit.analysis.inspect` returned.
+        title: what to call the page.
+
+    Raises:
+        InputError: no pictures, or a page of more than 48 MB.
+
+    Example:
+        >>> from convit import ConViT
+        >>> from convit.analysis import inspect
+        >>> model = ConViT(img_size=16, patch_size=4, num_classes=5, embed_dim=18, depth=2, num_heads=9,
+        ...                local_up_to_layer=1)
+        >>> document = page([inspect(model, Image.new("RGB", (16, 16)))], title="Cats & dogs")
+        >>> document[:15], "<title>Cats &amp; dogs</title>" in document
+        ('<!doctype html>', True)
+    """
+    if not inspections:
+        raise InputError("inspections: got none, expected at least one picture to show")
+    header = {
+        "title": title,
+        "coding": {"depth": DEPTH, "levels": LEVELS},
+        "inspections": [_header(seen) for seen in inspections],
+    }
+    style, script = _part("page.css"), "\n".join(_part(name) for name in SCRIPTS)
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    parts = {
+        "title": html.escape(title.encode("utf-8", "replace").decode("utf-8")),  # a file's name may not be Unicode
+        "policy": policy,
+        "style": style,
+        "data": _json(header),
+        "maps": _maps(inspections),
+        "script": script,
+    }
+    document = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _part("page.html"))
+    _check_size(len(document), inspections)
+    return document
+
+
+def write_page(path: Path | str, inspections: Sequence[Inspection], *, title: str) -> None:
+    """Writes :func:`page` to a file, all of it or, after an error, nothing.
+
+    Args:
+        path: the file, such as ``attention.html``; its folder is made if need be.
+        inspections, title: as in :func:`page`.
+
+    Raises:
+        InputError: as :func:`page`, or nothing can be written there.
+    """
+    path = Path(path)
+    document = page(inspections, title=title)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".page-", dir=path.parent) as folder:
+            temporary = Path(folder) / "page.html"
+            temporary.write_text(document, encoding="utf-8", newline="\n")
+            temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def notebook_html(inspection: Inspection) -> str:
+    """The page of one picture as a frame for a notebook's output, without network and with no hold on the notebook."""
+    document = html.escape(page([inspection], title=inspection.name))
+    return (
+        f'<iframe srcdoc="{document}" sandbox="allow-scripts" title="attention page" '
+        f'style="width: 100%; height: {NOTEBOOK_HEIGHT}px; border: 0"></iframe>'
+    )
+
+
+def _header(seen: Inspection) -> dict[str, Any]:
+    """All of a picture but its maps, as JSON values."""
+    height, width = seen.layers[0].grid
+    return {
+        "name": seen.name,
+        "picture": _png(seen.picture),
+        "height": height,
+        "width": width,
+        "patchSize": seen.patch_size,
+        "predictions": [_prediction(prediction) for prediction in seen.predictions],
+        "relevance": _listed(None if seen.relevance is None else seen.relevance.flatten()),
+        "masking": [
+            {"off": row.off, "layers": row.layers, "best": _prediction(row.best), "before": _prediction(row.before)}
+            for row in seen.masking
+        ],
+        "layers": [
+            {
+                "index": layer.index,
+                "kind": layer.kind,
+                "heads": list(layer.heads),
+                "prefix": layer.num_prefix_tokens,
+                "gates": _listed(layer.gates),
+                "posWeight": _listed(layer.pos_weight),
+                "centres": _listed(layer.centres),
+                "spans": _listed(layer.spans),
+            }
+            for layer in seen.layers
+        ],
+    }
+
+
+def _maps(inspections: Sequence[Inspection]) -> str:
+    """The maps of each picture, an element each. Stops where they become too many."""
+    elements, size = [], 0
+    for number, seen in enumerate(inspections):
+        coded = [_coded(layer) for layer in seen.layers]
+        packed = gzip.compress(b"".join([top for top, _ in coded] + [codes for _, codes in coded]), 6, mtime=0)
+        text = base64.b64encode(packed).decode("ascii")
+        size += len(text)
+        _check_size(size, inspections)
+        elements.append(f'<script type="application/octet-stream" id="maps-{number}">{text}</script>')
+    return "\n".join(elements)
+
+
+def _coded(layer: LayerCapture) -> tuple[bytes, bytes]:
+    """The greatest weight of each row, and the codes; see the top of this file."""
+    weights = (layer.mixed if layer.content is None else layer.content)[0].float().numpy()
+    top = weights.max(-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):  # log 0; a weight that is no number shows in ``top``
+        steps = np.rint(np.log(weights / top) * (LEVELS / DEPTH)) + (LEVELS + 1)
+    codes = np.where(steps >= 1, steps, 0).astype(np.uint8)
+    return top.astype("<f4").tobytes(), codes.tobytes()
+
+
+def _check_size(size: int, inspections: Sequence[Inspection]) -> None:
+    if size > MOST_BYTES:
+        count = len(inspections)
+        raise InputError(
+            f"inspections: got {count} picture{'s' * (count > 1)} that make a page of more than {MOST_BYTES // 10**6} "
+            "MB, expected less; take fewer images, or some layers or heads only (--layers, --heads)"
+        )
+
+
+def _part(name: str) -> str:
+    return (files("convit.analysis") / "attention_page" / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """How a policy names the one script, or style, that may be in the page."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"
+
+
+def _json(value: Any) -> str:
+    """JSON that is ASCII and cannot end the script element that holds it."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _png(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def _prediction(prediction: Prediction) -> list[Any]:
+    return [prediction.class_name, _finite(prediction.probability)]
+
+
+def _listed(tensor: Tensor | None) -> list[Any] | None:
+    """Nested lists of numbers; JSON has none that are infinite or not a number, those become None."""
+    if tensor is None:
+        return None
+    return [_listed(row) for row in tensor] if tensor.ndim > 1 else [_finite(value) for value in tensor.tolist()]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

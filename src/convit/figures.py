@@ -1,0 +1,134 @@
+"""What the pictures of training and of analysis share: figures without global state, labels, colours, saving."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from convit.errors import InputError
+
+BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#666666"  # tell apart also without colour vision (Okabe and Ito)
+DPI = 130
+
+History = Sequence[Mapping[str, Any]]
+"""A run's epochs: the lines of its ``metrics.jsonl``."""
+
+
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, share: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure that no window system and no global state knows of, and its axes row by row. Sizes are in inches."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).flat)
+
+
+def label(axes: Axes, title: str, x: str, y: str, grid: bool = True) -> None:
+    """Title and names of the axes, as they are written; a light frame."""
+    axes.set_title(plain(title), fontsize=10)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    if grid:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+
+
+def plain(text: str) -> str:
+    r"""Names come from users: a dollar sign in them is no formula.
+
+    >>> print(plain("a$b$"))
+    a\$b\$
+    """
+    return text.replace("$", r"\$")
+
+
+def marker(points: Sequence[object]) -> str | None:
+    """A line of one point shows nothing without a marker."""
+    return "o" if len(points) == 1 else None
+
+
+@contextmanager
+def missing_glyphs() -> Iterator[None]:
+    """Text in a script that the font lacks is drawn as boxes, without a warning for each letter."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Writes the picture whole or not at all, in the format that the path's suffix names."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with missing_glyphs():
+            figure.savefig(temporary, format=path.suffix.removeprefix(".") or "png")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def by_epoch(history: History, key: str, otherwise: str) -> tuple[list[int], NDArray[np.float64]]:
+    """A value of every head by epoch: the epochs that have it, and ``(epochs, layers, heads)``.
+
+    Args:
+        history: a run's epochs.
+        key: what the value is called in them.
+        otherwise: what to do if no epoch has it, for the message.
+
+    Raises:
+        InputError: no epoch has it, or not as many layers and heads in each.
+
+    Example:
+        >>> history = [{"epoch": 1}, {"epoch": 2, "gates": [[0.5, 0.25]]}]
+        >>> by_epoch(history, "gates", "")
+        ([2], array([[[0.5 , 0.25]]]))
+    """
+    there = [record for record in history if record.get(key)]
+    if not there:
+        raise InputError(f"history: got {len(history)} epochs without {key}, expected some with it; {otherwise}")
+    try:
+        epochs = [int(record["epoch"]) for record in there]
+        values = np.array([record[key] for record in there], dtype=np.float64)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"history: got epochs whose {key} do not fit together ({error}), expected one run's"
+        ) from error
+    if values.ndim != 3:
+        raise InputError(f"history: got {key} of shape {values.shape[1:]} in each epoch, expected (layers, heads)")
+    return epochs, values
+
+
+def gates_over_training(history: History) -> Figure:
+    """The gate of every head by epoch, a panel for each GPSA layer (the paper's figures 6 and 14).
+
+    Args:
+        history: a run's epochs; those without ``gates`` are left out.
+
+    Raises:
+        InputError: no epoch has gates.
+    """
+    epochs, values = by_epoch(history, "gates", "only a model with GPSA layers has gates")
+    layers = values.shape[1]
+    columns = min(5, layers)
+    rows = -(-layers // columns)
+    figure, panels = new_figure(max(5.0, 2.1 * columns + 0.6), 1.9 * rows + 0.9, rows=rows, columns=columns, share=True)
+    for layer, axes in enumerate(panels):
+        axes.set_visible(layer < layers)
+        if layer >= layers:
+            continue
+        axes.plot(epochs, values[:, layer], color=BLUE, alpha=0.5, linewidth=1, marker=marker(epochs))
+        axes.plot(epochs, values[:, layer].mean(axis=1), color=ORANGE, linewidth=1.5, marker=marker(epochs))
+        label(axes, f"layer {layer + 1}", "", "")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    figure.suptitle("Gate of every head (blue), mean of the layer (orange)\n0: by content, 1: by position", fontsize=10)
+    figure.supxlabel("epoch", fontsize=10)
+    figure.supylabel("gate", fontsize=10)
+    return figure

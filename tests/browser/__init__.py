@@ -1,0 +1,1 @@
+"""The attention page in a real browser, without a screen."""
