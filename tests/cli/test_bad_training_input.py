@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convit.train import engine, run_folder
+from convit.train import run_folder, saving
 from tests.cli.command import SMALL, Shell, photos, tree
 
 
@@ -150,8 +150,9 @@ def test_disk_is_full(place: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "run/checkpoints")
 
-    monkeypatch.setattr(engine, "save_state", full)
-    shell.refuses("train", "data", "--out", "run", *SMALL, says=("run/checkpoints: No space left", "expected a place"))
+    monkeypatch.setattr(saving, "save_state", full)
+    says = ("run/checkpoints: No space left", "expected a place", "no state is saved yet", "continue with --resume")
+    shell.refuses("train", "data", "--out", "run", *SMALL, says=says)
 
 
 def test_disk_is_read_only(place: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

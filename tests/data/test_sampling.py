@@ -1,11 +1,22 @@
 """Splits, subsets and orders: properties for any targets, purity, nesting, resume."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convit.data import EpochSampler, class_balanced_subset, open_source, permutation, some_classes, stratified_split
+from convit.data import (
+    EpochSampler,
+    class_balanced_subset,
+    open_source,
+    permutation,
+    shown,
+    some_classes,
+    stratified_split,
+)
+from convit.data.sampling import balanced_order, occurrence
 from convit.errors import InputError
 
 TARGETS = st.lists(st.integers(0, 5), min_size=1, max_size=80).map(np.array)
@@ -131,3 +142,92 @@ def test_some_classes_are_drawn_by_seed_and_nested() -> None:
     assert len(chosen) == sum(label in draws[5].class_names for label in by_name.values())
     with pytest.raises(InputError, match="classes: got 11, expected 2 to 10, the classes of digits"):
         some_classes(source, 11, seed=0)
+
+
+@given(st.integers(1, 60), st.integers(1, 5), SEEDS, st.integers(0, 3))
+def test_repeated_augmentation(length: int, repeats: int, seed: int, epoch: int) -> None:
+    """DeiT's: of a random order the first images, each so many times in a row, each time another variation."""
+    if repeats > length:
+        return
+    sampler = EpochSampler(length, seed=seed, repeats=repeats)
+    sampler.set_epoch(epoch)
+    keys = list(sampler)
+    assert len(keys) == len(sampler) == shown(length, repeats) == length - length % repeats
+    assert len(set(keys)) == len(keys)  # the seed of the augmentation: none twice
+    order = permutation(length, seed, 3, epoch)[: length // repeats].tolist()
+    assert [key[1] for key in keys] == [index for index in order for _ in range(repeats)]
+    assert [key[2] if len(key) > 2 else 0 for key in keys] == list(range(repeats)) * len(order)
+    assert {key[0] for key in keys} <= {epoch}
+    sampler.set_epoch(epoch, start=len(keys) // 2)
+    assert list(sampler) == keys[len(keys) // 2 :]
+
+
+def test_repeated_augmentation_shows_other_images_each_epoch() -> None:
+    sampler = EpochSampler(30, seed=0, repeats=3)
+    epochs = [{key[1] for key in sampler.keys(epoch)} for epoch in range(20)]
+    assert all(len(images) == 10 for images in epochs)
+    assert set.union(*epochs) == set(range(30))
+    assert epochs[0] != epochs[1]
+
+
+def test_no_repeats_is_what_it_was() -> None:
+    assert list(EpochSampler(9, seed=4, repeats=1)) == [(0, i) for i in permutation(9, 4, 3, 0).tolist()]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 60), SEEDS)
+def test_balanced_order(counts: list[int], count: int, seed: int) -> None:
+    targets = np.repeat(np.arange(len(counts)) * 2, counts)  # every other class has no image
+    order = balanced_order(targets, count, seed, 1)
+    assert order.tolist() == balanced_order(targets, count, seed, 1).tolist()
+    by_class = np.bincount(targets[order], minlength=2 * len(counts))[::2]
+    assert by_class.sum() == count
+    assert by_class.max() - by_class.min() <= 1
+    for label, size in enumerate(counts):  # each class goes evenly through its own images
+        times = np.bincount(order[targets[order] == 2 * label], minlength=len(targets))[targets == 2 * label]
+        assert times.max() - times.min() <= 1
+        assert times.sum() == by_class[label]
+        assert len(times) == size
+
+
+def test_balanced_sampling_by_hand() -> None:
+    """Eight images of one class and two of another: five each, of the small class each twice and one a third time."""
+    targets = np.array([0] * 8 + [1] * 2)
+    sampler = EpochSampler(10, seed=0, balance=targets)
+    for epoch in range(5):
+        keys = sampler.keys(epoch)
+        images = [key[1] for key in keys]
+        assert np.bincount(targets[images]).tolist() == [5, 5]
+        assert sorted(np.bincount(images, minlength=10)[8:].tolist()) == [2, 3]
+        assert len(set(images) & set(range(8))) == 5
+        assert len(set(keys)) == 10  # an image that is shown again is another variation of it
+    assert sampler.keys(0) != [(0, *key[1:]) for key in sampler.keys(1)]
+    extra = {tuple(np.bincount([key[1] for key in sampler.keys(epoch)], minlength=10)[8:]) for epoch in range(20)}
+    assert extra == {(2, 3), (3, 2)}
+
+
+def test_balanced_and_repeated() -> None:
+    targets = np.array([0] * 8 + [1])
+    keys = EpochSampler(9, seed=0, balance=targets, repeats=2).keys(0)
+    assert np.bincount(targets[[key[1] for key in keys]]).tolist() == [4, 4]
+    assert [key for key in keys if key[1] == 8][:4] == [(0, 8), (0, 8, 1), (0, 8, 2), (0, 8, 3)]
+    assert len(set(keys)) == len(keys) == 8
+
+
+@given(st.lists(st.integers(0, 4), max_size=20))
+def test_occurrence(indices: list[int]) -> None:
+    expected = [indices[:i].count(index) for i, index in enumerate(indices)]
+    assert occurrence(np.array(indices, dtype=np.int64)).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"repeats": 0}, "repeats: 0; expected 1 to the 4 images"),
+        ({"repeats": 5}, "repeats: 5; expected 1 to the 4 images"),
+        ({"repeats": 2, "shuffle": False}, "expected shuffle=True"),
+        ({"balance": np.zeros(4, int), "shuffle": False}, "expected shuffle=True"),
+    ],
+)
+def test_samplers_that_do_not_fit(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        EpochSampler(4, seed=0, **options)

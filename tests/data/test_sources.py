@@ -1,14 +1,20 @@
-"""Folders in every layout, digits, and names."""
+"""Folders in every layout, digits, and names; runs on every kind of source."""
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from convit.cli import evaluate
 from convit.data import ArrayImages, open_source
 from convit.errors import InputError
+from convit.train import Stopped, train
+from tests.data.shards import shard
+from tests.train.small import exact, options, photos
+from tests.train.test_resume import StopAt
 
 
 def make(root: Path, *names: str) -> Path:
@@ -134,3 +140,66 @@ def test_image_set_subsets_and_classes() -> None:
         images.with_classes(["cow", "ant"])
     with pytest.raises(InputError, match=r"no part 'val'; expected one of 'train', 'test'"):
         open_source("digits").part("val")
+
+
+Labelled = list[tuple[Path, str]]
+
+
+def as_list(files: Labelled, folder: Path) -> str:
+    rows = [f"{file},{label}\n" for file, label in files]
+    (folder / "list.csv").write_text("path,label\n" + "".join(rows))
+    return str(folder / "list.csv")
+
+
+def as_shards(files: Labelled, folder: Path) -> str:
+    """Two shards, the second from the middle of a class on."""
+    for number, some in enumerate((files[:7], files[7:])):
+        pairs = [((f"{i:02d}.png", file.read_bytes()), (f"{i:02d}.txt", label)) for i, (file, label) in enumerate(some)]
+        shard(folder / f"photos-{number}.tar", dict(member for pair in pairs for member in pair))
+    return str(folder / "photos-{0..1}.tar")
+
+
+def as_saved(files: Labelled, folder: Path) -> str:
+    datasets = pytest.importorskip("datasets", reason="needs the library 'datasets', of the extra [hub]")
+    names = sorted({label for _, label in files})
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    cells = {"image": [str(file) for file, _ in files], "label": [label for _, label in files]}
+    datasets.Dataset.from_dict(cells, features=features).save_to_disk(str(folder / "saved"))
+    return str(folder / "saved")
+
+
+@pytest.fixture(scope="module")
+def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return photos(tmp_path_factory.mktemp("data") / "animals", {"ape": 6, "bee": 5, "cow": 7})
+
+
+@pytest.fixture(scope="module")
+def run_on_a_folder(animals: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    train(options(animals, out))
+    return out
+
+
+@pytest.mark.parametrize("rewritten", [as_list, as_shards, as_saved])
+def test_the_same_images_make_the_same_model_from_every_kind(
+    rewritten: Callable[[Labelled, Path], str], animals: Path, run_on_a_folder: Path, tmp_path: Path
+) -> None:
+    """Bit for bit the model of the folder, with loader processes, stopped in the middle and resumed."""
+    (tmp_path / "in").mkdir()
+    data = rewritten([(path, path.parent.name) for path in sorted(animals.rglob("*.png"))], tmp_path / "in")
+    out = tmp_path / "run"
+    with pytest.raises(Stopped):
+        train(options(data, out, workers=2), StopAt("epoch 2/2", 2))
+    train(options(data, out, workers=2, resume=True))
+    assert exact(out) == exact(run_on_a_folder)
+    evaluate.main([str(out), data])  # of an undivided source, what the run validated on
+    assert (out / f"evaluation-{open_source(data).name}-val").is_dir()
+    evaluate.main([str(out), str(animals)])
+    assert (out / "evaluation-animals-all").is_dir()
+
+
+def test_files_of_other_kinds(tmp_path: Path) -> None:
+    make(tmp_path, "photos.zip", "photos.csv")
+    fails(tmp_path / "photos.zip", "photos.zip: a file; expected a folder of images, a .csv, .tsv or .parquet list")
+    fails(tmp_path / "photo.csv", f"did you mean '{tmp_path / 'photos.csv'}'?", "'hf:owner/name'")
+    fails("shards-{0..1}.zip", "no such folder or data set")

@@ -144,8 +144,10 @@ def test_samples_depend_on_every_part_of_the_key() -> None:
     transform = training_transform(Preprocess(image_size=(16, 16)), EVERYTHING)
     same = ArrayImages(np.repeat(image_set().pixels[:1], 2, axis=0), ["x", "y"], [0, 1], ["a", "b"])
     dataset = SampleDataset(same, transform, seed=0)
-    others = [dataset[1, 0], dataset[0, 1], SampleDataset(same, transform, seed=1)[0, 0]]
+    others = [dataset[1, 0], dataset[0, 1], dataset[0, 0, 1], SampleDataset(same, transform, seed=1)[0, 0]]
     assert all(not torch.equal(dataset[0, 0][0], other[0]) for other in others)
+    assert not torch.equal(dataset[0, 0, 1][0], dataset[0, 0, 2][0])
+    assert (dataset[0, 1, 1][1], dataset[0, 0, 1][1]) == (1, 0)
     assert torch.equal(dataset[0][0], dataset[0, 0][0])
     assert (dataset[0][1], dataset[1][1]) == (0, 1)
 

@@ -45,21 +45,25 @@ def full() -> TrainConfig:
     """Every option at a value that is not its default."""
     return TrainConfig(
         data="bilder/ä $x",
-        source=DataConfig(val_fraction=0.25, fraction=0.5, classes=2, data_root=Path("d"), skip_bad=True, workers=3),
+        source=DataConfig(
+            val_fraction=0.25, fraction=0.5, classes=2, data_root=Path("d"), skip_bad=True, workers=3,
+            balanced_sampling=True,
+        ),
         model=ModelConfig(
             model="m", image_size=(32, 48), patch_size=4, local_up_to_layer=0, locality_strength=3.0, drop_path=0.0,
-            weights=Path("w.pth"), freeze=1,
+            weights=Path("w.pth"), freeze=1, crop_pct=0.9,
         ),
         optim=OptimConfig(
             recipe="small", layer_decay=0.5,
-            epochs=3, batch_size=6, lr=1e-5, min_lr=0.0, warmup_epochs=0.5, weight_decay=0.1, clip_grad=None,
-            precision="bf16",
+            epochs=3, batch_size=6, lr=1e-5, min_lr=0.0, warmup_epochs=0.5, weight_decay=0.1, clip_grad=0.0,
+            precision="bf16", accumulate=2, warmup_lr=1e-7, ema_decay=0.9, ema_warmup=True, class_weights="balanced",
+            patience=4, channels_last=True, compile=True,
         ),
         augment=AugmentConfig(
             flip=False, crop="shift", crop_scale=0.5, rand_augment="", color_jitter=0.1, random_erasing=0.2,
-            mixup=0.0, cutmix=0.3, mix_prob=1.0, label_smoothing=0.0,
+            mixup=0.0, cutmix=0.3, mix_prob=1.0, label_smoothing=0.0, repeated_augmentation=2,
         ),
-        run=RunConfig(out=Path("runs/x"), seed=7, device="cpu", resume=True),
+        run=RunConfig(out=Path("runs/x"), seed=7, device="cpu", resume=True, save_minutes=0.5),
     )  # fmt: skip
 
 
@@ -85,8 +89,9 @@ def test_full_differs_from_the_defaults_everywhere() -> None:
         ({"data": "d", "optim": {"epochs": "3"}}, "config.optim.epochs: got '3', expected int"),
         ({"data": "d", "optim": {"epochs": True}}, "config.optim.epochs: got True, expected int"),
         ({"data": "d", "optim": {"epochs": 2.0}}, "config.optim.epochs: got 2.0, expected int"),
-        ({"data": "d", "optim": {"min_lr": None}}, "config.optim.min_lr: got None, expected float"),
-        ({"data": "d", "optim": {"precision": "fp16"}}, "config.optim.precision: got 'fp16'"),
+        ({"data": "d", "optim": {"accumulate": None}}, "config.optim.accumulate: got None, expected int"),
+        ({"data": "d", "optim": {"precision": "fp8"}}, "config.optim.precision: got 'fp8'"),
+        ({"data": "d", "optim": {"recipe": "large"}}, "config.optim.recipe: got 'large'"),
         ({"data": "d", "augment": {"flip": "yes"}}, "config.augment.flip: got 'yes', expected bool"),
         ({"data": "d", "model": {"image_size": 32}}, "config.model.image_size: got 32"),
         ({"data": "d", "model": {"image_size": ["32"]}}, r"config.model.image_size: got \['32'\]"),
@@ -107,13 +112,18 @@ RANGES: list[tuple[type, str, list[Any], list[Any]]] = [
     (DataConfig, "workers", [0], [-1]),
     (ModelConfig, "image_size", [(1,), (8, 9)], [(), (0,), (8, -8), (8, 8, 8)]),
     (ModelConfig, "patch_size", [1], [0]),
+    (ModelConfig, "crop_pct", [0.1, 1.0], [0.0, 1.1]),
     (ModelConfig, "drop_path", [0.0, 0.9], [-0.1, 0.91]),
     (ModelConfig, "local_up_to_layer", [0, 12], [-1]),
     (ModelConfig, "locality_strength", [0.1], [0.0, -1.0, float("nan"), float("inf")]),
     (OptimConfig, "epochs", [1], [0, -3]),
     (OptimConfig, "batch_size", [2, 64], [0, 1, 3, 63]),
     (OptimConfig, "lr", [1e-9], [0.0, -1e-3, float("nan"), float("inf")]),
-    (OptimConfig, "clip_grad", [1e-9], [0.0, -1.0, float("nan"), float("inf")]),
+    (OptimConfig, "clip_grad", [0.0, 1e-9], [-1.0, float("nan"), float("inf")]),
+    (OptimConfig, "accumulate", [1], [0]),
+    (OptimConfig, "patience", [1], [0]),
+    (OptimConfig, "ema_decay", [0.0, 0.9998], [-0.1, 1.0, float("nan")]),
+    (OptimConfig, "warmup_lr", [0.0, 1.0], [-1e-9, float("nan"), float("inf")]),
     (OptimConfig, "min_lr", [0.0, 1.0], [-1e-9, 1.1, float("nan")]),
     (OptimConfig, "weight_decay", [0.0, 1.0], [-1e-9, 1.1]),
     (OptimConfig, "warmup_epochs", [0.0], [-1.0, float("inf"), float("nan")]),
@@ -124,7 +134,9 @@ RANGES: list[tuple[type, str, list[Any], list[Any]]] = [
     (AugmentConfig, "label_smoothing", [0.0, 0.99], [-0.1, 1.1]),
     (AugmentConfig, "mixup", [0.0, 100.0], [-0.1, 101.0, float("nan")]),
     (AugmentConfig, "cutmix", [0.0, 100.0], [-0.1, 101.0]),
+    (AugmentConfig, "repeated_augmentation", [1], [0]),
     (RunConfig, "seed", [0], [-1]),
+    (RunConfig, "save_minutes", [0.1], [0.0, -1.0, float("inf")]),
 ]
 
 

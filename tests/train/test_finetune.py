@@ -101,9 +101,9 @@ def test_freeze_counts_blocks(before: Path, plants: Path, tmp_path: Path, freeze
 
 def test_each_block_learns_slower_than_the_next(before: Path, plants: Path, tmp_path: Path) -> None:
     trainer = started(plants, tmp_path / "run", weights=before, layer_decay=0.5, lr=1e-3, warmup_epochs=0.0)
-    trainer.scheduler.step_update(0)
+    trainer.learner.scheduler.step_update(0)
     names = {parameter: name for name, parameter in trainer.model.named_parameters()}
-    rates = {names[p]: group["lr"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    rates = {names[p]: group["lr"] for group in trainer.learner.optimizer.param_groups for p in group["params"]}
     # Stem, four blocks (the norm goes with the last), head: each 1 / 2 of the next.
     expected = {"patch_embed.proj.weight": 5, "pos_embed": 5, "blocks.0.attn.qk.weight": 4, "blocks.3.mlp.fc1.bias": 1}
     for name, halvings in (expected | {"head.weight": 0, "norm.weight": 1}).items():

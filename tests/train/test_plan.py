@@ -9,7 +9,8 @@ import pytest
 from convit.data import ArrayImages, DataSource
 from convit.errors import InputError
 from convit.train import AugmentConfig, DataConfig, ModelConfig, OptimConfig, TrainConfig
-from convit.train.plan import Plan, geometry, make_plan, split
+from convit.train.geometry import geometry
+from convit.train.plan import Plan, make_plan, split
 from tests.train.small import options
 
 
@@ -84,7 +85,7 @@ def test_batch_epochs_and_rate(images: int, batch: int, epochs: int, lr: float) 
     whole = source(images, classes=1, side=1)
     got = make_plan(options("d", epochs=None, batch_size=None), whole, (whole.whole, whole.whole, None))
     assert (got.batch_size, got.epochs, got.lr) == (batch, epochs, lr)
-    assert got.warmup_epochs == min(5, epochs / 10)
+    assert (got.values.warmup_epochs, got.warmup_lr) == (min(5, epochs / 10), lr / 100)
     assert got.steps_per_epoch == images // batch
     assert {"batch-size", "epochs", "lr"} <= got.decided.keys()
     assert (got.config.optim.batch_size, got.config.optim.epochs, got.config.optim.lr) == (batch, epochs, lr)
@@ -99,12 +100,26 @@ def test_nothing_is_left_open() -> None:
         "source.classes",
         "source.data_root",
         "model.weights",
+        "optim.patience",
+        "run.save_minutes",
     ]  # None has a meaning of its own there
     assert config["run"]["out"] == "runs/some-micro"
 
 
 def test_given_values_are_kept() -> None:
-    optim = OptimConfig(recipe="finetune", epochs=3, batch_size=6, lr=0.5, warmup_epochs=1.0, layer_decay=0.9)
+    optim = OptimConfig(
+        recipe="finetune",
+        epochs=3,
+        batch_size=6,
+        lr=0.5,
+        warmup_epochs=1.0,
+        warmup_lr=0.25,
+        layer_decay=0.9,
+        min_lr=0.01,
+        weight_decay=0.2,
+        clip_grad=0.0,
+        ema_decay=0.99,
+    )
     got = plan(source(20), optim=optim, augment=AugmentConfig(flip=True, crop="none", rand_augment="", cutmix=0.5))
     assert (got.config.optim, got.config.augment.cutmix, got.augmentation.crop) == (optim, 0.5, "none")
     assert got.augmentation.flip

@@ -174,19 +174,21 @@ def trainer(data: Path, tmp_path: Path) -> engine.Trainer:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_loss_that_is_no_number_stops_before_the_update(trainer: engine.Trainer, value: float) -> None:
     before = [p.detach().clone() for p in trainer.model.parameters()]
-    trainer.loss = lambda logits, target: logits.sum() * value
+    trainer.learner.objective.loss = lambda logits, target: logits.sum() * value
     with pytest.raises(
         InputError, match=r"loss: got (nan|-?inf) in epoch 1, step 1 \(images .*\), expected a number.* lower --lr"
     ):
         trainer.fit()
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
-    assert not trainer.optimizer.state
+    assert not trainer.learner.optimizer.state
     assert not trainer.folder.checkpoints.exists()
 
 
 def test_weight_decay_spares_gates_biases_norms_and_embeddings(trainer: engine.Trainer) -> None:
     names = {id(p): name for name, p in trainer.model.named_parameters()}
-    spared = {names[id(p)] for g in trainer.optimizer.param_groups if g["weight_decay"] == 0 for p in g["params"]}
+    spared = {
+        names[id(p)] for g in trainer.learner.optimizer.param_groups if g["weight_decay"] == 0 for p in g["params"]
+    }
     others = set(names.values()) - spared
     assert {"pos_embed", "cls_token", "blocks.0.attn.gating_param", "blocks.0.norm1.weight", "head.bias"} <= spared
     assert {"head.weight", "blocks.0.attn.qk.weight", "patch_embed.proj.weight"} <= others
@@ -196,9 +198,9 @@ def test_rate_warms_up_and_falls(trainer: engine.Trainer) -> None:
     lr, steps = trainer.plan.lr, 2 * trainer.plan.steps_per_epoch
     rates = []
     for step in range(steps + 1):
-        trainer.scheduler.step_update(step)
-        rates.append(trainer.optimizer.param_groups[0]["lr"])
-    warmup = round(trainer.plan.warmup_epochs * trainer.plan.steps_per_epoch)
+        trainer.learner.scheduler.step_update(step)
+        rates.append(trainer.learner.optimizer.param_groups[0]["lr"])
+    warmup = round(trainer.plan.values.warmup_epochs * trainer.plan.steps_per_epoch)
     assert rates[warmup] == pytest.approx(lr, rel=0.1)
     assert rates[-1] == pytest.approx(1e-5)
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)

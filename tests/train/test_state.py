@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from convit.errors import InputError
-from convit.train.state import Progress, load_state, save_state, states
+from convit.train.state import Parts, Progress, load_state, save_state, states
 
 
 def trained(seed: int = 0, steps: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -27,7 +27,9 @@ def trained(seed: int = 0, steps: int = 3) -> tuple[nn.Module, torch.optim.Optim
 
 def saved(folder: Path, epochs: int = 2) -> None:
     for epoch in range(1, epochs + 1):
-        save_state(folder, *trained(epoch), Progress(epoch=epoch, loss_sum=epoch / 3, history=[{"epoch": epoch}]))
+        save_state(
+            folder, Parts(*trained(epoch)), Progress(epoch=epoch, loss_sum=epoch / 3, history=[{"epoch": epoch}])
+        )
 
 
 def same(a: Any, b: Any) -> bool:
@@ -43,7 +45,7 @@ def same(a: Any, b: Any) -> bool:
 def holds(epoch: int, folder: Path) -> list[str]:
     """Whether loading gives the state of that epoch, to the bit; the lines about damaged states."""
     model, optimizer = trained(seed=99, steps=0)
-    progress, damaged = load_state(folder, model, optimizer)
+    progress, damaged = load_state(folder, Parts(model, optimizer))
     expected_model, expected_optimizer = trained(epoch)
     assert progress == Progress(epoch=epoch, loss_sum=epoch / 3, history=[{"epoch": epoch}])
     assert same(model.state_dict(), expected_model.state_dict())
@@ -61,7 +63,7 @@ def test_to_the_bit_and_goes_on_alike(tmp_path: Path) -> None:
     saved(tmp_path)
     assert holds(2, tmp_path) == []
     model, optimizer = trained(seed=99, steps=0)
-    load_state(tmp_path, model, optimizer)
+    load_state(tmp_path, Parts(model, optimizer))
     other, other_optimizer = trained(2)
     x = torch.randn(7, 3)
     for net, opt in ((model, optimizer), (other, other_optimizer)):
@@ -73,16 +75,16 @@ def test_to_the_bit_and_goes_on_alike(tmp_path: Path) -> None:
 
 def test_progress_keeps_every_digit(tmp_path: Path) -> None:
     progress = Progress(epoch=3, step=7, seconds=0.1, loss_sum=sum([0.1] * 7), history=[{"x": 1e-17}])
-    save_state(tmp_path, *trained(), progress)
-    assert load_state(tmp_path, *trained())[0] == progress
+    save_state(tmp_path, Parts(*trained()), progress)
+    assert load_state(tmp_path, Parts(*trained()))[0] == progress
 
 
 def test_two_are_kept_newest_first(tmp_path: Path) -> None:
     saved(tmp_path, epochs=4)
-    save_state(tmp_path, *trained(), Progress(epoch=4, step=11))
+    save_state(tmp_path, Parts(*trained()), Progress(epoch=4, step=11))
     assert [path.name for path in states(tmp_path)] == ["epoch-0004-step-000011", "epoch-0004-step-000000"]
     assert len(list(tmp_path.iterdir())) == 2
-    save_state(tmp_path, *trained(), Progress(epoch=4, step=11))  # once more at the same step
+    save_state(tmp_path, Parts(*trained()), Progress(epoch=4, step=11))  # once more at the same step
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -115,12 +117,12 @@ def test_none_whole(tmp_path: Path) -> None:
     for path in states(tmp_path):
         flip_bit(path / "tensors.safetensors", 0.5)
     with pytest.raises(InputError, match="2 states, none of them whole; expected one to resume from"):
-        load_state(tmp_path, *trained())
+        load_state(tmp_path, Parts(*trained()))
     with pytest.raises(InputError, match="0 states"):
-        load_state(tmp_path / "missing", *trained())
+        load_state(tmp_path / "missing", Parts(*trained()))
 
 
-def full_disk(*_: Any) -> None:
+def full_disk(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -130,11 +132,13 @@ def test_failed_write_leaves_the_earlier_states(at: str, tmp_path: Path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(*((os, "fsync") if at == "fsync" else (Path, at)), full_disk)
         with pytest.raises(OSError, match="No space left"):
-            save_state(tmp_path, *trained(3), Progress(epoch=3))
+            save_state(tmp_path, Parts(*trained(3)), Progress(epoch=3))
     assert len(states(tmp_path)) == 2
     assert holds(2, tmp_path) == []
     assert not [path for path in tmp_path.rglob("*") if ".tmp" in path.name], "half a state fills the full disk"
-    save_state(tmp_path, *trained(3), Progress(epoch=3, loss_sum=1.0, history=[{"epoch": 3}]))  # there is room again
+    save_state(
+        tmp_path, Parts(*trained(3)), Progress(epoch=3, loss_sum=1.0, history=[{"epoch": 3}])
+    )  # there is room again
     assert holds(3, tmp_path) == []
 
 
@@ -143,3 +147,24 @@ def test_half_written_state_is_not_looked_at(tmp_path: Path) -> None:
     saved(tmp_path)
     (tmp_path / ".epoch-0003-step-000000.tmp").mkdir()
     assert holds(2, tmp_path) == []
+
+
+def test_a_whole_state_of_the_same_step_is_never_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path, epochs=1)
+    before = (states(tmp_path)[0] / "state.json").read_bytes()
+    with monkeypatch.context() as patch:  # neither removed nor written again
+        patch.setattr(os, "fsync", full_disk)
+        save_state(tmp_path, Parts(*trained(1)), Progress(epoch=1, seconds=3.0))
+    assert (states(tmp_path)[0] / "state.json").read_bytes() == before
+    flip_bit(states(tmp_path)[0] / "tensors.safetensors", 0.5)
+    save_state(tmp_path, Parts(*trained(1)), Progress(epoch=1, loss_sum=1 / 3, history=[{"epoch": 1}]))
+    assert holds(1, tmp_path) == []
+
+
+def test_the_new_state_stays_whatever_is_named_after_it(tmp_path: Path) -> None:
+    """A run that passed over damaged states writes older names than theirs."""
+    saved(tmp_path, epochs=3)
+    (tmp_path / "epoch-0002-step-000001").mkdir()  # so there are three
+    save_state(tmp_path, Parts(*trained(1)), Progress(epoch=1))
+    assert (tmp_path / "epoch-0001-step-000000/state.json").exists()
+    assert len(states(tmp_path)) == 2

@@ -3,7 +3,14 @@
 from convit.data.folders import open_folder, visible_files
 from convit.data.image_sets import ArrayImages, DataSource, FileImages, ImageSet
 from convit.data.images import IMAGE_SUFFIXES, UnreadableImageError, image_size, is_image_name, read_image, to_rgb
-from convit.data.sampling import EpochSampler, class_balanced_subset, permutation, some_classes, stratified_split
+from convit.data.sampling import (
+    EpochSampler,
+    class_balanced_subset,
+    permutation,
+    shown,
+    some_classes,
+    stratified_split,
+)
 from convit.data.scan import BadImage, decoded_bytes, drop, native_size, scan
 from convit.data.sources import SOURCE_NAMES, default_root, open_source
 from convit.data.transforms import (
@@ -42,6 +49,7 @@ __all__ = [
     "read_image",
     "scan",
     "seeded",
+    "shown",
     "some_classes",
     "stratified_split",
     "to_rgb",

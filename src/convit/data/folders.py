@@ -4,11 +4,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from convit.data.image_sets import DataSource, FileImages, listing
+from convit.data.image_sets import DataSource, FileImages, listing, matched, part_called
 from convit.data.images import IMAGE_SUFFIXES, is_hidden, is_image_name
 from convit.errors import InputError
 
-_PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _LAYOUT = (
     "one sub-folder of images for each class (cat/1.jpg, dog/2.jpg), or such folders inside train/, val/ and test/"
 )
@@ -33,17 +32,13 @@ def open_folder(folder: Path, *, min_classes: int = 2) -> DataSource:
         sets, ignored = _read_parts(folder, parts or {"whole": folder})
     except OSError as error:  # a folder that may not be listed
         raise InputError(f"{error.filename}: cannot be read ({error.strerror}); expected a folder of images") from error
-    lead = sets.get("train") or sets.get("whole")
-    class_names = lead.class_names if lead else tuple(sorted({c for s in sets.values() for c in s.class_names}))
-    if len(class_names) < min_classes:
-        found = f"only one class, {class_names[0]!r}" if len(class_names) == 1 else f"{len(class_names)} classes"
-        raise InputError(f"{folder}: {found}; expected at least {min_classes}: {_LAYOUT}")
+    class_names, matching = matched(sets, min_classes=min_classes, where=str(folder), expected=_LAYOUT)
     return DataSource(
         name=folder.resolve().name,
         root=str(folder.resolve()),
         class_names=class_names,
         ignored=tuple(ignored),
-        parts={part: images.with_classes(class_names) for part, images in sets.items()},
+        parts=matching,
     )
 
 
@@ -52,7 +47,7 @@ def _part_folders(folder: Path) -> dict[str, Path]:
     parts: dict[str, Path] = {}
     others = []
     for sub in _subfolders(folder):
-        part = _PARTS.get(sub.name.lower())
+        part = part_called(sub.name)
         if part is None:
             others.append(sub)
         elif part in parts:

@@ -1,5 +1,6 @@
 """Indexed collections of labelled images: in files, or in memory. Free of torch."""
 
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from convit.data.images import image_size, read_image, to_rgb
+from convit.data.images import decode_image, encoded_size, image_size, read_image, to_rgb
 from convit.errors import InputError
 
 
@@ -101,6 +102,20 @@ class FileImages(ImageSet):
         return type(self)(self.root, [self.names[i] for i in indices], targets, class_names)
 
 
+class EncodedImages(ImageSet):
+    """Images that lie encoded in something larger than a file of their own, decoded on each read."""
+
+    @abstractmethod
+    def encoded(self, index: int) -> bytes:
+        """The bytes of image ``index``, as a file of its own would hold them."""
+
+    def read(self, index: int) -> Image.Image:
+        return decode_image(self.encoded(index), self.where(index))
+
+    def size(self, index: int) -> tuple[int, int]:
+        return encoded_size(self.encoded(index), self.where(index))
+
+
 class ArrayImages(ImageSet):
     """Images in memory. pixels: uint8, (N, height, width) for grey or (N, height, width, 3) for RGB."""
 
@@ -132,16 +147,18 @@ class DataSource:
     """What :func:`convit.data.open_source` found: official parts, or one whole that nobody has divided yet."""
 
     name: str
-    """The data set's name, or the folder's."""
+    """A short name, such as the data set's or the folder's."""
     root: str
-    """The folder's resolved path, or the data set's name."""
+    """What opens it again from anywhere: an absolute path or pattern, or the data set's name."""
     class_names: tuple[str, ...]
     parts: Mapping[str, ImageSet]
     """Either ``whole`` alone, or some of ``train``, ``val`` and ``test``; all with the same ``class_names``."""
     flip: bool = True
     """Whether a mirrored image still shows its class: not so for digits, letters and traffic signs."""
     ignored: tuple[str, ...] = ()
-    """Files of a folder that were left aside because their names do not end like an image's."""
+    """Files that were left aside because their names do not end like an image's."""
+    notes: tuple[str, ...] = ()
+    """What else was left aside, each in one line for the user."""
 
     def __post_init__(self) -> None:
         names = set(self.parts)
@@ -173,6 +190,61 @@ class DataSource:
         if name not in self.parts:
             raise InputError(f"{self.name}: no part {name!r}; expected one of {listing(self.parts)}")
         return self.parts[name]
+
+
+def matched(
+    sets: Mapping[str, ImageSet], *, min_classes: int, where: str, expected: str
+) -> tuple[tuple[str, ...], dict[str, ImageSet]]:
+    """The classes of a data source, and its parts with targets into them, matched by name.
+
+    The classes are those of the train part, or of the whole; where there is neither, those of all parts.
+
+    Args:
+        sets: part -> images, each with class names of its own.
+        min_classes: how few classes there may be.
+        where, expected: the beginning and the end of the message if there are fewer.
+
+    Raises:
+        InputError: fewer classes, or one of val or test that train lacks.
+    """
+    leads = [sets[part] for part in ("train", "whole") if part in sets]
+    class_names = leads[0].class_names if leads else class_order(c for s in sets.values() for c in s.class_names)
+    if len(class_names) < min_classes:
+        found = f"only one class, {class_names[0]!r}" if len(class_names) == 1 else f"{len(class_names)} classes"
+        raise InputError(f"{where}: {found}; expected at least {min_classes}: {expected}")
+    return class_names, {part: images.with_classes(class_names) for part, images in sets.items()}
+
+
+_PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+def part_called(word: str) -> str | None:
+    """The part that a folder, split or shard of this name holds, in upper or lower case; None if it is no part's name.
+
+    >>> part_called("Validation"), part_called("cat")
+    ('val', None)
+    """
+    return _PARTS.get(word.lower())
+
+
+def class_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Each name once, sorted; by value if all are whole numbers.
+
+    >>> class_order(["dog", "cat", "dog"]), class_order(["10", "9"])
+    (('cat', 'dog'), ('9', '10'))
+    """
+    known = set(names)
+    numbers = all(len(name) < 19 and name.isascii() and name.isdecimal() for name in known)
+    return tuple(sorted(known, key=lambda name: (int(name) if numbers else 0, name)))
+
+
+def is_one_line(text: str) -> bool:
+    """Whether a name can be shown in a line and written as UTF-8: no line ends, controls or halves of characters.
+
+    >>> is_one_line("Ünï 1.jpg"), is_one_line("a\\nb")
+    (True, False)
+    """
+    return text.isprintable() or not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)
 
 
 def listing(words: Iterable[str], most: int = 10) -> str:

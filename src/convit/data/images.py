@@ -1,12 +1,14 @@
 """One image file to one upright RGB image, or one line that says why not."""
 
+import io
 import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -93,19 +95,22 @@ def read_image(path: Path) -> Image.Image:
     Of an animation, the first frame. Raises :class:`UnreadableImageError` for a file that is missing, empty, truncated,
     damaged, no image, or a decompression bomb (more than twice ``PIL.Image.MAX_IMAGE_PIXELS``).
     """
-    with _opened(path) as image:
-        image.load()
-        turn = _UPRIGHT.get(_orientation(image))
-        return to_rgb(image.transpose(turn) if turn is not None else image)
+    return _decoded(lambda: path.open("rb"), str(path))
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """(width, height) of an image file once upright, from its header alone. Raises like :func:`read_image`."""
-    with _opened(path) as image:
-        width, height = image.size
-        # Pillow's TIFF reader swaps the sides itself.
-        swapped = image.format != "TIFF" and _orientation(image) >= 5
-        return (height, width) if swapped else (width, height)
+    return _size(lambda: path.open("rb"), str(path))
+
+
+def decode_image(encoded: bytes, where: str) -> Image.Image:
+    """What :func:`read_image` makes of a file with these bytes; messages call it ``where``."""
+    return _decoded(lambda: io.BytesIO(encoded), where)
+
+
+def encoded_size(encoded: bytes, where: str) -> tuple[int, int]:
+    """What :func:`image_size` makes of a file with these bytes; messages call it ``where``."""
+    return _size(lambda: io.BytesIO(encoded), where)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -130,29 +135,46 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB") if image.mode != "RGB" else image
 
 
+def _decoded(open_file: Callable[[], IO[bytes]], where: str) -> Image.Image:
+    with _opened(open_file, where) as image:
+        image.load()
+        turn = _UPRIGHT.get(_orientation(image))
+        return to_rgb(image.transpose(turn) if turn is not None else image)
+
+
+def _size(open_file: Callable[[], IO[bytes]], where: str) -> tuple[int, int]:
+    with _opened(open_file, where) as image:
+        width, height = image.size
+        # Pillow's TIFF reader swaps the sides itself.
+        swapped = image.format != "TIFF" and _orientation(image) >= 5
+        return (height, width) if swapped else (width, height)
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(open_file: Callable[[], IO[bytes]], where: str) -> Iterator[Image.Image]:
     """``Image.open`` whose failures, also those while the image is used, are one-line errors."""
-    kind = "image"
+    kind, empty = "image", False
     try:
         # Given a path, Pillow maps a turned grey TIFF into memory with its sides swapped; given a file, it reads it.
-        with path.open("rb") as file:
+        with open_file() as file:
+            empty = not file.read(1)
+            file.seek(0)
             with _WARNINGS, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a large photo is no news: only above twice the limit is it refused
                 image = Image.open(file)
             kind = image.format or kind
             yield image
     except _DECODER_ERRORS as error:
-        raise UnreadableImageError(f"{path}: {_reason(path, kind, error)}") from error
+        raise UnreadableImageError(f"{where}: {_reason(empty, kind, error)}") from error
 
 
-def _reason(path: Path, kind: str, error: BaseException) -> str:
+def _reason(empty: bool, kind: str, error: BaseException) -> str:
     detail = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, Image.DecompressionBombError):
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         return f"a decompression bomb ({detail}); expected at most {limit} pixels"
     if isinstance(error, UnidentifiedImageError):
-        if path.stat().st_size == 0:
+        if empty:
             return "an empty file (0 bytes); expected an image"
         return "not an image (no format that Pillow knows); expected an image that decodes fully"
     if isinstance(error, OSError) and error.strerror:

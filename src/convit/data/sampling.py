@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 from convit.data.image_sets import DataSource
 from convit.errors import InputError
 
-_SPLIT, _SUBSET, _EPOCH, _CLASSES = 1, 2, 3, 4
+_SPLIT, _SUBSET, _EPOCH, _CLASSES, _BALANCED = 1, 2, 3, 4, 5
 
 Indices = NDArray[np.int64]
 
@@ -113,26 +113,91 @@ def some_classes(source: DataSource, count: int, seed: int) -> DataSource:
     return replace(source, class_names=names, parts=parts)
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
+def balanced_order(targets: Indices, count: int, *key: int) -> Indices:
+    """(count,) indices in random order, of every class equally many, but for one more of some.
+
+    Each class goes through its own images in random order, as often as it takes: none is there twice before all of
+    its class are there once. All of it is a function of (targets, count, key). Classes without images are left out.
+
+    Args:
+        targets: (N,) class of each image, at least one.
+        count: how many indices.
+        key: what decides the draws; numbers from 0.
+
+    >>> order = balanced_order(np.array([0, 0, 0, 0, 1]), 6, 7)
+    >>> np.bincount(np.array([0, 0, 0, 0, 1])[order]).tolist()
+    [3, 3]
+    """
+    labels = np.unique(targets)
+    share, more = divmod(count, len(labels))
+    gets_more = set(labels[permutation(len(labels), *key, _CLASSES)[:more]].tolist())
+    drawn = []
+    for label in labels.tolist():
+        members = np.flatnonzero(targets == label)
+        wanted = share + (label in gets_more)
+        rounds = range(-(-wanted // len(members)))
+        order = [members[permutation(len(members), *key, _BALANCED, label, again)] for again in rounds]
+        drawn.append(np.concatenate([*order, members[:0]])[:wanted])
+    return np.concatenate(drawn)[permutation(count, *key, _EPOCH)]
+
+
+def occurrence(indices: Indices) -> Indices:
+    """(N,) how often each index has been there before.
+
+    >>> occurrence(np.array([4, 2, 4, 4, 2])).tolist()
+    [0, 0, 1, 2, 1]
+    """
+    order = np.argsort(indices, kind="stable")
+    _, first, counts = np.unique(indices[order], return_index=True, return_counts=True)
+    before = np.empty(len(indices), dtype=np.int64)
+    before[order] = np.arange(len(indices)) - np.repeat(first, counts)
+    return before
+
+
+Key = tuple[int, ...]
+"""``(epoch, index)`` of a sample; from the second time on that an epoch shows an image, ``(epoch, index, times)``."""
+
+
+class EpochSampler(Sampler[Key]):
     """The keys ``(epoch, index)`` of one epoch, in an order that is a function of (seed, epoch) alone.
 
     Position p of epoch e holds ``permutation(length, seed, 3, e)[p]``, or p itself without shuffling. There is no
     state but the epoch and the position to begin at, so a run resumes in the middle of an epoch from these two numbers.
-    Meant for :class:`convit.data.SampleDataset`, which draws its augmentation from the same key.
+    Meant for :class:`convit.data.SampleDataset`, which draws its augmentation from the same key: an image that an epoch
+    shows n times has n different keys.
+
+    Args:
+        length: how many images there are.
+        seed: 0 or more.
+        shuffle: whether the order is drawn; without it neither of the next two.
+        repeats: show each drawn image so many times in a row, and that many times fewer of them (repeated
+            augmentation, Hoffer et al. 2020, as in DeiT): an epoch has ``length // repeats`` different images.
+        balance: (length,) the class of each image: draw by :func:`balanced_order`, all classes equally often.
 
     >>> sampler = EpochSampler(5, seed=0)
     >>> whole = list(sampler)
     >>> sampler.set_epoch(0, start=3)
     >>> list(sampler) == whole[3:], len(sampler)
     (True, 2)
+    >>> sorted(EpochSampler(5, seed=0, repeats=2))
+    [(0, 3), (0, 3, 1), (0, 4), (0, 4, 1)]
     """
 
-    def __init__(self, length: int, *, seed: int, shuffle: bool = True) -> None:
+    def __init__(
+        self, length: int, *, seed: int, shuffle: bool = True, repeats: int = 1, balance: Indices | None = None
+    ) -> None:
         if seed < 0:
             raise InputError(f"seed: {seed}; expected an integer of at least 0")
-        self.length = length
+        if repeats < 1 or (repeats > length and repeats > 1):
+            raise InputError(f"repeats: {repeats}; expected 1 to the {length} images")
+        if not shuffle and (repeats > 1 or balance is not None):
+            raise InputError("repeats and balance: got one of them without shuffle; expected shuffle=True")
+        self.images = length
+        self.length = shown(length, repeats)
         self.seed = seed
         self.shuffle = shuffle
+        self.repeats = repeats
+        self.balance = balance
         self.epoch = 0
         self.start = 0
 
@@ -145,14 +210,35 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
         self.start = start
 
-    def keys(self, epoch: int) -> list[tuple[int, int]]:
+    def keys(self, epoch: int) -> list[Key]:
         """All keys of an epoch, from its beginning."""
-        order = permutation(self.length, self.seed, _EPOCH, epoch) if self.shuffle else np.arange(self.length)
-        return [(epoch, index) for index in order.tolist()]
+        order = np.repeat(self._drawn(epoch), self.repeats)
+        return [
+            (epoch, index, times) if times else (epoch, index)
+            for index, times in zip(order.tolist(), occurrence(order).tolist(), strict=True)
+        ]
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def _drawn(self, epoch: int) -> Indices:
+        """The images of an epoch in their order, without the repeats."""
+        count = self.length // self.repeats
+        if self.balance is not None:
+            return balanced_order(self.balance, count, self.seed, _BALANCED, epoch)
+        if not self.shuffle:
+            return np.arange(self.images)
+        return permutation(self.images, self.seed, _EPOCH, epoch)[:count]
+
+    def __iter__(self) -> Iterator[Key]:
         yield from self.keys(self.epoch)[self.start :]
 
     def __len__(self) -> int:
         """How many keys an iteration gives from ``start`` on."""
         return self.length - self.start
+
+
+def shown(images: int, repeats: int) -> int:
+    """How many samples an epoch of so many images has, each shown ``repeats`` times.
+
+    >>> shown(15, 1), shown(16, 3)
+    (15, 15)
+    """
+    return images // repeats * repeats

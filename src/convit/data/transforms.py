@@ -216,7 +216,8 @@ def seeded(*key: int) -> Iterator[None]:
 class SampleDataset(Dataset[tuple[Tensor, int]]):
     """``dataset[epoch, index]`` -> (tensor, target), everything random in it a function of (seed, epoch, index).
 
-    So a sample is the same in whichever process and in whatever order it is made. A plain ``index`` means epoch 0.
+    So a sample is the same in whichever process and in whatever order it is made. A plain ``index`` means epoch 0;
+    ``dataset[epoch, index, times]`` is the same image in another variation.
     An image that does not decode raises :class:`InputError` that names it: no other image takes its place.
 
     Args:
@@ -237,10 +238,11 @@ class SampleDataset(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, int]:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+    def __getitem__(self, key: tuple[int, ...] | int) -> tuple[Tensor, int]:
+        key = key if isinstance(key, tuple) else (0, key)
+        index = key[1]
         image = Image.fromarray(self._pixels[index]) if self._pixels is not None else self.images.read(index)
-        with seeded(self.seed, _AUGMENT, epoch, index):
+        with seeded(self.seed, _AUGMENT, *key):
             return self.transform(image), int(self.images.targets[index])
 
 

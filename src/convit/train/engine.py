@@ -1,21 +1,18 @@
 """The training loop.
 
 Everything random is a function of (seed, epoch, position): the order of the images and their augmentation
-(:mod:`convit.data`), mixup and drop path (here, seeded before each step). So the state of a run is its weights, the
-optimiser's moments and two numbers, and a run that was stopped anywhere goes on to the same bits.
+(:mod:`convit.data`), mixup and drop path (:mod:`convit.train.learner`). So the state of a run is its weights, the
+optimiser's moments and two numbers, with a moving average or a loss scale where they are on, and a run that was stopped
+anywhere goes on to the same bits.
 """
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
-import torch
-from timm.data import Mixup
-from timm.loss import SoftTargetCrossEntropy
-from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
-from torch import Tensor, nn
+from torch import nn
 
 from convit.classifier import Classifier
 from convit.data import EpochSampler, SampleDataset, seeded, training_transform
@@ -23,14 +20,16 @@ from convit.device import pick_device
 from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention
 from convit.models import ConViT, create_model, load_weights
-from convit.train.evaluation import best_record, evaluate
+from convit.train.evaluation import Evaluation, best_record, epochs_since_best, evaluate
+from convit.train.learner import Learner
 from convit.train.observer import Observer, Stopped, StopRequest
 from convit.train.plan import Plan
 from convit.train.run_folder import RunFolder
-from convit.train.state import Progress, load_state, save_state, states
+from convit.train.saving import Saver
+from convit.train.state import Parts, Progress, load_state, states
 from convit.train.workers import WorkerDied, batches, end_workers, make_loader
 
-_START, _STEP = 101, 102  # keep the draws for the weights and for the steps apart from those of convit.data
+_START = 101  # keeps the draws for the weights apart from those of convit.data and of the steps
 
 
 class Trainer:
@@ -45,49 +44,21 @@ class Trainer:
 
     def __init__(self, plan: Plan, folder: RunFolder, observer: Observer, stop: StopRequest) -> None:
         self.plan, self.folder, self.observer, self.stop = plan, folder, observer, stop
-        self.config = plan.config
-        optim, augment = plan.config.optim, plan.config.augment
-        self.seed = plan.config.run.seed
         self.device = pick_device(plan.config.run.device)
-        model = self._start()
+        self.learner = Learner(plan, self._start().to(self.device))
+        self.model = self.learner.model
         self.classifier = Classifier(
-            model.to(self.device),
+            self.learner.best,
             plan.preprocess,
             plan.class_names,
             model_name=plan.model_name,
             model_args=plan.model_args,
         )
-        self.model = self.classifier.model
-        self.optimizer = create_optimizer_v2(
-            self.model,
-            opt="adamw",
-            lr=plan.lr,
-            weight_decay=optim.weight_decay,
-            layer_decay=optim.layer_decay if optim.layer_decay != 1 else None,
+        ema = self.learner.ema
+        self.parts = Parts(
+            self.model, self.learner.optimizer, None if ema is None else ema.module, scaler=self.learner.scaler
         )
-        steps = plan.steps_per_epoch
-        self.scheduler = CosineLRScheduler(
-            self.optimizer,
-            t_initial=max(2, plan.epochs * steps),  # timm warns of 1
-            lr_min=min(optim.min_lr, plan.lr),
-            warmup_t=round(plan.warmup_epochs * steps),
-            warmup_lr_init=plan.lr / 100,
-            warmup_prefix=False,
-            t_in_epochs=False,
-        )
-        self.mixup: Mixup | None = None
-        mixup, cutmix = augment.mixup or 0.0, augment.cutmix or 0.0
-        if augment.mix_prob > 0 and (mixup > 0 or cutmix > 0):
-            self.mixup = Mixup(
-                mixup_alpha=mixup,
-                cutmix_alpha=cutmix,
-                prob=augment.mix_prob,
-                label_smoothing=augment.label_smoothing,
-                num_classes=len(plan.class_names),
-            )
-        self.loss: Callable[[Tensor, Tensor], Tensor] = (
-            SoftTargetCrossEntropy() if self.mixup else nn.CrossEntropyLoss(label_smoothing=augment.label_smoothing)
-        )
+        self.saver = Saver(folder, self.parts, self.classifier, self.say)
         self.progress = Progress()
         self._make_loader()
 
@@ -95,7 +66,7 @@ class Trainer:
         """The model that training starts from: drawn by seed, or loaded; the first blocks frozen if asked for."""
         plan, options = self.plan, self.plan.config.model
         begun = bool(states(self.folder.checkpoints)) and plan.config.run.resume  # then all comes from the state
-        with seeded(self.seed, _START):
+        with seeded(plan.config.run.seed, _START):
             model = create_model(
                 plan.model_name,
                 num_classes=len(plan.class_names),
@@ -109,10 +80,15 @@ class Trainer:
         return model
 
     def _make_loader(self) -> None:
-        plan = self.plan
+        plan, seed = self.plan, self.plan.config.run.seed
         transform = training_transform(plan.preprocess, plan.augmentation)
-        dataset = SampleDataset(plan.train, transform, seed=self.seed, cache=plan.cache)
-        self.sampler = EpochSampler(len(dataset), seed=self.seed)
+        dataset = SampleDataset(plan.train, transform, seed=seed, cache=plan.cache)
+        self.sampler = EpochSampler(
+            len(dataset),
+            seed=seed,
+            repeats=plan.values.repeated_augmentation,
+            balance=plan.train.targets if plan.config.source.balanced_sampling else None,
+        )
         self.loader = make_loader(
             dataset,
             plan.workers,
@@ -132,7 +108,7 @@ class Trainer:
                 )
             self.say("the run has no state yet: starting from the beginning")
             return
-        self.progress, damaged = load_state(self.folder.checkpoints, self.model, self.optimizer)
+        self.progress, damaged = load_state(self.folder.checkpoints, self.parts)
         for line in damaged:
             self.say(line)
         self.folder.write_metrics(self.progress.history)  # the line of its last epoch may be missing
@@ -141,27 +117,38 @@ class Trainer:
     def say(self, text: str) -> None:
         """Tells the observer and the log."""
         self.observer.message(text)
-        self.folder.log(text)
+        self._log(text)
+
+    def _log(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # a full disk: the line was said, and training goes on
+            self.folder.log(text)
 
     def fit(self) -> None:
-        """Trains to the end.
+        """Trains to the end, or until patience runs out.
 
         Raises:
             Stopped: it was asked to, and saved its state.
-            InputError: the loss is no longer a number, or an image does not decode.
+            InputError: the loss is no longer a number, an image does not decode, the compiler failed, or where the run
+                ended could not be saved.
         """
         try:
-            while self.progress.epoch < self.plan.epochs:
+            while self.progress.epoch < self.plan.epochs and not self._out_of_patience():
                 self._train_epoch()
                 self._end_epoch()
         except WorkerDied as died:
-            save_state(self.folder.checkpoints, self.model, self.optimizer, self.progress)
+            self.saver.insist(self.progress, before=f"{died}; ")
             raise InputError(
                 f"{died}; the state is saved in {self.folder.path}: continue with --resume, with fewer --workers than "
                 f"{self.plan.workers} if it happens again"
             ) from died
         finally:
             end_workers(self.loader)
+        if self.saver.fault is not None:
+            self.saver.insist(self.progress)
+
+    def _out_of_patience(self) -> bool:
+        patience = self.plan.config.optim.patience
+        return patience is not None and epochs_since_best(self.progress.history) >= patience
 
     def _train_epoch(self) -> None:
         plan, progress = self.plan, self.progress
@@ -169,83 +156,90 @@ class Trainer:
         self.observer.begin(
             f"epoch {progress.epoch + 1}/{plan.epochs}", steps * plan.batch_size, progress.step * plan.batch_size
         )
-        self.model.train()
         self.sampler.set_epoch(progress.epoch, start=progress.step * plan.batch_size)
         began = time.perf_counter() - progress.seconds
+        saved = time.monotonic()
+        minutes = plan.config.run.save_minutes or math.inf
         for images, target in batches(self.loader):
             self._check_stop()
-            loss = self._step(images.to(self.device), target.to(self.device))
+            with self._compiler_named():
+                loss = self.learner.step(images, target, progress.epoch, progress.step, self._check_step)
             progress.step += 1
             progress.loss_sum += loss
             progress.seconds = time.perf_counter() - began
             self.observer.advance(plan.batch_size, loss)
+            if time.monotonic() - saved >= 60 * minutes:
+                self.saver.save(progress)
+                saved = time.monotonic()
 
-    def _step(self, images: Tensor, target: Tensor) -> float:
-        progress = self.progress
-        self.scheduler.step_update(progress.epoch * self.plan.steps_per_epoch + progress.step)
-        with seeded(self.seed, _STEP, progress.epoch, progress.step):
-            if self.device.type == "cuda":
-                torch.cuda.manual_seed(int(torch.randint(2**62, ()).item()))
-            if self.mixup is not None:
-                images, target = self.mixup(images, target)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.optim.precision == "bf16"):
-                logits = self.model(images)
-            loss = self.loss(logits.float(), target)
-            value = loss.item()
-            self._check_finite(value, f"step {progress.step + 1} (images {self._names_of_batch()})")
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-        if self.config.optim.clip_grad is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip_grad)
-        self.optimizer.step()
-        return value
-
-    def _end_epoch(self) -> None:
-        plan, progress = self.plan, self.progress
-        steps = plan.steps_per_epoch
+    def _evaluate(self) -> Evaluation:
+        plan = self.plan
         self.observer.begin("validation", len(plan.val))
 
         def on_batch(images: int) -> None:
             self._check_stop()
             self.observer.advance(images)
 
-        result = evaluate(
-            self.model,
-            plan.val,
-            plan.preprocess,
-            batch_size=max(64, plan.batch_size),
-            workers=plan.workers,
-            cache=plan.cache,
-            precision=self.config.optim.precision,
-            on_batch=on_batch,
-        )
+        with self._compiler_named():
+            return evaluate(
+                self.learner.evaluated,
+                plan.val,
+                plan.preprocess,
+                batch_size=max(64, plan.batch_size),
+                workers=plan.workers,
+                cache=plan.cache,
+                precision=plan.config.optim.precision,
+                on_batch=on_batch,
+            )
+
+    def _end_epoch(self) -> None:
+        plan, progress = self.plan, self.progress
+        shown = plan.steps_per_epoch * plan.batch_size
+        result = self._evaluate()
         self._check_finite(result.loss, "validation")
         record: dict[str, Any] = {
             "epoch": progress.epoch + 1,
-            "train_loss": progress.loss_sum / steps,
+            "train_loss": progress.loss_sum / plan.steps_per_epoch,
             "val_loss": result.loss,
             "val_top1": result.top1,
             **({"val_top5": result.top5} if len(plan.class_names) > 5 else {}),
-            "lr": max(group["lr"] for group in self.optimizer.param_groups),
+            "lr": max(group["lr"] for group in self.learner.optimizer.param_groups),
             "seconds": round(progress.seconds, 3),
-            "images_per_second": round(steps * plan.batch_size / progress.seconds, 1),
-            "gates": [[round(gate, 4) for gate in gates] for gates in _gates(self.model)],
+            "images_per_second": round(shown / progress.seconds, 1),
+            "gates": [[round(gate, 4) for gate in gates] for gates in _gates(self.classifier.model)],
             **self.observer.measure(self.classifier, plan.val),
         }
         progress.history.append(record)
-        if best_record(progress.history) is record:
-            self.classifier.save(self.folder.path)
+        if early := self._out_of_patience() and progress.epoch + 1 < plan.epochs:
+            record["stopped_early"] = True
         progress.epoch, progress.step, progress.seconds, progress.loss_sum = progress.epoch + 1, 0, 0.0, 0.0
-        save_state(self.folder.checkpoints, self.model, self.optimizer, progress)
-        self.folder.write_metrics(progress.history)
+        self.saver.save(progress, model=best_record(progress.history) is record)
         self.observer.end_epoch(record, plan.epochs)
-        self.folder.log(_line(record, plan.epochs))
+        self._log(_line(record, plan.epochs))
+        if early:
+            patience = plan.config.optim.patience
+            self.say(f"no better epoch for {patience}: stopped early, after {progress.epoch} of {plan.epochs} epochs")
+
+    @contextlib.contextmanager
+    def _compiler_named(self) -> Iterator[None]:
+        """Turns a fault of torch.compile, which is lazy, into one line."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            inner = getattr(error, "inner_exception", error)
+            reason = next((line.strip() for line in str(inner).splitlines() if line.strip()), type(inner).__name__)
+            raise InputError(f"compile: {reason}; expected a compiler that works: leave out --compile") from error
+
+    def _check_step(self, loss: float) -> None:
+        self._check_finite(loss, f"step {self.progress.step + 1} (images {self._names_of_batch()})")
 
     def _names_of_batch(self) -> str:
         """The images of the step that is being made."""
         first = self.progress.step * self.plan.batch_size
         keys = self.sampler.keys(self.progress.epoch)[first : first + self.plan.batch_size]
-        names = [self.plan.train.where(index) for _, index in keys]
+        names = [self.plan.train.where(key[1]) for key in keys]
         return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
     def _check_finite(self, loss: float, where: str) -> None:
@@ -258,11 +252,10 @@ class Trainer:
     def _check_stop(self) -> None:
         if self.stop.signum is None:
             return
-        save_state(self.folder.checkpoints, self.model, self.optimizer, self.progress)
-        if not self.progress.history:
-            self.classifier.save(self.folder.path)  # better an unfinished model than none
         stopped = Stopped(self.stop.signum, self.folder.path)
-        self.folder.log(str(stopped))
+        unfinished = not self.progress.history  # better an unfinished model than none
+        self.saver.insist(self.progress, model=unfinished, before="stopped, but not saved: ")
+        self._log(str(stopped))
         raise stopped
 
 

@@ -14,6 +14,9 @@ from torch import nn
 from convit.data import ImageSet, Preprocess, SampleDataset, evaluation_transform
 from convit.train.workers import batches, end_workers, make_loader
 
+AUTOCAST: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""The type of the matrix products by ``--precision``; None leaves all of them as the weights are."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
@@ -78,18 +81,19 @@ def evaluate(
         batch_size: images at once.
         workers: processes that load them.
         cache: decode all of them first.
-        precision: ``"fp32"`` or ``"bf16"``.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         on_batch: told the number of images after each batch; may raise to stop.
     """
     device = next(model.parameters()).device
     dataset = SampleDataset(images, evaluation_transform(preprocess), seed=0, cache=cache)
     model.eval()
     loader = make_loader(dataset, workers, batch_size=batch_size)
+    dtype = AUTOCAST[precision]
     logits = []
     with torch.inference_mode():
         try:
             for batch, _ in batches(loader):
-                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                with torch.autocast(device.type, dtype, enabled=dtype is not None):
                     logits.append(model(batch.to(device)).float().cpu())
                 on_batch(len(batch))
         finally:
@@ -100,6 +104,15 @@ def evaluate(
 def best_record(history: list[dict[str, Any]]) -> dict[str, Any]:
     """The epoch with the highest top-1 on the validation images; among equals the one with the lowest loss."""
     return max(history, key=lambda record: (record["val_top1"], -record["val_loss"]))
+
+
+def epochs_since_best(history: list[dict[str, Any]]) -> int:
+    """How many epochs came after the best one.
+
+    >>> epochs_since_best([{"val_top1": 50.0, "val_loss": 1.0}, {"val_top1": 50.0, "val_loss": 1.1}])
+    1
+    """
+    return len(history) - 1 - history.index(best_record(history)) if history else 0
 
 
 def score(logits: torch.Tensor, targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Evaluation:

@@ -1,9 +1,10 @@
 """A run from beginning to end: look at the data, plan, train, evaluate, draw."""
 
+import contextlib
 import math
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from convit.train.evaluation import Evaluation, best_record, evaluate
 from convit.train.observer import Observer, Stopped, stop_on_signals
 from convit.train.plan import Plan, make_plan, split
 from convit.train.run_folder import RunFolder, split_names
+
+T = TypeVar("T")
 
 
 def train(config: TrainConfig, observer: Observer | None = None) -> Classifier:
@@ -40,7 +43,10 @@ def train(config: TrainConfig, observer: Observer | None = None) -> Classifier:
     observer = observer or Observer()
     pick_device(config.run.device)
     if config.run.out is not None:  # before the scan, which can take a while
-        RunFolder(config.run.out).check_free(resume=config.run.resume, overwrite=config.run.overwrite)
+        before = RunFolder(config.run.out)
+        before.check_free(resume=config.run.resume, overwrite=config.run.overwrite)
+        if config.run.resume:
+            config = as_before(config, before.read_config())
     source = open_source(config.data, root=config.source.data_root)
     if config.source.classes is not None:
         source = some_classes(source, config.source.classes, config.run.seed)
@@ -67,9 +73,28 @@ def train(config: TrainConfig, observer: Observer | None = None) -> Classifier:
         try:
             trainer.fit()
         except Stopped:
-            plots.draw_history(trainer.progress.history, folder.path)
+            with contextlib.suppress(OSError):  # the state is saved; pictures can wait until there is room
+                plots.draw_history(trainer.progress.history, folder.path)
             raise
     return _finish(trainer)
+
+
+def as_before(options: T, before: T) -> T:
+    """The options of a run that goes on: what is left open is as it was, whatever would be decided today.
+
+    >>> from convit.train import OptimConfig
+    >>> before = TrainConfig(data="digits", optim=OptimConfig(epochs=3, lr=0.1))
+    >>> as_before(TrainConfig(data="digits", optim=OptimConfig(epochs=3)), before).optim.lr
+    0.1
+    """
+    taken: dict[str, Any] = {}
+    for entry in fields(options):  # type: ignore[arg-type]
+        own, old = getattr(options, entry.name), getattr(before, entry.name)
+        if is_dataclass(own):
+            taken[entry.name] = as_before(own, old)
+        elif own is None:
+            taken[entry.name] = old
+    return replace(options, **taken)  # type: ignore[type-var]
 
 
 def scanned(source: DataSource, *, skip_bad: bool, observer: Observer) -> tuple[DataSource, list[BadImage]]:
@@ -167,7 +192,7 @@ def _finish(trainer: Trainer) -> Classifier:
         best.model, images, plan.preprocess, workers=plan.workers, on_batch=lambda n: trainer.observer.advance(n)
     )
     folder.write_json("evaluation.json", {"part": part, **result.to_dict()})
-    best.training = _facts(plan, best_record(trainer.progress.history), result if part == "test" else None)
+    best.training = _facts(plan, trainer.progress.history, result if part == "test" else None)
     best.save(folder.path)  # once more, for its card: only now is it known how good it is
     plots.draw_history(trainer.progress.history, folder.path)
     plots.confusion(result, folder.path / "confusion.png", title=f"{data_name(plan.config.data)}, {part} images")
@@ -200,9 +225,9 @@ def chance_note(confusion: NDArray[np.int64]) -> str | None:
     )
 
 
-def _facts(plan: Plan, best: dict[str, Any], test: Evaluation | None) -> TrainingFacts:
+def _facts(plan: Plan, history: list[dict[str, Any]], test: Evaluation | None) -> TrainingFacts:
     """What the model's card tells of the run."""
-    model = plan.config.model
+    model, best = plan.config.model, best_record(history)
     published = f"the published weights of {model.model}, ImageNet-1k" if model.pretrained else None
     return TrainingFacts(
         data=data_name(plan.config.data),
@@ -210,11 +235,11 @@ def _facts(plan: Plan, best: dict[str, Any], test: Evaluation | None) -> Trainin
         train_images=len(plan.train),
         val_images=len(plan.val),
         test_images=test.num_images if test else None,
-        epochs=plan.epochs,
+        epochs=len(history),
         best_epoch=best["epoch"],
         batch_size=plan.batch_size,
         lr=plan.lr,
-        weight_decay=plan.config.optim.weight_decay,
+        weight_decay=plan.values.weight_decay,
         seed=plan.config.run.seed,
         val_top1=best["val_top1"],
         val_top5=best.get("val_top5"),

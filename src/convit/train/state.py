@@ -37,46 +37,68 @@ class Progress:
     """One record per complete epoch: the lines of ``metrics.jsonl``."""
 
 
-def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
+@dataclass(slots=True)
+class Parts:
+    """All of a run that is numbers: what a state holds besides the progress."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: nn.Module | None = None
+    """The moving average of the weights, if there is one."""
+    scaler: torch.amp.GradScaler | None = None
+    """The loss scale of fp16; one that is not enabled has no state."""
+
+
+def save_state(folder: Path, parts: Parts, progress: Progress) -> Path:
     """Writes a state into ``folder`` and removes those that are too old.
 
-    The files are written and synced under a temporary name, which is then renamed.
+    The files are written and synced under a temporary name, which is then renamed. A whole state of the same step is
+    kept as it is: it is the same.
 
     Raises:
         OSError: the disk is full or read-only; the states that were there still are.
     """
     name = f"epoch-{progress.epoch:04d}-step-{progress.step:06d}"
-    temporary = folder / f".{name}.tmp"
+    final, temporary = folder / name, folder / f".{name}.tmp"
+    if _is_whole(final):
+        return final
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    optimizer_state = optimizer.state_dict()
-    tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+    try:
+        temporary.mkdir(parents=True)
+        for file, data in _files(parts, progress):
+            with (temporary / file).open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+        shutil.rmtree(final, ignore_errors=True)  # a damaged one
+        temporary.rename(final)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)  # half a state is no use, and a full disk needs its room
+        raise
+    _sync(folder)
+    for old in [path for path in states(folder) if path != final][KEEP - 1 :]:
+        shutil.rmtree(old)
+    return final
+
+
+def _files(parts: Parts, progress: Progress) -> list[tuple[str, bytes]]:
+    """Names and contents of the files of a state."""
+    optimizer_state = parts.optimizer.state_dict()
+    tensors = {f"model.{key}": value for key, value in parts.model.state_dict().items()}
+    if parts.ema is not None:
+        tensors |= {f"ema.{key}": value for key, value in parts.ema.state_dict().items()}
     for index, entries in optimizer_state["state"].items():
         tensors |= {f"optimizer.{index}.{key}": value for key, value in entries.items()}
     content = safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
     meta = {
         "progress": asdict(progress),
         "param_groups": optimizer_state["param_groups"],
+        "scaler": parts.scaler.state_dict() if parts.scaler is not None else {},
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     body = json.dumps(meta)
     check = hashlib.sha256(body.encode()).hexdigest()
-    final = folder / name
-    try:
-        for file, data in (("tensors.safetensors", content), ("state.json", f"{check}\n{body}\n".encode())):
-            with (temporary / file).open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
-    except OSError:
-        shutil.rmtree(temporary, ignore_errors=True)  # half a state is no use, and a full disk needs its room
-        raise
-    _sync(folder)
-    for old in states(folder)[KEEP:]:
-        shutil.rmtree(old)
-    return final
+    return [("tensors.safetensors", content), ("state.json", f"{check}\n{body}\n".encode())]
 
 
 def states(folder: Path) -> list[Path]:
@@ -85,8 +107,8 @@ def states(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)], reverse=True)
 
 
-def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Progress, list[str]]:
-    """Puts the newest whole state of ``folder`` into ``model`` and ``optimizer``.
+def load_state(folder: Path, parts: Parts) -> tuple[Progress, list[str]]:
+    """Puts the newest whole state of ``folder`` into ``parts``.
 
     Returns:
         Where the run stands, and one line for each damaged state that was passed over.
@@ -101,7 +123,7 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             damaged.append(f"{path}: damaged ({' '.join(str(error).split())[:120]}); taking the state before it")
             continue
-        _restore(meta, tensors, model, optimizer)
+        _restore(meta, tensors, parts)
         return Progress(**meta["progress"]), damaged
     raise InputError(f"{folder}: {len(damaged)} states, none of them whole; expected one to resume from")
 
@@ -117,16 +139,30 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return meta, safetensors.torch.load(content)
 
 
-def _restore(
-    meta: dict[str, Any], tensors: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+def _is_whole(path: Path) -> bool:
+    try:
+        _read(path)
+    except (OSError, ValueError, KeyError, SafetensorError):
+        return False
+    return True
+
+
+def _restore(meta: dict[str, Any], tensors: dict[str, torch.Tensor], parts: Parts) -> None:
+    for prefix, module in (("model.", parts.model), ("ema.", parts.ema)):
+        if module is not None:
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
     entries: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
             entries.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": entries, "param_groups": meta["param_groups"]})
+    parts.optimizer.load_state_dict({"state": entries, "param_groups": meta["param_groups"]})
+    for parameter, state in parts.optimizer.state.items():  # in the layout of the weights, as they were before
+        for name, value in state.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+    if parts.scaler is not None and meta.get("scaler"):
+        parts.scaler.load_state_dict(meta["scaler"])
 
 
 def _sync(folder: Path) -> None:

@@ -1,0 +1,65 @@
+"""Which model, for images of which size: decided from the data where the options leave it open."""
+
+from typing import Any
+
+from convit.classifier import ClassifierConfig
+from convit.errors import InputError
+from convit.models import create_model
+from convit.train.config import TrainConfig
+
+PRETRAINED = "convit_tiny_patch16_224"
+BY_NATIVE_SIZE = ((24, "convit_micro_patch4_16"), (48, "convit_micro_patch4_32"), (112, "convit_micro_patch8_64"))
+"""The model for images whose shorter side is up to so many pixels."""
+LARGE, LARGE_AND_MANY, MANY = "convit_micro_patch8_128", "convit_tiny_patch16_224", 20_000
+"""The models for larger images: one that a laptop trains in minutes, and the paper's from so many images on."""
+
+
+def geometry(
+    config: TrainConfig, native: int, images: int, start: ClassifierConfig | None = None
+) -> tuple[str, dict[str, Any], dict[str, str]]:
+    """Model name, model arguments, and why: by the images' native size unless they are given.
+
+    Args:
+        config: the options.
+        native: the median of the images' shorter sides, in pixels.
+        images: how many there are to learn from.
+        start: the classifier to start from, if it is one of ours.
+
+    Raises:
+        InputError: an unknown model, a size that the patch does not divide, or more frozen blocks than there are.
+    """
+    asked = config.model
+    name, decided = _model_name(config, native, images, start)
+    args = dict(start.model_args) if start is not None and start.model_name == name else {}
+    try:
+        default = create_model(name, device="meta", **args)  # also refuses an unknown name
+        height, width = (asked.image_size * 2)[:2] if asked.image_size else default.img_size
+        args |= {"img_size": [height, width], "patch_size": asked.patch_size or default.patch_size}
+        if asked.local_up_to_layer is not None:
+            args["local_up_to_layer"] = asked.local_up_to_layer
+        model = create_model(name, device="meta", **args)
+    except (ValueError, TypeError) as error:
+        raise InputError(str(error)) from error
+    args["local_up_to_layer"] = model.local_up_to_layer
+    if asked.freeze > len(model.blocks):
+        raise InputError(f"freeze: got {asked.freeze}, expected at most the {len(model.blocks)} blocks of the model")
+    if not asked.image_size:
+        decided["image-size"] = f"{height} x {width} (the model's)"
+    if asked.patch_size is None:
+        patch = args["patch_size"]
+        decided["patch-size"] = f"{patch} (the model's): {height // patch} x {width // patch} patches"
+    return name, args, decided
+
+
+def _model_name(
+    config: TrainConfig, native: int, images: int, start: ClassifierConfig | None
+) -> tuple[str, dict[str, str]]:
+    if config.model.model is not None:
+        return config.model.model, {}
+    if start is not None:
+        return start.model_name, {"model": f"{start.model_name} (that of the weights)"}
+    if config.model.pretrained:
+        return PRETRAINED, {"model": f"{PRETRAINED} (the smallest with published weights)"}
+    large = LARGE if images < MANY else LARGE_AND_MANY
+    name = next((fit for limit, fit in BY_NATIVE_SIZE if native <= limit), large)
+    return name, {"model": f"{name} (the images' shorter side is {native} px in the median)"}

@@ -1,0 +1,181 @@
+"""A disk without room: one line, the last good state stays, training goes on, and with room nothing is lost."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convit.classifier import Classifier
+from convit.errors import InputError
+from convit.train import Observer, Stopped, saving, train
+from convit.train.run_folder import RunFolder
+from convit.train.state import states
+from tests.train.small import exact, metrics, options, photos
+from tests.train.test_resume import StopAt
+
+pytestmark = pytest.mark.usefixtures("empty_pictures")
+EPOCHS = 3
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return photos(tmp_path_factory.mktemp("data") / "two", {"dark": 6, "light": 6})
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that always had room."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    train(options(data, out, epochs=EPOCHS))
+    return out
+
+
+class Lines(Observer):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.said.append(text)
+
+    @property
+    def faults(self) -> list[str]:
+        return [line for line in self.said if "could not save" in line]
+
+
+def failing(real: Callable[..., Any], calls: set[int], fault: int = errno.ENOSPC) -> Callable[..., Any]:
+    """``real``, but the n-th call finds no room, for n in ``calls``."""
+    count = iter(range(1, 1000))
+
+    def attempt(*args: Any, **kwargs: Any) -> Any:
+        if next(count) in calls:
+            raise OSError(fault, os.strerror(fault), "the disk")
+        return real(*args, **kwargs)
+
+    return attempt
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize("calls", [{1}, {2}, {1, 2}])
+def test_state_without_room(
+    fault: int, calls: set[int], data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving, "save_state", failing(saving.save_state, calls, fault))
+    lines = Lines()
+    train(options(data, tmp_path / "run", epochs=EPOCHS), lines)
+    assert exact(tmp_path / "run") == exact(whole)
+    assert len(lines.faults) == len(calls)
+    assert f"could not save ({os.strerror(fault)}): training goes on, and this is tried again; " in lines.faults[0]
+    newest = "no state is saved yet" if 1 in calls else f"the newest state in {tmp_path / 'run'} is epoch-0001-step-0"
+    assert newest in lines.faults[0]
+    assert lines.said.count("saved again: there is room") == 1
+
+
+@pytest.mark.parametrize(("calls", "saved"), [({1}, [2, 3]), ({1, 2}, [3])])
+def test_best_model_without_room(
+    calls: set[int], saved: list[int], data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits in memory as it was; until it is written no state is, which would believe it on the disk."""
+    monkeypatch.setattr(Classifier, "save", failing(Classifier.save, calls))
+    real, seen = saving.save_state, []
+    monkeypatch.setattr(saving, "save_state", lambda *args: (seen.append(args[2].epoch), real(*args))[1])
+    lines = Lines()
+    train(options(data, tmp_path / "run", epochs=EPOCHS), lines)
+    assert exact(tmp_path / "run")[1:] == exact(whole)[1:]
+    assert (seen, len(lines.faults)) == (saved, len(calls))
+
+
+def test_no_room_to_the_end(data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = Lines()
+    with monkeypatch.context() as patch:
+        patch.setattr(saving, "save_state", failing(saving.save_state, set(range(2, 100))))
+        with pytest.raises(
+            InputError, match=r"the disk: No space left on device; expected a place with room"
+        ) as caught:
+            train(options(data, tmp_path / "run", epochs=EPOCHS), lines)
+    assert "is epoch-0001-step-000000: make room, and continue with --resume" in str(caught.value)
+    assert len(lines.faults) == 3  # after each epoch but the first, and at the end
+    assert len(metrics(tmp_path / "run")) == 1
+    train(options(data, tmp_path / "run", epochs=EPOCHS, resume=True))
+    assert exact(tmp_path / "run") == exact(whole)
+
+
+def test_no_room_at_a_stop(data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(saving, "save_state", failing(saving.save_state, {2}))
+        with pytest.raises(InputError, match="stopped, but not saved: the disk: No space left"):
+            train(options(data, tmp_path / "run", epochs=EPOCHS), StopAt("epoch 2/3", 1))
+    train(options(data, tmp_path / "run", epochs=EPOCHS, resume=True))
+    assert exact(tmp_path / "run") == exact(whole)
+
+
+def test_stop_after_room_came_back(data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "save", failing(Classifier.save, {1}))
+        with pytest.raises(Stopped):
+            train(options(data, tmp_path / "run", epochs=EPOCHS), StopAt("epoch 2/3", 2))
+    assert (tmp_path / "run/model.safetensors").exists()  # the one of epoch 1 that waited
+    train(options(data, tmp_path / "run", epochs=EPOCHS, resume=True))
+    assert exact(tmp_path / "run") == exact(whole)
+
+
+def test_log_without_room(data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunFolder, "log", failing(RunFolder.log, set(range(100))))
+    train(options(data, tmp_path / "run", epochs=EPOCHS))
+    assert exact(tmp_path / "run") == exact(whole)
+
+
+def test_half_written_files_make_room(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(self: Classifier, folder: Path) -> None:
+        (Path(folder) / ".model.safetensors.tmp").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Classifier, "save", half)
+    with pytest.raises(InputError, match="No space left"):
+        train(options(data, tmp_path / "run", epochs=1))
+    assert not list((tmp_path / "run").glob(".*.tmp"))
+
+
+LIMITED = """
+import resource
+import sys
+from pathlib import Path
+from tests.train.small import options
+from convit.train import Observer, train
+class Limit(Observer):
+    def begin(self, what, images, done=0):
+        if what.startswith("epoch 2"):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+        if what.startswith("epoch 3") and sys.argv[3] == "again":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    def message(self, text):
+        print(text)
+train(options(sys.argv[1], Path(sys.argv[2]), epochs=3), Limit())
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
+@pytest.mark.parametrize("room", ["again", "never"])
+def test_limit_of_the_system(room: str, data: Path, whole: Path, tmp_path: Path) -> None:
+    """Writes that the system itself cuts off in the middle of a file, in the second epoch."""
+    out = tmp_path / "run"
+    got = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(data), str(out), room], capture_output=True, text=True,
+        timeout=600, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert "could not save (File too large)" in got.stdout
+    assert "is epoch-0001-step-000000" in got.stdout
+    assert not list(out.rglob("*.tmp"))
+    if room == "again":
+        assert got.returncode == 0, got.stderr
+    else:
+        assert "File too large; expected a place with room" in got.stderr.splitlines()[-1]
+        assert [path.name for path in states(out / "checkpoints")] == ["epoch-0001-step-000000"]
+        train(options(data, out, epochs=EPOCHS, resume=True))
+    assert exact(out)[2] == exact(whole)[2]
