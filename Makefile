@@ -7,12 +7,12 @@ RUN = runs/digits
 .PHONY: demo test browser-tests check timm-tests bench format clean help
 
 help:
-	@echo "make demo         train on the embedded digits, evaluate, predict (about 5 minutes, first time with set-up)"
-	@echo "make test         all tests"
+	@echo "make demo           train on the embedded digits, evaluate, predict, look inside (about 5 minutes with set-up)"
+	@echo "make test           all tests"
 	@echo "make browser-tests  the attention page in Chromium (part of all tests where there is one)"
-	@echo "make check        formatting, lint, types"
-	@echo "make bench        speed against plain attention and timm"
-	@echo "make timm-tests   timm's own model tests, out of its source distribution, on our models"
+	@echo "make check          formatting, lint, types"
+	@echo "make bench          speed against plain attention and timm"
+	@echo "make timm-tests     timm's own model tests, out of its source distribution, on our models"
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -25,13 +25,16 @@ demo: $(VENV)/installed
 	$(BIN)/convit evaluate $(RUN) digits
 	$(BIN)/python examples/digit_images.py $(RUN)/test-images
 	$(BIN)/convit predict $(RUN) $(RUN)/test-images --top-k 3
+	$(BIN)/convit inspect $(RUN)
 	@echo
 	@echo "Everything is in $(RUN): the model (model.safetensors, config.json), curves.png, gates.png, confusion.png,"
 	@echo "metrics.jsonl, log.txt; the pictures that were just classified are in $(RUN)/test-images."
+	@echo "What every head looks at: open $(RUN)/inspect/attention.html in a browser; the plots lie beside it."
 	@echo "Next, with a folder of your own that has one sub-folder of photos per class:"
 	@echo "    $(BIN)/convit train PHOTOS --out runs/photos"
 	@echo "    $(BIN)/convit evaluate runs/photos PHOTOS"
 	@echo "    $(BIN)/convit predict runs/photos PHOTO.jpg"
+	@echo "    $(BIN)/convit inspect runs/photos PHOTO.jpg"
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest

@@ -1,19 +1,19 @@
 """What all pictures share: saved whole or not at all, and the lines of a run's history put together."""
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from convit import figures
 from convit.errors import InputError
 
 
-def figure(title: str = "a title") -> Figure:
+def figure(title: str = "a title") -> figures.Picture:
     made, (axes,) = figures.new_figure(2, 1)
     figures.label(axes, title, "x", "y")
     return made
@@ -27,6 +27,11 @@ def test_saved_in_the_format_of_the_suffix(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.pdf"}
 
 
+def test_a_notebook_shows_it() -> None:
+    made, _ = figures.new_figure(2, 1)
+    assert Image.open(io.BytesIO(made._repr_png_())).size == (2 * figures.DPI, figures.DPI)
+
+
 def test_a_failed_picture_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures.save(figure(), tmp_path / "a.png")
     before = (tmp_path / "a.png").read_bytes()
@@ -35,7 +40,7 @@ def test_a_failed_picture_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Figure, "savefig", half)
+    monkeypatch.setattr(figures.Picture, "savefig", half)
     with pytest.raises(OSError, match="No space"):
         figures.save(figure(), tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes() == before

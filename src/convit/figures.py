@@ -1,5 +1,6 @@
 """What the pictures of training and of analysis share: figures without global state, labels, colours, saving."""
 
+import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,11 +23,21 @@ History = Sequence[Mapping[str, Any]]
 """A run's epochs: the lines of its ``metrics.jsonl``."""
 
 
+class Picture(Figure):
+    """A figure that a notebook shows by itself, without pyplot and its global state."""
+
+    def _repr_png_(self) -> bytes:
+        stream = io.BytesIO()
+        with missing_glyphs():
+            self.savefig(stream, format="png")
+        return stream.getvalue()
+
+
 def new_figure(
     width: float, height: float, rows: int = 1, columns: int = 1, share: bool = False
-) -> tuple[Figure, list[Axes]]:
+) -> tuple[Picture, list[Axes]]:
     """A figure that no window system and no global state knows of, and its axes row by row. Sizes are in inches."""
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    figure = Picture(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, list(figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).flat)
 

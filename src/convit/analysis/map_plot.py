@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from convit.errors import InputError
-from convit.figures import DPI, missing_glyphs, plain
+from convit.figures import DPI, Picture, missing_glyphs, plain
 from convit.grid import Grid
 
 Patch = tuple[int, int] | Literal["class token"]
@@ -114,7 +114,7 @@ def attention_maps(
         shown = (picture.width * factor, picture.height * factor)
         left += shown[0] + 2 * MARGIN
     width = max(NARROWEST, MARGIN + ROW_NAMES + columns * tiles.pitch[0] + MARGIN)
-    figure = Figure(dpi=DPI)
+    figure = Picture(dpi=DPI)
     FigureCanvasAgg(figure)
     said = _wrapped(figure, _legend(full, patch, gates=tiles.strip > 0), 8, width - left - MARGIN)
     named = _wrapped(figure, title, 11, width - left - MARGIN, lines=3)

@@ -32,7 +32,8 @@ class Options:
     run: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """A run folder of 'convit train'."""
     data: Annotated[str, tyro.conf.arg(metavar="DATA")]
-    """Labelled images: a folder, 'digits', or a torchvision data set."""
+    """Labelled images: a folder, a list (.csv, .tsv, .parquet), .tar shards, 'hf:owner/name', 'digits', or a torchvision
+    data set."""
     part: Literal["auto", "train", "val", "test", "all"] = "auto"
     """Which images: 'auto' takes the test part, else those that the run did not learn from, else all."""
     out: Path | None = None
