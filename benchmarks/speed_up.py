@@ -13,8 +13,8 @@ import statistics
 
 import timm
 import torch
-from gpsa import forward_step, interleaved, spread, training_step
 
+from convit.benchmark import forward_step, interleaved, spread, training_step
 from convit.models.speed_up import speed_up
 
 

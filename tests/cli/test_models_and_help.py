@@ -59,10 +59,10 @@ def test_help_names_every_option(command: str, shell: Shell, monkeypatch: pytest
     module = importlib.import_module(f"convit.cli.{command}")
     options = TrainConfig if command == "train" else module.Options
     for name in names(options):
-        if name not in ("data", "run", "images"):
+        if name not in ("data", "run", "images", "models"):
             assert re.search(rf"--{name}\b", words), f"{name} is not in the help"
     places = {"train": ["DATA"], "evaluate": ["RUN", "DATA"], "predict": ["RUN", "IMAGE|FOLDER"], "models": []}
-    places |= {"export": ["RUN"]}
+    places |= {"inspect": ["RUN", "IMAGE|FOLDER"], "export": ["RUN"], "bench": ["MODEL"]}
     assert all(place in words for place in places[command])
 
 

@@ -1,0 +1,36 @@
+"""Speed and memory of ConViT beside its plain-attention twin, timm's ConViT and timm's DeiT, in one interleaved run."""
+
+from convit.benchmark.cases import PRESETS, RIVALS, Case, Mode, Precision, Preset, PresetName, Rival, grid_of_cases
+from convit.benchmark.machine import Facts, machine_facts
+from convit.benchmark.memory import check_memory_is_measurable
+from convit.benchmark.report import Measured, Report, Result, Spread, spread
+from convit.benchmark.steps import Step, forward_step, training_step
+from convit.benchmark.table import table
+from convit.benchmark.timing import Listener, interleaved, measure
+
+__all__ = [
+    "PRESETS",
+    "RIVALS",
+    "Case",
+    "Facts",
+    "Listener",
+    "Measured",
+    "Mode",
+    "Precision",
+    "Preset",
+    "PresetName",
+    "Report",
+    "Result",
+    "Rival",
+    "Spread",
+    "Step",
+    "check_memory_is_measurable",
+    "forward_step",
+    "grid_of_cases",
+    "interleaved",
+    "machine_facts",
+    "measure",
+    "spread",
+    "table",
+    "training_step",
+]

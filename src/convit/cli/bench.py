@@ -1,0 +1,198 @@
+"""``convit bench``: speed and memory beside plain attention and timm, in one interleaved run."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import torch
+import tyro
+from torch import Tensor
+
+import convit_onnx
+from convit.benchmark import (
+    PRESETS,
+    RIVALS,
+    Case,
+    Mode,
+    Precision,
+    PresetName,
+    Report,
+    Rival,
+    check_memory_is_measurable,
+    grid_of_cases,
+    machine_facts,
+    measure,
+    table,
+)
+from convit.cli.options import parse, print_or_write_json
+from convit.cli.progress import Reporter
+from convit.device import pick_device
+from convit.errors import InputError
+from convit.export import onnx_runner
+from convit.train.config import Device
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """The options of ``convit bench``."""
+
+    models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL...")] = ()
+    """Names from 'convit models' [convit_tiny_patch16_224]."""
+    preset: PresetName | None = None
+    """Cases: 'cpu', tiny at 224 and 448 px; 'paper', and memory at 896 px; 'cuda', three sizes in bf16."""
+    image_size: tuple[int, ...] = ()
+    """Sides of the square image in pixels, one or more [the model's own]."""
+    batch_size: tuple[int, ...] = ()
+    """Images per step, one or more numbers [16]."""
+    mode: tuple[Mode, ...] = ()
+    """What to measure: forward, train (a step: forward, backward, AdamW) [both]."""
+    precision: tuple[Precision, ...] = ()
+    """Types of the matrix products, one or more [fp32]."""
+    compile: bool = False
+    """Measure after torch.compile too, beside eager."""
+    memory: bool = False
+    """Measure the peak memory of a step too, in a process of its own for each."""
+    against: tuple[Rival, ...] = RIVALS
+    """What stands beside it: its plain-attention twin, timm's ConViT, timm's DeiT. Nothing after it: none."""
+    onnx: Path | None = None
+    """An .onnx file of 'convit export', forward on onnxruntime, beside the same model in PyTorch."""
+    rounds: int | None = None
+    """Rounds of each case, in which every model runs once [as many as fit in --seconds, 7 to 200]."""
+    seconds: float = 30.0
+    """How long the rounds of a case take, about."""
+    threads: int | None = None
+    """CPU threads [PyTorch's own choice]."""
+    device: Device = "auto"
+    """Where to compute [a GPU if there is one; with --preset the preset's, with --onnx the CPU]."""
+    json: str | None = None
+    """Print one JSON document and nothing else, or write it to this .json file."""
+    plot: Path | None = None
+    """Draw time per image against image size into this .png file."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measures and prints the table."""
+    options = parse(Options, arguments, command="bench", description="Measure speed and memory beside other models.")
+    for name, value, least in (("rounds", options.rounds, 1), ("threads", options.threads, 1)):
+        if value is not None and value < least:
+            raise InputError(f"{name}: got {value}, expected at least {least}")
+    if not 0 < options.seconds < float("inf"):
+        raise InputError(f"seconds: got {options.seconds}, expected a positive number")
+    exported = _exported(options.onnx) if options.onnx else None
+    cases, device = _cases(options, exported), _device(options)
+    if any(case.memory for case in cases):
+        check_memory_is_measurable(device)
+    _check_targets(options, cases)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    run: Callable[[Tensor], Tensor] | None = None
+    if exported:
+        run = onnx_runner(exported.path, threads=torch.get_num_threads())
+    with Reporter(stderr=True) as reporter:
+        measured = measure(
+            cases,
+            device=device,
+            rivals=options.against,
+            rounds=options.rounds,
+            seconds=options.seconds,
+            exported=run,
+            listener=reporter,
+        )
+    report = Report(facts=machine_facts(device), cases=measured)
+    if options.plot:
+        from convit.benchmark.plots import draw_resolutions
+
+        draw_resolutions(report, options.plot)
+    if options.json:
+        print_or_write_json(report.to_dict(), options.json)
+        if options.json == "-":
+            return
+    print(table(report))
+
+
+class _Exported(NamedTuple):
+    """What an exported file says of itself."""
+
+    path: Path
+    model: str
+    patch: int
+    num_classes: int
+    image_size: tuple[int, int]
+    any_size: bool
+
+
+def _exported(path: Path) -> _Exported:
+    """Raises :class:`InputError` for what 'convit export' did not write."""
+    file = convit_onnx.OnnxClassifier(path)
+    facts = file.session.get_modelmeta().custom_metadata_map
+    return _Exported(
+        path=path,
+        model=file.model_name,
+        patch=int(facts["patch_size"]),
+        num_classes=len(file.class_names),
+        image_size=file.preprocessing.image_size,
+        any_size=facts["dynamic_size"] == "true",
+    )
+
+
+def _device(options: Options) -> torch.device:
+    if options.onnx and options.device not in ("auto", "cpu"):
+        raise InputError(f"device: got {options.device} with --onnx, expected cpu: an .onnx file is computed there")
+    chosen = "cpu" if options.onnx else PRESETS[options.preset].device if options.preset else "auto"
+    return pick_device(chosen if options.device == "auto" else options.device)
+
+
+def _cases(options: Options, exported: _Exported | None) -> tuple[Case, ...]:
+    """The cases of the preset or of the options, for the model of the exported file if there is one."""
+    if options.preset:
+        for name in ("models", "image_size", "batch_size", "mode", "precision", "compile", "onnx"):
+            if getattr(options, name):
+                raise InputError(f"preset: got it with {name.replace('_', '-')}, expected one of the two")
+        cases = PRESETS[options.preset].cases
+    else:
+        own = [max(exported.image_size)] if exported else ()
+        cases = grid_of_cases(
+            models=options.models or ([exported.model] if exported else ["convit_tiny_patch16_224"]),
+            image_sizes=options.image_size or own,
+            batch_sizes=options.batch_size or (16,),
+            modes=options.mode or ("forward", "train"),
+            precisions=options.precision or ("fp32",),
+            compiled=options.compile,
+            patch=exported.patch if exported else None,
+            num_classes=exported.num_classes if exported else 1000,
+        )
+    if exported:
+        _check_exported(exported, cases)
+    return tuple(replace(case, memory=True) for case in cases) if options.memory else cases
+
+
+def _check_exported(exported: _Exported, cases: Sequence[Case]) -> None:
+    """Raises :class:`InputError` where the cases are not the file's."""
+    if other := next((case.model for case in cases if case.model != exported.model), None):
+        raise InputError(f"onnx: {exported.path} is {exported.model}, got the model {other}, expected none or that one")
+    if not any((case.mode, case.precision) == ("forward", "fp32") for case in cases):
+        raise InputError("onnx: a file is measured forward in fp32, got no such case, expected --mode forward")
+    sizes = {case.image_size for case in cases}
+    if not exported.any_size and sizes != {*exported.image_size}:
+        height, width = exported.image_size
+        wrong = max(sizes - {*exported.image_size}, default=height)
+        raise InputError(
+            f"onnx: {exported.path} takes {height} x {width} pixels, got {wrong} x {wrong}, expected a file of "
+            "'convit export --dynamic-size'"
+        )
+
+
+def _check_targets(options: Options, cases: Sequence[Case]) -> None:
+    """Raises :class:`InputError` for a file that could not be written, before minutes of work."""
+    for name, path, suffix in (("plot", options.plot, ".png"), ("json", options.json, ".json")):
+        if path is None or path == "-":
+            continue
+        path = Path(path)
+        if path.suffix.lower() != suffix or path.is_dir():
+            raise InputError(f"{name}: got {path}, expected the name of a {suffix} file")
+        if not path.absolute().parent.is_dir():
+            raise InputError(f"{name}: got {path}, expected a folder that is there")
+    sizes = sorted({case.image_size for case in cases if case.timed})
+    if options.plot and len(sizes) < 2:
+        raise InputError(f"plot: got {sizes} as image-size, expected two or more, such as --image-size 224 320 448")
