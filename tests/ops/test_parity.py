@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from convit import ops
+from convit.ops import factorized
 
 # The largest error allowed, over the largest value of the tensor. The worst measured is 1e-13, 3e-5 and 4e-2, each in
 # the gradient of pos_weight, a sum of squared distances of both signs; the outputs are 2e-14, 4e-6 and 1e-2.
@@ -83,3 +84,23 @@ def test_low_precision(dtype: torch.dtype, grid: tuple[int, int], prefix: int, g
 def test_factorized_is_naive_on_any_shape(height: int, width: int, prefix: int, gated: bool, seed: int) -> None:
     inputs = draw((height, width), prefix, torch.float64, seed)
     assert_parity(inputs, gated, (height, width), prefix, "factorized")
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+def test_the_positional_path_computed_anew_gives_the_same_gradients(
+    prefix: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large grids do not keep it for the backward pass: the same bits, and nothing of it saved."""
+    inputs = draw((4, 6), prefix, torch.float32)
+    saved: list[list[torch.Size]] = []
+    results = []
+    for start in (25, 24):
+        monkeypatch.setattr(factorized, "RECOMPUTE_FROM", start)
+        kept: list[torch.Size] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, kept=kept: kept.append(x.shape) or x, lambda x: x):
+            q, k, v, pos_weight, gate = (tensor.clone().requires_grad_() for tensor in inputs)
+            out = ops.gated_attention(q, k, v, gate, pos_weight, (4, 6), prefix)
+        saved.append(kept)
+        results.append([out, *torch.autograd.grad(out.square().sum(), (q, k, v, pos_weight, gate))])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert sum(shape.numel() for shape in saved[1]) < 0.8 * sum(shape.numel() for shape in saved[0])

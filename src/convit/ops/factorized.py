@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from convit.grid import axis_offsets, coordinates
 from convit.ops.naive import compute_dtype
@@ -69,16 +70,38 @@ def attend_by_position(v: Tensor, pos_weight: Tensor, grid: tuple[int, int]) -> 
     return mixed.view(batch, heads, patches, dim)
 
 
+RECOMPUTE_FROM = 1024
+"""From so many patches on the backward pass computes the positional path anew, in place of keeping it. It is a few
+hundredths of the content's arithmetic there, and its values would be a fifth of all that a training step holds."""
+
+
 def gated_attention(
     q: Tensor, k: Tensor, v: Tensor, gate: Tensor, pos_weight: Tensor, grid: tuple[int, int], num_prefix_tokens: int = 0
 ) -> Tensor:
     """Gated positional attention, ``(B, h, P + N, d)``; see :func:`convit.ops.gated_attention`."""
     content = F.scaled_dot_product_attention(q, k, v)
-    weight = torch.sigmoid(gate.to(compute_dtype(q.dtype))).to(content.dtype)[:, None, None]
     p = num_prefix_tokens
-    positional = attend_by_position(v[:, :, p:], pos_weight, grid)
-    patches = torch.lerp(content[:, :, p:], positional, weight)
-    return patches if p == 0 else torch.cat((content[:, :, :p], patches), dim=2)
+    patches, values = content[:, :, p:], v[:, :, p:]
+    if _recomputes(values):
+        mixed = checkpoint(_mix, patches, values, gate, pos_weight, grid, use_reentrant=False, preserve_rng_state=False)
+    else:
+        mixed = _mix(patches, values, gate, pos_weight, grid)
+    return mixed if p == 0 else torch.cat((content[:, :, :p], mixed), dim=2)
+
+
+def _mix(content: Tensor, v: Tensor, gate: Tensor, pos_weight: Tensor, grid: tuple[int, int]) -> Tensor:
+    """``(1 - g) content + g positional``, all of the patches alone."""
+    weight = torch.sigmoid(gate.to(compute_dtype(v.dtype))).to(content.dtype)[:, None, None]
+    return torch.lerp(content, attend_by_position(v, pos_weight, grid), weight)
+
+
+def _recomputes(v: Tensor) -> bool:
+    """Whether memory counts for more than the positional path's time, and nothing traces the code."""
+    if torch.jit.is_scripting() or torch.jit.is_tracing():
+        return False
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    return v.shape[2] >= RECOMPUTE_FROM and torch.is_grad_enabled()
 
 
 def _without_autocast(device: str) -> AbstractContextManager[object]:
