@@ -44,7 +44,7 @@ ONLY_IN = {
     "triton": {"convit.ops.triton"},
     "matplotlib": {
         *("convit.figures", "convit.train.plots", "convit.benchmark.plots"),
-        *("convit.analysis.plots", "convit.analysis.map_plot"),
+        *("convit.analysis.plots", "convit.analysis.map_plot", "convit.experiments.curves"),
     },
 }
 

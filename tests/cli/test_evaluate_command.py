@@ -19,7 +19,8 @@ def test_own_folder_means_the_validation_images(run: Path, animals: Path, shell:
     assert (got.status, got.err) == (0, "")
     assert "animals, val images: top-1 " in got.out
     out = run / "evaluation-animals-val"
-    assert {p.name for p in out.iterdir()} == {"evaluation.json", "confusion.csv", "confusion.png"}
+    files = {"evaluation.json", "confusion.csv", "confusion.png", "mistakes.csv"}
+    assert {p.name for p in out.iterdir()} - {"mistakes.png"} == files
     written = json.loads((out / "evaluation.json").read_text())
     own = json.loads((run / "evaluation.json").read_text())
     assert written["images"] == 3
@@ -31,6 +32,11 @@ def test_own_folder_means_the_validation_images(run: Path, animals: Path, shell:
     assert [[int(n) for n in row[1:]] for row in rows] == written["confusion"]
     with Image.open(out / "confusion.png") as image:
         assert image.format == "PNG"
+    with (out / "mistakes.csv").open() as stream:
+        wrong = list(csv.DictReader(stream))
+    assert len(wrong) == 3 - sum(written["confusion"][i][i] for i in range(3))
+    assert all(row["image"].startswith(row["true class"]) and row["taken for"] != row["true class"] for row in wrong)
+    assert (out / "mistakes.png").exists() == bool(wrong) == ("mistakes.png" in got.out)
 
 
 @pytest.mark.parametrize(("part", "images"), [("auto", 3), ("val", 3), ("train", 15), ("all", 18)])

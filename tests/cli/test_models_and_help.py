@@ -4,6 +4,7 @@ import functools
 import importlib
 import json
 import re
+import typing
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -13,7 +14,6 @@ import convit
 import convit_launcher
 from convit.cli import models as command_models
 from convit.models.variants import model_facts
-from convit.train import TrainConfig
 from tests.cli.command import Shell
 
 FACTS = functools.cache(model_facts)  # counting takes seconds: once is enough
@@ -44,9 +44,10 @@ def test_models_as_json(shell: Shell) -> None:
 
 def names(cls: Any) -> list[str]:
     """The options of a dataclass, as they are typed."""
-    found = []
+    found, hints = [], typing.get_type_hints(cls)
     for entry in fields(cls):
-        found += names(entry.type) if is_dataclass(entry.type) else [entry.name.replace("_", "-")]
+        kind = hints[entry.name]
+        found += names(kind) if is_dataclass(kind) else [entry.name.replace("_", "-")]
     return found
 
 
@@ -57,12 +58,12 @@ def test_help_names_every_option(command: str, shell: Shell, monkeypatch: pytest
     assert (got.status, got.err) == (0, "")
     words = re.sub(r"\x1b\[[0-9;]*m", "", got.out)
     module = importlib.import_module(f"convit.cli.{command}")
-    options = TrainConfig if command == "train" else module.Options
-    for name in names(options):
-        if name not in ("data", "run", "images", "models"):
+    for name in names(module.Options):
+        if name not in ("data", "run", "images", "models", "name"):
             assert re.search(rf"--{name}\b", words), f"{name} is not in the help"
     places = {"train": ["DATA"], "evaluate": ["RUN", "DATA"], "predict": ["RUN", "IMAGE|FOLDER"], "models": []}
     places |= {"inspect": ["RUN", "IMAGE|FOLDER"], "export": ["RUN"], "bench": ["MODEL"]}
+    places |= {"experiment": ["NAME", "DATA"]}
     assert all(place in words for place in places[command])
 
 

@@ -11,6 +11,6 @@ from convit.train import plots
 def empty_pictures() -> Iterator[None]:
     """Drawing takes longer than a small run: test_plots.py and test_run.py look at the pictures."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("curves", "gates", "confusion"):
+        for name in ("curves", "gates", "confusion", "mistakes"):
             patch.setattr(plots, name, lambda _what, path, **_: path.touch())
         yield

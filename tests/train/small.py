@@ -9,7 +9,15 @@ import safetensors.torch
 from PIL import Image
 from torch import Tensor
 
-from convit.train import AugmentConfig, DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
+from convit.train import (
+    AugmentConfig,
+    DataConfig,
+    DistillConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    TrainConfig,
+)
 
 TIMINGS = ("seconds", "images_per_second")
 
@@ -30,6 +38,7 @@ def options(data: Path | str, out: Path | None = None, **more: Any) -> TrainConf
     values: dict[str, Any] = {"model": "convit_micro_patch4_32", "image_size": (8,), "patch_size": 4, "workers": 0}
     values |= {"epochs": 2, "batch_size": 4, "out": out, "device": "cpu"} | more
     groups = {"source": DataConfig, "model": ModelConfig, "optim": OptimConfig, "augment": AugmentConfig}
+    groups |= {"distill": DistillConfig}
     chosen = {
         group: cls(**{name: values.pop(name) for name in list(values) if name in cls.__slots__})
         for group, cls in (groups | {"run": RunConfig}).items()

@@ -9,7 +9,16 @@ import pytest
 import yaml
 
 from convit.errors import InputError
-from convit.train import AugmentConfig, DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, config
+from convit.train import (
+    AugmentConfig,
+    DataConfig,
+    DistillConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    TrainConfig,
+    config,
+)
 
 
 def documented(module: Any) -> dict[str, dict[str, bool]]:
@@ -27,13 +36,15 @@ def documented(module: Any) -> dict[str, dict[str, bool]]:
 
 def test_every_option_is_documented() -> None:
     by_class = documented(config)
-    assert by_class.keys() == {"DataConfig", "ModelConfig", "OptimConfig", "AugmentConfig", "RunConfig", "TrainConfig"}
+    groups = ("Data", "Model", "Optim", "Augment", "Distill", "Run", "Train")
+    assert by_class.keys() == {f"{group}Config" for group in groups}
     for name, entries in by_class.items():
         missing = {field for field, text in entries.items() if not text} - {
             "source",
             "model",
             "optim",
             "augment",
+            "distill",
             "run",
         }
         if name != "TrainConfig":
@@ -62,6 +73,10 @@ def full() -> TrainConfig:
         augment=AugmentConfig(
             flip=False, crop="shift", crop_scale=0.5, rand_augment="", color_jitter=0.1, random_erasing=0.2,
             mixup=0.0, cutmix=0.3, mix_prob=1.0, label_smoothing=0.0, repeated_augmentation=2,
+        ),
+        distill=DistillConfig(
+            teacher="resnet18", teacher_weights=Path("t.pth"), distillation="soft", distillation_alpha=0.7,
+            distillation_temperature=1.5,
         ),
         run=RunConfig(out=Path("runs/x"), seed=7, device="cpu", resume=True, save_minutes=0.5),
     )  # fmt: skip

@@ -101,6 +101,8 @@ def test_nothing_is_left_open() -> None:
         "source.data_root",
         "model.weights",
         "optim.patience",
+        "distill.teacher",
+        "distill.teacher_weights",
         "run.save_minutes",
     ]  # None has a meaning of its own there
     assert config["run"]["out"] == "runs/some-micro"

@@ -39,7 +39,10 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_files_of_the_contract(run: Path) -> None:
     files = {"config.yaml", "metrics.jsonl", "curves.png", "confusion.png", "gates.png", "model.safetensors"}
     files |= {"config.json", "checkpoints", "log.txt", "split.json", "evaluation.json"}
-    assert {path.name for path in run.iterdir()} == files
+    files |= {"mistakes.csv"}
+    wrong = len((run / "mistakes.csv").read_text().splitlines()) - 1
+    assert wrong == 3 - np.trace(json.loads((run / "evaluation.json").read_text())["confusion"])
+    assert {path.name for path in run.iterdir()} == files | ({"mistakes.png"} if wrong else set())
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
         "epoch-0001-step-000000",
         "epoch-0002-step-000000",

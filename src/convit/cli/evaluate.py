@@ -21,6 +21,7 @@ from convit.device import pick_device
 from convit.errors import InputError
 from convit.train import Evaluation, evaluate, plots
 from convit.train.config import Device
+from convit.train.mistakes import Answers, write_mistakes
 from convit.train.run import scanned
 from convit.train.run_folder import RunFolder
 
@@ -32,8 +33,8 @@ class Options:
     run: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """A run folder of 'convit train'."""
     data: Annotated[str, tyro.conf.arg(metavar="DATA")]
-    """Labelled images: a folder, a list (.csv, .tsv, .parquet), .tar shards, 'hf:owner/name', 'digits', or a torchvision
-    data set."""
+    """Labelled images: a folder, a list (.csv, .tsv, .parquet), .tar shards, 'hf:owner/name', 'digits', or a
+    torchvision data set."""
     part: Literal["auto", "train", "val", "test", "all"] = "auto"
     """Which images: 'auto' takes the test part, else those that the run did not learn from, else all."""
     out: Path | None = None
@@ -75,6 +76,7 @@ def main(arguments: Sequence[str]) -> None:
             raise InputError(f"out: got the run's own folder {out}, expected another one")
         out.mkdir(parents=True, exist_ok=True)
         reporter.begin("evaluating", len(images))
+        answers = Answers()
         result = evaluate(
             classifier.model,
             images,
@@ -82,6 +84,7 @@ def main(arguments: Sequence[str]) -> None:
             batch_size=options.batch_size,
             workers=options.workers,
             on_batch=reporter.advance,
+            on_logits=answers.add,
         )
         run = RunFolder(options.run)
         undivided = (options.part, part) == ("auto", "all")
@@ -94,14 +97,18 @@ def main(arguments: Sequence[str]) -> None:
                 "are the same ones, take --part val"
             )
     title = f"{source.name}, {part} images"
+    wrong = answers.mistakes(images)
     _write(result, out, part, title)
+    write_mistakes(wrong, out / "mistakes.csv")
+    plots.mistakes(wrong, out / "mistakes.png", images=images, title=title)
     if options.json:
         document = {"run": str(options.run), "data": options.data, "part": part, **result.to_dict()}
         print_or_write_json(document, options.json)
         if options.json == "-":
             return
     _show(result, title, classifier)
-    print(f"written to {out}: evaluation.json, confusion.csv, confusion.png")
+    picture = ", mistakes.png" if wrong else ""
+    print(f"written to {out}: evaluation.json, confusion.csv, confusion.png, mistakes.csv{picture}")
 
 
 def choose(source: DataSource, part: str, run: RunFolder) -> tuple[str, ImageSet]:

@@ -4,6 +4,8 @@ import contextlib
 import io
 import json
 import re
+import types
+import typing
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -23,6 +25,26 @@ _STYLE = (
 )
 
 
+_REGISTRY = tyro.constructors.ConstructorRegistry()
+
+
+@_REGISTRY.primitive_rule
+def _open(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """An option that may be left open, ``int | None``, is shown and read as an ``int``: nobody types None."""
+    given = [kind for kind in typing.get_args(info.type) if kind is not types.NoneType]
+    union = typing.get_origin(info.type) in (typing.Union, types.UnionType)
+    if not union or len(given) != 1 or given[0] not in (int, float, str, Path):
+        return None
+    (kind,) = given
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar={int: "INT", float: "FLOAT", str: "STR", Path: "PATH"}[kind],
+        instance_from_str=lambda words: kind(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, kind),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
 def parse(cls: type[T], arguments: Sequence[str], *, command: str, description: str) -> T:
     """The options of ``convit COMMAND``; ``--help`` prints them and exits.
 
@@ -31,7 +53,7 @@ def parse(cls: type[T], arguments: Sequence[str], *, command: str, description: 
     """
     errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), _REGISTRY:
             options, unknown = tyro.cli(
                 cls,
                 args=_with_json_value(arguments),
@@ -62,9 +84,10 @@ def print_or_write_json(document: Any, target: str) -> None:
 
 
 def _names(cls: Any) -> list[str]:
-    names = []
+    names, types_of = [], typing.get_type_hints(cls)
     for entry in fields(cls):
-        names += _names(entry.type) if is_dataclass(entry.type) else [entry.name]
+        kind = types_of[entry.name]
+        names += _names(kind) if is_dataclass(kind) else [entry.name]
     return names
 
 

@@ -173,6 +173,8 @@ class EpochSampler(Sampler[Key]):
         repeats: show each drawn image so many times in a row, and that many times fewer of them (repeated
             augmentation, Hoffer et al. 2020, as in DeiT): an epoch has ``length // repeats`` different images.
         balance: (length,) the class of each image: draw by :func:`balanced_order`, all classes equally often.
+        share: ``(batch_size, rows)``: only the samples in these rows of every whole batch of so many samples, such as
+            :func:`share_of_batch` gives one of several processes.
 
     >>> sampler = EpochSampler(5, seed=0)
     >>> whole = list(sampler)
@@ -181,10 +183,19 @@ class EpochSampler(Sampler[Key]):
     (True, 2)
     >>> sorted(EpochSampler(5, seed=0, repeats=2))
     [(0, 3), (0, 3, 1), (0, 4), (0, 4, 1)]
+    >>> list(EpochSampler(5, seed=0, shuffle=False, share=(2, np.array([1]))))
+    [(0, 1), (0, 3)]
     """
 
     def __init__(
-        self, length: int, *, seed: int, shuffle: bool = True, repeats: int = 1, balance: Indices | None = None
+        self,
+        length: int,
+        *,
+        seed: int,
+        shuffle: bool = True,
+        repeats: int = 1,
+        balance: Indices | None = None,
+        share: tuple[int, Indices] | None = None,
     ) -> None:
         if seed < 0:
             raise InputError(f"seed: {seed}; expected an integer of at least 0")
@@ -198,11 +209,12 @@ class EpochSampler(Sampler[Key]):
         self.shuffle = shuffle
         self.repeats = repeats
         self.balance = balance
+        self.share = share
         self.epoch = 0
         self.start = 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Make the next iteration that of ``epoch``, without its first ``start`` samples."""
+        """Make the next iteration that of ``epoch``, without its first ``start`` samples (of all, not of the share)."""
         if epoch < 0 or not 0 <= start <= self.length:
             raise InputError(
                 f"epoch {epoch}, start {start}; expected an epoch from 0 and a start from 0 to {self.length}"
@@ -228,11 +240,40 @@ class EpochSampler(Sampler[Key]):
         return permutation(self.images, self.seed, _EPOCH, epoch)[:count]
 
     def __iter__(self) -> Iterator[Key]:
-        yield from self.keys(self.epoch)[self.start :]
+        keys = self.keys(self.epoch)[self.start :]
+        if self.share is None:
+            yield from keys
+            return
+        batch_size, rows = self.share
+        for first in range(0, len(keys) // batch_size * batch_size, batch_size):
+            yield from (keys[first + row] for row in rows.tolist())
 
     def __len__(self) -> int:
         """How many keys an iteration gives from ``start`` on."""
-        return self.length - self.start
+        left = self.length - self.start
+        return left if self.share is None else left // self.share[0] * len(self.share[1])
+
+
+def share_of_batch(batch_size: int, rank: int, processes: int) -> Indices:
+    """(batch_size / processes,) the rows of a batch that are those of one process.
+
+    Mixup mixes row i with row ``batch_size - 1 - i``. So a process has rows of the first half and, behind them, their
+    partners in the second, in an order in which the same rule pairs the same images.
+
+    Args:
+        batch_size: a multiple of twice the processes, or any number for one process.
+        rank: which process, from 0.
+        processes: how many there are.
+
+    >>> share_of_batch(8, 0, 2).tolist(), share_of_batch(8, 1, 2).tolist()
+    ([0, 1, 6, 7], [2, 3, 4, 5])
+    """
+    if processes == 1:
+        return np.arange(batch_size)
+    assert batch_size % (2 * processes) == 0
+    half = batch_size // (2 * processes)
+    first = np.arange(rank * half, (rank + 1) * half)
+    return np.concatenate((first, batch_size - 1 - first[::-1]))
 
 
 def shown(images: int, repeats: int) -> int:

@@ -1,6 +1,14 @@
 """Training: one call that goes from options to a run folder."""
 
-from convit.train.config import AugmentConfig, DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
+from convit.train.config import (
+    AugmentConfig,
+    DataConfig,
+    DistillConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    TrainConfig,
+)
 from convit.train.evaluation import Evaluation, evaluate
 from convit.train.observer import Observer, Stopped
 from convit.train.run import train
@@ -8,6 +16,7 @@ from convit.train.run import train
 __all__ = [
     "AugmentConfig",
     "DataConfig",
+    "DistillConfig",
     "Evaluation",
     "ModelConfig",
     "Observer",

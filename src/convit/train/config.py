@@ -76,6 +76,14 @@ class ModelConfig:
     """Start from a file of weights (.safetensors, .pth), or from the model of another run, with a new head."""
     freeze: int = 0
     """Leave the patch embedding and so many of the first blocks as they start."""
+    ungated: bool = False
+    """Take positional self-attention without gates in place of GPSA, as in the paper's figure 9."""
+    random_start: bool = False
+    """Start the GPSA layers like every other weight, not as a convolution (table 3, rows c, d and g)."""
+    freeze_gates: bool = False
+    """Keep every gate at one half: content and position weigh alike (table 3, rows b, d, f and g)."""
+    freeze_gpsa: bool = False
+    """Leave the attention of the GPSA blocks as it starts; their perceptrons and norms learn (rows f and g)."""
 
     def __post_init__(self) -> None:
         if self.image_size is not None and not (1 <= len(self.image_size) <= 2 and min(self.image_size) > 0):
@@ -94,6 +102,11 @@ class ModelConfig:
             )
         if self.pretrained and self.weights is not None:
             raise InputError("--pretrained and --weights: got both, expected one of them")
+        if started and (self.ungated or self.random_start):
+            option = "ungated" if self.ungated else "random-start"
+            raise InputError(f"{option}: got it with --pretrained or --weights, expected a start from scratch")
+        if self.ungated and self.freeze_gates:
+            raise InputError("--ungated and --freeze-gates: got both, expected one of them: there are no gates to fix")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,6 +203,31 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DistillConfig:
+    """A trained model to learn from besides the labels."""
+
+    teacher: str | None = None
+    """A timm model that knows the same classes, such as resnet18 [no teacher; that of --teacher-weights RUN]."""
+    teacher_weights: Path | None = None
+    """The teacher's weights (.safetensors, .pth), or a run folder [timm's published ones]."""
+    distillation: Literal["hard", "soft"] = "hard"
+    """Learn the class that the teacher answers, or all of its probabilities."""
+    distillation_alpha: float = 0.5
+    """The teacher's part of the loss, from 0 to 1."""
+    distillation_temperature: float = 3.0
+    """What logits are divided by in soft distillation."""
+
+    def __post_init__(self) -> None:
+        between("distillation-alpha", self.distillation_alpha, 0.0, 1.0)
+        positive("distillation-temperature", self.distillation_temperature)
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a teacher."""
+        return self.teacher is not None or self.teacher_weights is not None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
     """Where it goes and where it runs."""
 
@@ -199,6 +237,8 @@ class RunConfig:
     """Decides everything random: the split, the start, the order, the augmentation."""
     device: Device = "auto"
     """Where to compute [a GPU if there is one]."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """With torchrun or accelerate launch: the whole model in every process, or a part of it in each (FSDP2)."""
     save_minutes: float | None = None
     """Save the state every so many minutes too [after each epoch]."""
     resume: bool = False
@@ -218,11 +258,13 @@ class TrainConfig:
     """Everything about a run."""
 
     data: Annotated[str, tyro.conf.arg(metavar="DATA")]
-    """A folder with a sub-folder per class (or with train/ and val/ or test/), 'digits', or a torchvision data set."""
+    """A folder (a sub-folder per class, or train/, val/ and test/ of such), a .csv, .tsv or .parquet list of path and
+    label, .tar shards, 'hf:owner/name', 'digits', or a torchvision data set."""
     source: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     def to_dict(self) -> dict[str, Any]:

@@ -20,7 +20,9 @@ from convit.device import pick_device
 from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention
 from convit.models import ConViT, create_model, load_weights
+from convit.train.distributed import ALONE, World
 from convit.train.evaluation import Evaluation, best_record, epochs_since_best, evaluate
+from convit.train.freezing import freeze_parts
 from convit.train.learner import Learner
 from convit.train.observer import Observer, Stopped, StopRequest
 from convit.train.plan import Plan
@@ -40,12 +42,15 @@ class Trainer:
         folder: where the results go; it exists.
         observer: hears how it goes on.
         stop: asked before each step.
+        world: the processes that run it together, each on its share of every batch.
     """
 
-    def __init__(self, plan: Plan, folder: RunFolder, observer: Observer, stop: StopRequest) -> None:
-        self.plan, self.folder, self.observer, self.stop = plan, folder, observer, stop
+    def __init__(
+        self, plan: Plan, folder: RunFolder, observer: Observer, stop: StopRequest, world: World = ALONE
+    ) -> None:
+        self.plan, self.folder, self.observer, self.stop, self.world = plan, folder, observer, stop, world
         self.device = pick_device(plan.config.run.device)
-        self.learner = Learner(plan, self._start().to(self.device))
+        self.learner = Learner(plan, self._start().to(self.device), world)
         self.model = self.learner.model
         self.classifier = Classifier(
             self.learner.best,
@@ -58,8 +63,12 @@ class Trainer:
         self.parts = Parts(
             self.model, self.learner.optimizer, None if ema is None else ema.module, scaler=self.learner.scaler
         )
-        self.saver = Saver(folder, self.parts, self.classifier, self.say)
+        self.saver = Saver(folder, self.parts, self.classifier, self.say, world)
         self.progress = Progress()
+        self._losses = [0.0]  # of the last step, by process
+        self._agreed: int | None = None  # the signal that all processes know of
+        if world.watch is not None:
+            world.watch.newest = self.saver.newest
         self._make_loader()
 
     def _start(self) -> ConViT:
@@ -76,7 +85,7 @@ class Trainer:
             )
         if options.weights is not None and not begun:
             load_weights(model, options.weights, new_head=not plan.keep_head)
-        model.freeze(options.freeze)
+        freeze_parts(model, options)
         return model
 
     def _make_loader(self) -> None:
@@ -88,11 +97,12 @@ class Trainer:
             seed=seed,
             repeats=plan.values.repeated_augmentation,
             balance=plan.train.targets if plan.config.source.balanced_sampling else None,
+            share=(plan.batch_size, self.world.rows(plan.batch_size).numpy()) if self.world.size > 1 else None,
         )
         self.loader = make_loader(
             dataset,
             plan.workers,
-            batch_size=plan.batch_size,
+            batch_size=plan.batch_size // self.world.size,
             sampler=self.sampler,
             drop_last=True,
             pin_memory=self.device.type == "cuda",
@@ -109,9 +119,11 @@ class Trainer:
             self.say("the run has no state yet: starting from the beginning")
             return
         self.progress, damaged = load_state(self.folder.checkpoints, self.parts)
+        self.world.check_same("state", [self.progress.epoch, self.progress.step])
         for line in damaged:
             self.say(line)
-        self.folder.write_metrics(self.progress.history)  # the line of its last epoch may be missing
+        if self.world.main:
+            self.folder.write_metrics(self.progress.history)  # the line of its last epoch may be missing
         self.say(f"resuming after epoch {self.progress.epoch}, step {self.progress.step}")
 
     def say(self, text: str) -> None:
@@ -120,8 +132,9 @@ class Trainer:
         self._log(text)
 
     def _log(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # a full disk: the line was said, and training goes on
-            self.folder.log(text)
+        if self.world.main:
+            with contextlib.suppress(OSError):  # a full disk: the line was said, and training goes on
+                self.folder.log(text)
 
     def fit(self) -> None:
         """Trains to the end, or until patience runs out.
@@ -136,6 +149,11 @@ class Trainer:
                 self._train_epoch()
                 self._end_epoch()
         except WorkerDied as died:
+            if self.world.size > 1:  # the others are in the middle of a step, which is not saved
+                raise InputError(
+                    f"process {self.world.rank}: {died}; {self.saver.newest()}: continue with --resume, with "
+                    f"fewer --workers than {self.plan.workers} if it happens again"
+                ) from died
             self.saver.insist(self.progress, before=f"{died}; ")
             raise InputError(
                 f"{died}; the state is saved in {self.folder.path}: continue with --resume, with fewer --workers than "
@@ -143,7 +161,7 @@ class Trainer:
             ) from died
         finally:
             end_workers(self.loader)
-        if self.saver.fault is not None:
+        if self.world.any(self.saver.fault is not None):
             self.saver.insist(self.progress)
 
     def _out_of_patience(self) -> bool:
@@ -163,12 +181,14 @@ class Trainer:
         for images, target in batches(self.loader):
             self._check_stop()
             with self._compiler_named():
-                loss = self.learner.step(images, target, progress.epoch, progress.step, self._check_step)
+                self.learner.step(images, target, progress.epoch, progress.step, self._check_step)
+            loss = sum(self._losses)
             progress.step += 1
             progress.loss_sum += loss
             progress.seconds = time.perf_counter() - began
             self.observer.advance(plan.batch_size, loss)
-            if time.monotonic() - saved >= 60 * minutes:
+            late = time.monotonic() - saved >= 60 * minutes
+            if self.world.any(late) if plan.config.run.save_minutes else late:
                 self.saver.save(progress)
                 saved = time.monotonic()
 
@@ -177,9 +197,11 @@ class Trainer:
         self.observer.begin("validation", len(plan.val))
 
         def on_batch(images: int) -> None:
+            told = self._hear(images)
             self._check_stop()
-            self.observer.advance(images)
+            self.observer.advance(int(sum(told)))
 
+        self.learner.gather()
         with self._compiler_named():
             return evaluate(
                 self.learner.evaluated,
@@ -190,6 +212,7 @@ class Trainer:
                 cache=plan.cache,
                 precision=plan.config.optim.precision,
                 on_batch=on_batch,
+                world=self.world,
             )
 
     def _end_epoch(self) -> None:
@@ -207,7 +230,7 @@ class Trainer:
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(shown / progress.seconds, 1),
             "gates": [[round(gate, 4) for gate in gates] for gates in _gates(self.classifier.model)],
-            **self.observer.measure(self.classifier, plan.val),
+            **(self.observer.measure(self.classifier, plan.val) if self.world.main else {}),
         }
         progress.history.append(record)
         if early := self._out_of_patience() and progress.epoch + 1 < plan.epochs:
@@ -232,14 +255,24 @@ class Trainer:
             reason = next((line.strip() for line in str(inner).splitlines() if line.strip()), type(inner).__name__)
             raise InputError(f"compile: {reason}; expected a compiler that works: leave out --compile") from error
 
+    def _hear(self, value: float) -> list[float]:
+        """A number from every process, and whether any of them was asked to stop."""
+        told = self.world.gather(value, self.stop.signum or 0)
+        self._agreed = int(max(signum for _, signum in told)) or None
+        return [number for number, _ in told]
+
     def _check_step(self, loss: float) -> None:
-        self._check_finite(loss, f"step {self.progress.step + 1} (images {self._names_of_batch()})")
+        self._losses = self._hear(loss)
+        if not math.isfinite(sum(self._losses)):
+            self._check_finite(sum(self._losses), f"step {self.progress.step + 1} (images {self._names_of_batch()})")
 
     def _names_of_batch(self) -> str:
-        """The images of the step that is being made."""
-        first = self.progress.step * self.plan.batch_size
-        keys = self.sampler.keys(self.progress.epoch)[first : first + self.plan.batch_size]
-        names = [self.plan.train.where(key[1]) for key in keys]
+        """The images of the step that is being made, of the processes whose loss is no number."""
+        size = self.plan.batch_size
+        keys = self.sampler.keys(self.progress.epoch)[self.progress.step * size :]
+        bad = [rank for rank, loss in enumerate(self._losses) if not math.isfinite(loss)]
+        rows = [row for rank in bad for row in self.world.rows(size, rank).tolist()]
+        names = [self.plan.train.where(keys[row][1]) for row in rows]
         return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
     def _check_finite(self, loss: float, where: str) -> None:
@@ -250,12 +283,17 @@ class Trainer:
             )
 
     def _check_stop(self) -> None:
-        if self.stop.signum is None:
+        """Stops where all processes know that one of them was asked to."""
+        signum = self.stop.signum if self.world.size == 1 else self._agreed
+        if signum is None:
             return
-        stopped = Stopped(self.stop.signum, self.folder.path)
+        stopped = Stopped(signum, self.folder.path)
         unfinished = not self.progress.history  # better an unfinished model than none
+        if unfinished:
+            self.learner.gather()
         self.saver.insist(self.progress, model=unfinished, before="stopped, but not saved: ")
         self._log(str(stopped))
+        self.world.barrier()  # it is saved
         raise stopped
 
 

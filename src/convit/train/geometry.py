@@ -37,12 +37,16 @@ def geometry(
         args |= {"img_size": [height, width], "patch_size": asked.patch_size or default.patch_size}
         if asked.local_up_to_layer is not None:
             args["local_up_to_layer"] = asked.local_up_to_layer
+        args |= ({"gated": False} if asked.ungated else {}) | ({"conv_init": False} if asked.random_start else {})
         model = create_model(name, device="meta", **args)
     except (ValueError, TypeError) as error:
         raise InputError(str(error)) from error
     args["local_up_to_layer"] = model.local_up_to_layer
     if asked.freeze > len(model.blocks):
         raise InputError(f"freeze: got {asked.freeze}, expected at most the {len(model.blocks)} blocks of the model")
+    about_gpsa = ("ungated", "random_start", "freeze_gates", "freeze_gpsa")
+    if model.local_up_to_layer == 0 and (useless := [option for option in about_gpsa if getattr(asked, option)]):
+        raise InputError(f"{useless[0].replace('_', '-')}: got it for a model without GPSA, expected one with some")
     if not asked.image_size:
         decided["image-size"] = f"{height} x {width} (the model's)"
     if asked.patch_size is None:

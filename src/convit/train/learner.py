@@ -1,17 +1,24 @@
 """All that a step changes, and the step: weights, optimiser, learning rate, loss scale, moving average."""
 
-from collections.abc import Callable
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from convit.data import seeded
 from convit.models import ConViT
+from convit.train.distill import make_distiller
+from convit.train.distributed import ALONE, World
 from convit.train.evaluation import AUTOCAST
 from convit.train.objective import Objective, class_weights
+from convit.train.parallel import check_parallel, data_parallel, draw_by_rows, shard, whole
 from convit.train.plan import Plan
 
 _STEP = 102  # keeps the draws of the steps apart from those of convit.data and for the weights
@@ -23,15 +30,28 @@ class Learner:
     Args:
         plan: how to train it.
         model: on the device where it is trained.
+        world: the processes that train it together.
     """
 
-    def __init__(self, plan: Plan, model: ConViT) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, model: ConViT, world: World = ALONE) -> None:
+        self.plan, self.world = plan, world
         self.device = next(model.parameters()).device
         options = plan.config.optim
         if options.channels_last:
             model = model.to(memory_format=torch.channels_last)
+        if world.size > 1:
+            check_parallel(plan.config.run.parallel, options, model)
+        self.rows = draw_by_rows(model) if world.size * options.accumulate > 1 else None
         self.model = model
+        self.ema: ModelEmaV3 | None = None
+        if plan.values.ema_decay > 0:
+            self.ema = ModelEmaV3(model, decay=plan.values.ema_decay, use_warmup=options.ema_warmup)
+        self._whole: ConViT | None = None  # of a model in parts
+        if world.size > 1 and plan.config.run.parallel == "fsdp":
+            self._whole = copy.deepcopy(model)
+            shard(model, self.device, world)
+            if self.ema is not None:
+                shard(self.ema.module, self.device, world)
         self.layout = torch.channels_last if options.channels_last else torch.contiguous_format
         layer_decay = plan.values.layer_decay
         self.optimizer = create_optimizer_v2(
@@ -43,14 +63,14 @@ class Learner:
         )
         self.scheduler = _scheduler(plan, self.optimizer)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == "fp16")
-        self.ema: ModelEmaV3 | None = None
-        if plan.values.ema_decay > 0:
-            self.ema = ModelEmaV3(model, decay=plan.values.ema_decay, use_warmup=options.ema_warmup)
         weights = class_weights(plan.train.counts()) if options.class_weights == "balanced" else None
         classes = len(plan.class_names)
         self.objective = Objective(plan.values, classes, None if weights is None else weights.to(self.device))
+        self.distiller = make_distiller(plan.config.distill, plan.class_names, plan.preprocess, self.device)
         self._forward = self._callable(model)
-        self._forward_best = self._forward if self.ema is None else self._callable(self.best)
+        self._forward_best = self._forward if self.best is model else self._callable(self.best)
+        if world.size > 1 and self._whole is None:
+            self._forward = data_parallel(self._forward, self.device)
 
     def _callable(self, model: nn.Module) -> nn.Module:
         compiled: nn.Module = torch.compile(model) if self.plan.config.optim.compile else model  # type: ignore[assignment]
@@ -58,9 +78,18 @@ class Learner:
 
     @property
     def best(self) -> ConViT:
-        """The model that is evaluated and saved: the moving average if there is one."""
+        """The model that is evaluated and saved: the moving average if there is one; a copy if it is in parts."""
+        return self._whole if self._whole is not None else self._averaged
+
+    @property
+    def _averaged(self) -> ConViT:
         model: ConViT = self.model if self.ema is None else self.ema.module
         return model
+
+    def gather(self) -> None:
+        """Makes :attr:`best` what the model is now, which takes all processes; without parts it is that anyway."""
+        if self._whole is not None:
+            self._whole.load_state_dict({key: whole(value) for key, value in self._averaged.state_dict().items()})
 
     @property
     def evaluated(self) -> nn.Module:
@@ -71,14 +100,14 @@ class Learner:
         """One update of the weights; everything random in it is a function of (seed, epoch, step).
 
         Args:
-            images: (B, 3, H, W).
+            images: (B, 3, H, W); of several processes, this one's share of the batch.
             target: (B,).
             epoch: from 0.
             step: its number in the epoch, from 0.
             check: told the loss before it counts; may raise, and then nothing has changed.
 
         Returns:
-            The mean loss of the images.
+            The mean loss of the images; of several processes, this one's part of the sum that it is.
         """
         self.model.train()
         number = epoch * self.plan.steps_per_epoch + step
@@ -86,27 +115,53 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         images = images.to(self.device, memory_format=self.layout)
         target = target.to(self.device)
-        with seeded(self.plan.config.run.seed, _STEP, epoch, step):
-            if self.device.type == "cuda":
-                torch.cuda.manual_seed(int(torch.randint(2**62, ()).item()))
-            loss = self._gradients(*self.objective.mix(images, target), check)
+        with self._draws(epoch, step):
+            images, target = self.objective.mix(images, target)
+        loss = self._gradients(images, target, epoch, step)
+        check(loss)
         self._update(number)
         return loss
 
-    def _gradients(self, images: Tensor, target: Tensor, check: Callable[[float], None]) -> float:
+    @contextlib.contextmanager
+    def _draws(self, epoch: int, step: int) -> Iterator[None]:
+        """Within it all draws are those of a step, the same in every process and every part of the batch."""
+        with seeded(self.plan.config.run.seed, _STEP, epoch, step):
+            if self.device.type == "cuda":
+                torch.cuda.manual_seed(int(torch.randint(2**62, ()).item()))
+            yield
+
+    def _gradients(self, images: Tensor, target: Tensor, epoch: int, step: int) -> float:
         """Adds up the gradients of the mean loss over the parts of the batch."""
-        options = self.plan.config.optim
-        dtype = AUTOCAST[options.precision]
+        count, size = self.plan.config.optim.accumulate, self.world.size
+        batch_size = len(images) * size
+        rows = self.world.rows(batch_size).to(self.device)
         total = 0.0
-        parts = zip(images.tensor_split(options.accumulate), target.tensor_split(options.accumulate), strict=True)
-        for part, its_target in parts:
-            with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-                logits = self._forward(part)
-            loss = self.objective.loss(logits.float(), its_target) / len(images)
+        parts = zip(images.tensor_split(count), target.tensor_split(count), rows.tensor_split(count), strict=True)
+        for number, (part, its_target, its_rows) in enumerate(parts, start=1):
+            if self.rows is not None:
+                self.rows.batch_size, self.rows.shown = batch_size, its_rows
+            with self._draws(epoch, step), self._exchange(last=number == count):
+                loss = self._loss(part, its_target) / batch_size
+                self.scaler.scale(loss * size if size > 1 else loss).backward()  # the mean is taken over the processes
             total += loss.item()
-            check(total)
-            self.scaler.scale(loss).backward()
         return total
+
+    def _loss(self, images: Tensor, target: Tensor) -> Tensor:
+        """The sum of the losses of images."""
+        dtype = AUTOCAST[self.plan.config.optim.precision]
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            logits = self._forward(images)
+            answers = None if self.distiller is None else self.distiller.answers(images)
+        loss = self.objective.loss(logits.float(), target)
+        if self.distiller is not None and answers is not None:
+            loss = self.distiller.loss(loss, logits.float(), answers)
+        return loss
+
+    def _exchange(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Processes exchange their gradients once, with the last part of a batch."""
+        forward = self._forward
+        waits = isinstance(forward, DistributedDataParallel) and not last
+        return cast(DistributedDataParallel, forward).no_sync() if waits else contextlib.nullcontext()
 
     def _update(self, number: int) -> None:
         """The optimiser's step, clipped; fp16 whose gradients overflowed leaves it out and scales less."""

@@ -31,6 +31,9 @@ class Observer:
         """
         return {}
 
+    def begin_run(self, folder: Path, config: dict[str, Any], done: int) -> None:
+        """Training begins in ``folder``, with the options ``config``, after ``done`` epochs of an earlier start."""
+
     def end_epoch(self, record: dict[str, Any], epochs: int) -> None:
         """An epoch is complete; ``record`` is its line of ``metrics.jsonl``."""
 
@@ -55,14 +58,17 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Within it the first SIGINT or SIGTERM is noted, for the run to stop at its next step; a second acts at once."""
+def stop_on_signals(*, second_acts: bool = True) -> Iterator[StopRequest]:
+    """Within it the first SIGINT or SIGTERM is noted, for the run to stop at its next step; a second acts at once.
+
+    Not so with ``second_acts=False``, for processes that a launcher starts: it hands on a signal that they got already.
+    """
     request = StopRequest()
     before: dict[int, Any] = {}
 
     def note(signum: int, frame: FrameType | None) -> None:
         request.signum = signum
-        for number, handler in before.items():
+        for number, handler in before.items() if second_acts else ():
             signal.signal(number, handler)
 
     try:

@@ -124,7 +124,7 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
         image_size=size,
         patch_size=model_args["patch_size"],
         local_up_to_layer=model_args["local_up_to_layer"],
-        weights=config.model.weights and config.model.weights.expanduser().resolve(),
+        weights=_absolute(config.model.weights),
     )
     cache = native <= 112 and decoded_bytes(train) <= CACHE_BYTES
     workers = _workers(config, cache and min(size) <= 16)
@@ -138,6 +138,7 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
             model=model,
             optim=optim,
             augment=augment,
+            distill=replace(config.distill, teacher_weights=_absolute(config.distill.teacher_weights)),
             run=replace(config.run, out=out),
         ),
         values=values,
@@ -210,6 +211,10 @@ def _config_to_start_from(config: TrainConfig) -> ClassifierConfig | None:
     if weights.name == WEIGHTS and (weights.parent / CONFIG).is_file():
         weights = weights.parent
     return read_config(weights) if weights.is_dir() else None
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return path and path.expanduser().resolve()
 
 
 def _folder_name(source: DataSource, model: str) -> str:

@@ -1,16 +1,21 @@
-"""The pictures of a run: learning curves, gates over training, confusion matrix."""
+"""The pictures of a run and of looks ahead: curves, gates, confusion, mistakes; schedule, range test."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
+from convit.data import ImageSet
 from convit.figures import BLUE, GREY, ORANGE, gates_over_training, label, marker, new_figure, plain, save
 from convit.train.evaluation import Evaluation, best_record
+from convit.train.mistakes import Mistake
 
 MOST_CLASSES = 40
 """With more classes than this the confusion matrix has no numbers and no names."""
+MOST_MISTAKES = 24
+"""So many images are shown of those that were taken for something else."""
 
 
 def draw_history(history: list[dict[str, Any]], folder: Path) -> None:
@@ -80,3 +85,76 @@ def confusion(result: Evaluation, path: Path, *, title: str) -> None:
     label(axes, f"{title}\ntop-1 {result.top1:.1f}% of {result.num_images}", "taken for", "true class", grid=False)
     figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="part of the true class")
     save(figure, path)
+
+
+def mistakes(found: list[Mistake], path: Path, *, images: ImageSet, title: str) -> None:
+    """The images that the model is most wrong about, the highest loss first; no picture if there are none.
+
+    Each is shown whole, with its name, its class, and what it was taken for and how surely.
+    """
+    if not found:
+        path.unlink(missing_ok=True)  # of an evaluation before
+        return
+    shown = found[:MOST_MISTAKES]
+    columns = min(6, max(3, len(shown)))
+    rows = -(-len(shown) // columns)
+    figure, panels = new_figure(1.75 * columns, 2.25 * rows + 0.5, rows=rows, columns=columns)
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, mistake in zip(panels, shown, strict=False):
+        picture = images.read(mistake.index)
+        picture.thumbnail((400, 400))
+        axes.imshow(np.asarray(picture), interpolation="nearest" if max(picture.size) < 100 else "antialiased")
+        lines = (
+            _end(mistake.name),
+            f"is {_start(mistake.true)}",
+            f"taken for {_start(mistake.predicted, 16)}",
+            f"{mistake.probability:.0%} sure, loss {mistake.loss:.2f}",
+        )
+        axes.set_title("\n".join(map(plain, lines)), fontsize=7, loc="left", linespacing=1.15)
+    figure.suptitle(
+        plain(f"{_start(title, 70)}\n{len(shown)} of {len(found)} taken for something else, the highest loss first"),
+        fontsize=10,
+    )
+    save(figure, path)
+
+
+def schedule(rates: list[tuple[float, float]], path: Path, *, title: str) -> None:
+    """The learning rate by epoch, from pairs of both."""
+    figure, (axes,) = new_figure(6.4, 3.4)
+    axes.plot(*zip(*rates, strict=True), color=BLUE, marker=marker(rates))
+    label(axes, title, "epoch", "learning rate")
+    axes.set_ylim(bottom=0)
+    save(figure, path)
+
+
+def rate_test(
+    rates: NDArray[np.float64],
+    losses: NDArray[np.float64],
+    smooth: NDArray[np.float64],
+    suggestion: float | None,
+    path: Path,
+) -> None:
+    """The loss by learning rate of a range test, each ``(steps,)``, and the rate that it suggests."""
+    figure, (axes,) = new_figure(6.4, 3.8)
+    axes.plot(rates, losses, color=GREY, alpha=0.5, linewidth=1, label="each step")
+    axes.plot(rates, smooth, color=BLUE, label="smoothed")
+    if suggestion is not None:
+        axes.axvline(suggestion, color=ORANGE, linestyle="--", label=f"falls most steeply: {suggestion:.1e}")
+    axes.set_xscale("log")
+    axes.set_ylim(0, min(losses.max(), 2 * smooth[0]) * 1.05)
+    label(axes, "Learning-rate range test", "learning rate", "loss of the step's images (nats)")
+    axes.legend(frameon=False, loc="best")
+    save(figure, path)
+
+
+def _start(text: str, most: int = 24) -> str:
+    """A name on one line, cut short at its end."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def _end(text: str, most: int = 26) -> str:
+    """A name on one line, cut short at its beginning: the end of a path tells more."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else "…" + line[1 - most :]

@@ -2,7 +2,9 @@
 
 import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,8 +18,10 @@ from convit.errors import InputError
 from convit.model_card import TrainingFacts, data_name
 from convit.train import plots
 from convit.train.config import TrainConfig
+from convit.train.distributed import ALONE, World, join
 from convit.train.engine import Trainer
 from convit.train.evaluation import Evaluation, best_record, evaluate
+from convit.train.mistakes import Answers, write_mistakes
 from convit.train.observer import Observer, Stopped, stop_on_signals
 from convit.train.plan import Plan, make_plan, split
 from convit.train.run_folder import RunFolder, split_names
@@ -27,6 +31,8 @@ T = TypeVar("T")
 
 def train(config: TrainConfig, observer: Observer | None = None) -> Classifier:
     """Trains a classifier and writes its run folder.
+
+    Started by ``torchrun`` or ``accelerate launch``, the processes train together (:mod:`convit.train.distributed`).
 
     Args:
         config: the options.
@@ -40,43 +46,65 @@ def train(config: TrainConfig, observer: Observer | None = None) -> Classifier:
         Stopped: Ctrl-C or SIGTERM; the state is saved, ``resume`` continues it.
         OSError: the disk is full or read-only.
     """
-    observer = observer or Observer()
+    with join(config.run.device) as world:
+        speaking = observer if observer is not None and world.main else Observer()
+        return _train(config, speaking, world)
+
+
+def _train(config: TrainConfig, observer: Observer, world: World) -> Classifier:
     pick_device(config.run.device)
     if config.run.out is not None:  # before the scan, which can take a while
         before = RunFolder(config.run.out)
         before.check_free(resume=config.run.resume, overwrite=config.run.overwrite)
         if config.run.resume:
             config = as_before(config, before.read_config())
-    source = open_source(config.data, root=config.source.data_root)
-    if config.source.classes is not None:
-        source = some_classes(source, config.source.classes, config.run.seed)
-    source, bad = scanned(source, skip_bad=config.source.skip_bad, observer=observer)
-    plan = make_plan(config, source, split(source, config.source.val_fraction, config.run.seed))
+    plan, source, bad = planned(config, observer, world)
     folder = RunFolder(plan.out)
-    _check_apart(plan.out, source)
-    _check_weights_apart(config)
     folder.check_free(resume=config.run.resume, overwrite=config.run.overwrite)
     parts: dict[str, ImageSet | None] = {"train": plan.train, "val": plan.val, "test": plan.test}
+    world.check_same("images", split_names(parts))
     if config.run.resume:
         _check_same(folder, plan, parts)
-    with stop_on_signals() as stop:  # from here on there is something to save
-        trainer = Trainer(plan, folder, observer, stop)
+    # From here on there is something to save.
+    with stop_on_signals(second_acts=world.size == 1) as stop, world.guard():
+        trainer = Trainer(plan, folder, observer, stop, world)
         if config.run.resume:
             trainer.resume()
-        else:
+        elif world.main:
             folder.create(overwrite=config.run.overwrite)
             folder.write_config(plan.config)
             folder.write_split(parts)
             if bad:
                 folder.write_skipped(bad)
-            _introduce(trainer, source, bad)
+            for line in introduction(trainer, source, bad):
+                trainer.say(line)
+        observer.begin_run(folder.path, plan.config.to_dict(), trainer.progress.epoch)
         try:
             trainer.fit()
         except Stopped:
+            if not world.main:
+                raise
             with contextlib.suppress(OSError):  # the state is saved; pictures can wait until there is room
                 plots.draw_history(trainer.progress.history, folder.path)
             raise
     return _finish(trainer)
+
+
+def planned(config: TrainConfig, observer: Observer, world: World = ALONE) -> tuple[Plan, DataSource, list[BadImage]]:
+    """A run's plan, its images, and those that were left out. Nothing is written.
+
+    Raises:
+        InputError: data or options that do not work.
+    """
+    source = world.in_turn(lambda: open_source(config.data, root=config.source.data_root))
+    if config.source.classes is not None:
+        source = some_classes(source, config.source.classes, config.run.seed)
+    source, bad = scanned(source, skip_bad=config.source.skip_bad, observer=observer, world=world)
+    plan = make_plan(config, source, split(source, config.source.val_fraction, config.run.seed))
+    world.check_batch(plan.batch_size, plan.config.optim.accumulate)
+    _check_apart(plan.out, source)
+    _check_weights_apart(config)
+    return plan, source, bad
 
 
 def as_before(options: T, before: T) -> T:
@@ -97,8 +125,10 @@ def as_before(options: T, before: T) -> T:
     return replace(options, **taken)  # type: ignore[type-var]
 
 
-def scanned(source: DataSource, *, skip_bad: bool, observer: Observer) -> tuple[DataSource, list[BadImage]]:
-    """The source without the files that do not decode.
+def scanned(
+    source: DataSource, *, skip_bad: bool, observer: Observer, world: World = ALONE
+) -> tuple[DataSource, list[BadImage]]:
+    """The source without the files that do not decode; of several processes one looks.
 
     Raises:
         InputError: there are such files, and ``skip_bad`` is not set.
@@ -107,7 +137,7 @@ def scanned(source: DataSource, *, skip_bad: bool, observer: Observer) -> tuple[
     bad: list[BadImage] = []
     for part, images in source.parts.items():
         observer.begin(f"checking {part} images" if part != "whole" else "checking images", len(images))
-        found = scan(images, progress=lambda done, total: observer.advance(1))
+        found = world.from_main(partial(scan, images, progress=lambda done, total: observer.advance(1)))
         kept[part] = drop(images, found) if found and skip_bad else images
         bad += found
     if bad and not skip_bad:
@@ -128,12 +158,13 @@ def _check_apart(out: Path, source: DataSource) -> None:
 
 
 def _check_weights_apart(config: TrainConfig) -> None:
-    """``--overwrite`` must not delete what the run starts from."""
-    out, weights = config.run.out, config.model.weights
-    if config.run.overwrite and out is not None and weights is not None:
-        run, start = out.resolve(), weights.resolve()
-        if run.is_relative_to(start) or start.is_relative_to(run):
-            raise InputError(f"out: got {out}, which --overwrite would delete with the weights {weights} in it")
+    """``--overwrite`` must not delete what the run starts from, or learns from."""
+    out = config.run.out
+    for weights in (config.model.weights, config.distill.teacher_weights):
+        if config.run.overwrite and out is not None and weights is not None:
+            run, start = out.resolve(), weights.resolve()
+            if run.is_relative_to(start) or start.is_relative_to(run):
+                raise InputError(f"out: got {out}, which --overwrite would delete with the weights {weights} in it")
 
 
 def _check_same(folder: RunFolder, plan: Plan, parts: dict[str, ImageSet | None]) -> None:
@@ -156,46 +187,61 @@ def _check_same(folder: RunFolder, plan: Plan, parts: dict[str, ImageSet | None]
         )
 
 
-def _introduce(trainer: Trainer, source: DataSource, bad: list[BadImage]) -> None:
-    """Says what will be done, and what was decided."""
+def introduction(trainer: Trainer, source: DataSource, bad: list[BadImage]) -> Iterator[str]:
+    """What will be done, and what was decided, in lines."""
     plan = trainer.plan
     counts = f"{len(plan.train)} to learn from, {len(plan.val)} to validate"
     if plan.test is not None:
         counts += f", {len(plan.test)} to test at the end"
-    trainer.say(f"{source.name}: {len(plan.class_names)} classes, {counts}")
+    yield f"{source.name}: {len(plan.class_names)} classes, {counts}"
     unseen = [name for name, count in zip(plan.class_names, plan.val.counts(), strict=True) if not count]
     if unseen:
-        trainer.say(
-            f"no validation image of {len(unseen)} classes, such as {unseen[0]!r}: the best epoch is chosen without"
-        )
+        yield f"no validation image of {len(unseen)} classes, such as {unseen[0]!r}: the best epoch is chosen without"
     if bad:
-        trainer.say(f"left out {len(bad)} files that do not decode: see {trainer.folder.path / 'skipped.json'}")
+        yield f"left out {len(bad)} files that do not decode: see {trainer.folder.path / 'skipped.json'}"
     if source.ignored:
-        trainer.say(f"ignored {len(source.ignored)} files that are no images by name, such as {source.ignored[0]}")
+        yield f"ignored {len(source.ignored)} files that are no images by name, such as {source.ignored[0]}"
+    yield from source.notes
     options = plan.config.model
     if options.weights is not None:
         head = "with its head: the classes are the same" if plan.keep_head else "with a new head"
-        trainer.say(f"starting from {options.weights}, {head}")
+        yield f"starting from {options.weights}, {head}"
+    if trainer.learner.distiller is not None:
+        yield trainer.learner.distiller.about
     for option, why in plan.decided.items():
-        trainer.say(f"  --{option}: {why}" if option != "augmentation" else f"  {option}: {why}")
+        yield f"  --{option}: {why}" if option != "augmentation" else f"  {option}: {why}"
     parameters = sum(p.numel() for p in trainer.model.parameters()) / 1e6
-    trainer.say(f"{parameters:.2f} million parameters, on {trainer.device}; run folder {trainer.folder.path}")
+    yield f"{parameters:.2f} million parameters, on {trainer.device}; run folder {trainer.folder.path}"
 
 
 def _finish(trainer: Trainer) -> Classifier:
     """Takes the best model, evaluates it once on the test images (or again on the validation ones), draws."""
-    plan, folder = trainer.plan, trainer.folder
+    plan, folder, world = trainer.plan, trainer.folder, trainer.world
+    world.barrier()  # the best model is written
     best = Classifier.load(folder.path, trainer.device)
     part, images = ("test", plan.test) if plan.test is not None else ("val", plan.val)
     trainer.observer.begin(f"best model on the {part} images", len(images))
+    answers = Answers()
     result = evaluate(
-        best.model, images, plan.preprocess, workers=plan.workers, on_batch=lambda n: trainer.observer.advance(n)
+        best.model,
+        images,
+        plan.preprocess,
+        workers=plan.workers,
+        on_batch=lambda n: trainer.observer.advance(n * world.size),
+        on_logits=answers.add,
+        world=world,
     )
+    wrong = answers.mistakes(images, world)
+    if not world.main:
+        return best
     folder.write_json("evaluation.json", {"part": part, **result.to_dict()})
     best.training = _facts(plan, trainer.progress.history, result if part == "test" else None)
     best.save(folder.path)  # once more, for its card: only now is it known how good it is
     plots.draw_history(trainer.progress.history, folder.path)
-    plots.confusion(result, folder.path / "confusion.png", title=f"{data_name(plan.config.data)}, {part} images")
+    title = f"{data_name(plan.config.data)}, {part} images"
+    plots.confusion(result, folder.path / "confusion.png", title=title)
+    write_mistakes(wrong, folder.path / "mistakes.csv")
+    plots.mistakes(wrong, folder.path / "mistakes.png", images=images, title=title)
     top = best_record(trainer.progress.history)
     trainer.say(f"best epoch {top['epoch']}: validation top-1 {top['val_top1']:.2f}%")
     if part == "test":

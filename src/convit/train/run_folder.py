@@ -19,6 +19,7 @@ CONFIG = "config.yaml"
 OWN = (
     *(CONFIG, "config.json", "model.safetensors", "metrics.jsonl", "split.json", "skipped.json", "evaluation.json"),
     *("curves.png", "gates.png", "confusion.png", "log.txt", "checkpoints", "evaluation-*", "inspect"),
+    *("mistakes.csv", "mistakes.png", "tensorboard", "wandb", "tracking.json"),
 )
 """Everything that a run, and its evaluations, write into the folder."""
 
@@ -28,8 +29,8 @@ class RunFolder:
 
     ``config.yaml`` repeats the run; ``metrics.jsonl`` has a line an epoch; ``model.safetensors`` and ``config.json``
     are the best model; ``split.json`` says which image was in which part; ``skipped.json`` which files were left out;
-    ``checkpoints/`` is the exact state; ``evaluation.json`` and the pictures come at the end; ``log.txt`` has all that
-    was said.
+    ``checkpoints/`` is the exact state; ``evaluation.json``, ``mistakes.csv`` and the pictures come at the end;
+    ``log.txt`` has all that was said.
     """
 
     def __init__(self, path: Path) -> None:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 from convit.classifier import Classifier
 from convit.errors import InputError
+from convit.train.distributed import ALONE, World
 from convit.train.run_folder import RunFolder
-from convit.train.state import Parts, Progress, save_state, states
+from convit.train.state import Parts, Progress, save_state, states, tensors_of
 
 
 class Saver:
@@ -19,22 +20,33 @@ class Saver:
         parts: what a state holds.
         classifier: the model as it is evaluated.
         say: told in one line what could not be written.
+        world: the processes that train. All have to call the methods, one of them writes.
     """
 
-    def __init__(self, folder: RunFolder, parts: Parts, classifier: Classifier, say: Callable[[str], None]) -> None:
-        self.folder, self.parts, self.classifier, self.say = folder, parts, classifier, say
+    def __init__(
+        self,
+        folder: RunFolder,
+        parts: Parts,
+        classifier: Classifier,
+        say: Callable[[str], None],
+        world: World = ALONE,
+    ) -> None:
+        self.folder, self.parts, self.classifier, self.say, self.world = folder, parts, classifier, say, world
         self.fault: OSError | None = None
         """Why the last attempt failed, if it did."""
         self._unwritten: Classifier | None = None  # a best model that waits for room, as it was then
 
     def save(self, progress: Progress, *, model: bool = False) -> bool:
         """Writes where the run stands, and with ``model`` the model as it is now; False if it could not be written."""
+        tensors = tensors_of(self.parts) if self.parts.sharded else None  # takes all processes
+        if not self.world.main:
+            return True
         best = self.classifier if model else self._unwritten
         try:
             if best is not None:
                 best.save(self.folder.path)
                 best = self._unwritten = None
-            save_state(self.folder.checkpoints, self.parts, progress)
+            save_state(self.folder.checkpoints, self.parts, progress, tensors)
             if progress.history:
                 self.folder.write_metrics(progress.history)
         except OSError as error:
@@ -42,7 +54,7 @@ class Saver:
             if best is self.classifier:
                 self._unwritten = copy.deepcopy(best).to("cpu")
             self._clear()
-            self.say(f"could not save ({_reason(error)}): training goes on, and this is tried again; {self._newest()}")
+            self.say(f"could not save ({_reason(error)}): training goes on, and this is tried again; {self.newest()}")
             return False
         if self.fault is not None:
             self.fault = None
@@ -60,10 +72,11 @@ class Saver:
             where = self.fault.filename or self.folder.path
             raise InputError(
                 f"{before}{where}: {_reason(self.fault)}; expected a place with room that can be written to; "
-                f"{self._newest()}: make room, and continue with --resume"
+                f"{self.newest()}: make room, and continue with --resume"
             ) from self.fault
 
-    def _newest(self) -> str:
+    def newest(self) -> str:
+        """Says what there is to go on from."""
         there = states(self.folder.checkpoints)
         return f"the newest state in {self.folder.path} is {there[0].name}" if there else "no state is saved yet"
 

@@ -13,8 +13,10 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from convit.errors import InputError
+from convit.train.parallel import in_parts, whole
 
 KEEP = 2
 """How many states are kept: should the newest be damaged, the one before it is there."""
@@ -48,12 +50,33 @@ class Parts:
     scaler: torch.amp.GradScaler | None = None
     """The loss scale of fp16; one that is not enabled has no state."""
 
+    @property
+    def sharded(self) -> bool:
+        """Whether every process has a part of each tensor."""
+        return any(isinstance(parameter, DTensor) for parameter in self.model.parameters())
 
-def save_state(folder: Path, parts: Parts, progress: Progress) -> Path:
+
+def tensors_of(parts: Parts) -> dict[str, torch.Tensor]:
+    """All tensors of a state, whole, on the CPU; where a model is in parts this takes all processes."""
+    tensors = {f"model.{key}": value for key, value in parts.model.state_dict().items()}
+    if parts.ema is not None:
+        tensors |= {f"ema.{key}": value for key, value in parts.ema.state_dict().items()}
+    for index, entries in parts.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": value for key, value in entries.items()}
+    return {key: whole(value.detach()).cpu().contiguous() for key, value in tensors.items()}
+
+
+def save_state(folder: Path, parts: Parts, progress: Progress, tensors: dict[str, torch.Tensor] | None = None) -> Path:
     """Writes a state into ``folder`` and removes those that are too old.
 
     The files are written and synced under a temporary name, which is then renamed. A whole state of the same step is
-    kept as it is: it is the same.
+    kept as it is: it is the same. How many processes trained it does not show in it.
+
+    Args:
+        folder: where to.
+        parts: all that is numbers.
+        progress: where the run stands.
+        tensors: what :func:`tensors_of` gave, if it has been asked already.
 
     Raises:
         OSError: the disk is full or read-only; the states that were there still are.
@@ -65,7 +88,7 @@ def save_state(folder: Path, parts: Parts, progress: Progress) -> Path:
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        for file, data in _files(parts, progress):
+        for file, data in _files(parts, progress, tensors_of(parts) if tensors is None else tensors):
             with (temporary / file).open("wb") as stream:
                 stream.write(data)
                 stream.flush()
@@ -81,18 +104,12 @@ def save_state(folder: Path, parts: Parts, progress: Progress) -> Path:
     return final
 
 
-def _files(parts: Parts, progress: Progress) -> list[tuple[str, bytes]]:
+def _files(parts: Parts, progress: Progress, tensors: dict[str, torch.Tensor]) -> list[tuple[str, bytes]]:
     """Names and contents of the files of a state."""
-    optimizer_state = parts.optimizer.state_dict()
-    tensors = {f"model.{key}": value for key, value in parts.model.state_dict().items()}
-    if parts.ema is not None:
-        tensors |= {f"ema.{key}": value for key, value in parts.ema.state_dict().items()}
-    for index, entries in optimizer_state["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": value for key, value in entries.items()}
-    content = safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+    content = safetensors.torch.save(tensors)
     meta = {
         "progress": asdict(progress),
-        "param_groups": optimizer_state["param_groups"],
+        "param_groups": parts.optimizer.state_dict()["param_groups"],
         "scaler": parts.scaler.state_dict() if parts.scaler is not None else {},
         "sha256": hashlib.sha256(content).hexdigest(),
     }
@@ -150,7 +167,9 @@ def _is_whole(path: Path) -> bool:
 def _restore(meta: dict[str, Any], tensors: dict[str, torch.Tensor], parts: Parts) -> None:
     for prefix, module in (("model.", parts.model), ("ema.", parts.ema)):
         if module is not None:
-            module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+            own = module.state_dict()
+            held = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            module.load_state_dict({k: in_parts(v, own[k]) if k in own else v for k, v in held.items()})
     entries: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
@@ -159,8 +178,10 @@ def _restore(meta: dict[str, Any], tensors: dict[str, torch.Tensor], parts: Part
     parts.optimizer.load_state_dict({"state": entries, "param_groups": meta["param_groups"]})
     for parameter, state in parts.optimizer.state.items():  # in the layout of the weights, as they were before
         for name, value in state.items():
-            if value.shape == parameter.shape and value.stride() != parameter.stride():
-                state[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+            if value.shape == parameter.shape:
+                state[name] = value = in_parts(value, parameter)
+                if value.stride() != parameter.stride():
+                    state[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
     if parts.scaler is not None and meta.get("scaler"):
         parts.scaler.load_state_dict(meta["scaler"])
 
