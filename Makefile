@@ -3,12 +3,15 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 RUN = runs/digits
+# Processes that run the tests.
+JOBS ?= 2
 
-.PHONY: demo test browser-tests check timm-tests bench format clean help
+.PHONY: demo test fault-tests browser-tests check timm-tests bench format clean help
 
 help:
 	@echo "make demo           train on the embedded digits, evaluate, predict, look inside (about 5 minutes with set-up)"
 	@echo "make test           all tests"
+	@echo "make fault-tests    kills, damage, full disks, dead workers, done to real runs (a short form is in all tests)"
 	@echo "make browser-tests  the attention page in Chromium (part of all tests where there is one)"
 	@echo "make check          formatting, lint, types"
 	@echo "make bench          speed against plain attention and timm"
@@ -36,8 +39,13 @@ demo: $(VENV)/installed
 	@echo "    $(BIN)/convit predict runs/photos PHOTO.jpg"
 	@echo "    $(BIN)/convit inspect runs/photos PHOTO.jpg"
 
+# One thread each: two processes of two threads on two cores would slow each other down many times over.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+# About ten minutes on two idle cores; prints its counts at the end.
+fault-tests: $(VENV)/installed
+	FAULTS=full $(BIN)/python -m pytest tests/faults
 
 browser-tests: $(VENV)/installed
 	$(BIN)/python -m pytest -m browser tests/browser

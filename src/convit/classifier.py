@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -312,11 +313,14 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Classifier:
 
 
 def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Writes files, one after the other into place, so that a kill never leaves half a file."""
+    """Writes files, one after the other into place, so that neither a kill nor a power cut leaves half a file."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         temporary = folder / f".{name}.tmp"
-        temporary.write_bytes(content)
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
         temporary.replace(folder / name)
 
 

@@ -1,6 +1,9 @@
 """One picture looked through, against the same things asked for one by one."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from torch import nn
 from convit import Classifier, InputError
 from convit.analysis import capture, inspect, masked, relevance, without_position_embedding
 from convit.data import Preprocess, evaluation_transform
-from tests.analysis.models import ours
+from tests.analysis.models import ours, vit
 
 CLASSES = ("ape", "bee", "cow", "dog", "elk")
 
@@ -126,3 +129,60 @@ def test_bad_input(tmp_path: Path) -> None:
         inspect(timm.create_model("resnet10t"), photo())
     with pytest.raises(InputError, match=r"expected an nn\.Module"):
         inspect(nn.Parameter(torch.zeros(1)), photo())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_whatever_mode_the_caller_is_in(mode: Callable[[], AbstractContextManager[None]]) -> None:
+    one, image = classifier(), photo()
+    expected = inspect(one, image)
+    with mode():
+        one.model.eval()(torch.randn(1, 3, 16, 16))  # what it keeps of a pass does no harm
+        seen = inspect(one, image)
+    assert seen.relevance is not None
+    assert expected.relevance is not None
+    torch.testing.assert_close(seen.relevance, expected.relevance)
+    assert seen.masking == expected.masking
+
+
+def test_a_model_made_in_inference_mode_has_no_relevance() -> None:
+    with torch.inference_mode():
+        one = classifier()
+    seen = inspect(one, photo())
+    assert seen.relevance is None
+    assert len(seen.layers) == 3
+    assert seen.masking
+
+
+@pytest.mark.parametrize("pooling", ["max", "avgmax", "map"])
+def test_other_poolings_have_no_relevance(pooling: str) -> None:
+    model = vit("vit_tiny_patch16_224", class_token=False, global_pool=pooling)
+    seen = inspect(model, photo())
+    assert seen.relevance is None
+    assert len(seen.layers) == 2
+    assert seen.masking[0].best.probability == pytest.approx(seen.predictions[0].probability, abs=1e-6)
+
+
+def test_label_is_kept() -> None:
+    assert inspect(classifier(), photo(), label="bee", masking=False).label == "bee"
+    assert inspect(classifier(), photo(), masking=False).label is None
+
+
+@pytest.mark.parametrize("wrong", [[], 3, np.array([0])], ids=repr)
+@pytest.mark.parametrize("what", ["layers", "heads"])
+def test_numbers_that_are_no_list(what: str, wrong: Any) -> None:
+    with pytest.raises(InputError, match=rf"{what}: got .*, expected a list of numbers, such as \[0, 1\]"):
+        inspect(classifier(), photo(), **{what: wrong})
+
+
+def test_models_and_pictures_that_do_not_fit() -> None:
+    for image in (np.zeros((16, 16, 3), np.uint8), torch.zeros(3, 16, 16)):
+        with pytest.raises(InputError, match=r"image: got (ndarray|Tensor), expected a PIL image or a path"):
+            inspect(classifier(), image)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="model: got one for pictures of 1 channels, expected 3"):
+        inspect(vit(in_chans=1), photo())
+    named = vit()
+    named.pretrained_cfg = {**named.pretrained_cfg, "label_names": ["a", "b"]}  # type: ignore[dict-item]
+    with pytest.raises(InputError, match="model: got 2 label_names, expected 5"):
+        inspect(named, photo())
+    with pytest.raises(InputError, match=r"model: got an output of shape \(1, 7, 5\), expected \(batch, classes\)"):
+        inspect(vit(global_pool=""), photo())

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -116,10 +117,11 @@ def test_every_level_of_a_row_is_coded(seen: Inspection) -> None:
 
 
 def test_header_has_the_numbers(seen: Inspection) -> None:
-    found = header_of(page([seen, replace(seen, relevance=None, masking=())], title="Two"))
+    found = header_of(page([seen, replace(seen, label="cat", relevance=None, masking=())], title="Two"))
     first, second = found["inspections"]
     assert found["title"] == "Two"
-    assert (first["height"], first["width"], first["name"]) == (4, 4, "noise.png")
+    assert (first["height"], first["width"], first["name"], first["label"]) == (4, 4, "noise.png", None)
+    assert second["label"] == "cat"
     assert [layer["kind"] for layer in first["layers"]] == ["gpsa", "gpsa", "sa"]
     assert [layer["prefix"] for layer in first["layers"]] == [0, 0, 1]
     assert first["layers"][0]["gates"] == seen.layers[0].gates.tolist()  # type: ignore[union-attr]
@@ -202,12 +204,29 @@ def test_page_of_too_many_pictures_is_refused(seen: Inspection, monkeypatch: pyt
     monkeypatch.setattr(page_module, "MOST_BYTES", size)
     page([seen], title="")
     with pytest.raises(
-        InputError, match=r"got 2 pictures that make .*; take fewer images, or some layers or heads only"
+        InputError, match=r"got 2 pictures that would make .*; take fewer pictures, or some layers or heads only"
     ):
         page([seen, seen], title="")
     monkeypatch.setattr(page_module, "MOST_BYTES", 1000)
     with pytest.raises(InputError, match="got 1 picture that"):
         page([seen], title="")
+
+
+def test_pictures_may_be_made_one_after_the_other(seen: Inspection, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def each(count: int) -> Iterator[Inspection]:
+        for i in range(count):
+            made.append(i)
+            yield seen
+
+    document = page(each(3), title="", count=3)
+    assert document == page([seen] * 3, title="")
+    made.clear()
+    monkeypatch.setattr(page_module, "MOST_BYTES", len(document))
+    with pytest.raises(InputError, match=r"got 90 pictures that would make a page of about \d+ MB, expected at most"):
+        page(each(90), title="", count=90)
+    assert made == [0]
 
 
 def test_write_page_writes_all_or_nothing(seen: Inspection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

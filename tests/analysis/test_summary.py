@@ -1,6 +1,7 @@
 """Averages over images against the metrics of each image by itself."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -49,3 +50,10 @@ def test_one_head_has_no_diversity() -> None:
 def test_no_images() -> None:
     with pytest.raises(InputError, match="batches: got none"):
         summary(ours(), [])
+
+
+def test_diversity_is_json_too() -> None:
+    layer = summary(ours(), [IMAGES])[0]
+    assert layer.diversity is not None
+    assert layer.to_dict()["diversity"] == round(layer.diversity, 4)
+    assert replace(layer, diversity=float("nan")).to_dict()["diversity"] is None

@@ -1,4 +1,4 @@
-"""Pictures as a model takes them, as many at once as their attention maps leave room for."""
+"""Which pictures to average over, and their batches: as many at once as their attention maps leave room for."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -14,6 +14,16 @@ MOST = 32
 """Pictures in a batch at most."""
 MAP_NUMBERS = MOST * 196**2
 """How many numbers the maps of one head may hold for a batch: larger pictures come fewer at a time."""
+
+
+def evenly_spread(count: int, most: int) -> list[int]:
+    """Positions of ``most`` of ``count`` things at equal distances, the first among them; all if there are fewer.
+
+    >>> evenly_spread(10, 4), evenly_spread(2, 4)
+    ([0, 2, 5, 7], [0, 1])
+    """
+    taken = min(most, count)
+    return [i * count // taken for i in range(taken)]
 
 
 def image_batches(classifier: Classifier, images: Iterable[Image.Image]) -> Iterator[Tensor]:

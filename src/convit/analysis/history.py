@@ -1,8 +1,12 @@
-"""What a run notes of its attention after each epoch."""
+"""What a run notes of its attention after each epoch, and how it is read again."""
 
+import json
+from pathlib import Path
 from typing import Any
 
-from convit.analysis.batches import image_batches
+import numpy as np
+
+from convit.analysis.batches import evenly_spread, image_batches
 from convit.analysis.capture import average
 from convit.analysis.metrics import non_locality
 from convit.classifier import Classifier
@@ -42,11 +46,46 @@ def attention_record(classifier: Classifier, images: ImageSet, most: int = 64) -
         raise InputError(f"most: got {most}, expected at least 1")
     if len(images) == 0:
         raise InputError("images: got none, expected at least one")
-    count = min(most, len(images))
-    chosen = [i * len(images) // count for i in range(count)]
     far = average(
         lambda layer: non_locality(layer.mixed, layer.grid, layer.num_prefix_tokens),
         classifier.model,
-        image_batches(classifier, map(images.read, chosen)),
+        image_batches(classifier, map(images.read, evenly_spread(len(images), most))),
     )
     return {"non_locality": [[round(value, 4) for value in far[index].tolist()] for index in sorted(far)]}
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The epochs of a run, with what it noted of its attention.
+
+    Args:
+        path: a run's ``metrics.jsonl``.
+
+    Returns:
+        ``{"epoch", "gates", "non_locality"}`` of each epoch, values ``[layers][heads]``. Values that are missing or not
+        all finite, as after a divergence, are left out. Empty if there is no such file.
+
+    Raises:
+        InputError: a line that is no epoch's record.
+    """
+    if not path.is_file():
+        return []
+    history = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            history.append(_attention_of(json.loads(line)))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            raise InputError(
+                f"{path}: line {number} is no epoch's record ({error!r}); expected a JSON object, as 'convit train' "
+                "writes"
+            ) from error
+    return history
+
+
+def _attention_of(record: dict[str, Any]) -> dict[str, Any]:
+    """The epoch, and those of its values that are finite."""
+    found: dict[str, Any] = {"epoch": int(record["epoch"])}
+    for key in ("gates", "non_locality"):
+        values = np.array(record.get(key) or [], dtype=np.float64)
+        if values.size and np.isfinite(values).all():
+            found[key] = values.tolist()
+    return found

@@ -42,6 +42,8 @@ class Inspection:
 
     name: str
     """What the picture is called."""
+    label: str | None = None
+    """Its true class, if that is known."""
     picture: Image.Image
     """The picture as the model saw it: resized and cropped, RGB."""
     predictions: tuple[Prediction, ...]
@@ -51,7 +53,8 @@ class Inspection:
     patch_size: int
     """Pixels of the picture along a patch's side."""
     relevance: Tensor | None
-    """Which patches speak for the predicted class, ``(H, W)``; none if only some layers or heads were chosen."""
+    """Which patches speak for the predicted class, ``(H, W)``. None if only some layers or heads were chosen, of a
+    model whose head reads neither one token nor the mean over patches, or one that was made in inference mode."""
     masking: tuple[MaskedPrediction, ...]
     """The answers with parts off, ``"nothing"`` first; empty if it was not asked for."""
 
@@ -66,6 +69,7 @@ def inspect(
     image: Image.Image | str | Path,
     *,
     name: str | None = None,
+    label: str | None = None,
     top_k: int = 5,
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
@@ -81,13 +85,15 @@ def inspect(
             says and whose classes have numbers, unless it has names (``label_names``).
         image: a picture, or its path.
         name: what to call it [the file's name].
+        label: its true class, to be shown beside the answer.
         top_k: how many classes to keep.
         layers: numbers of the layers to keep maps of, from 0 [all].
         heads: numbers of the heads, from 0 [all].
         masking: also run it with content, position and position embeddings off.
 
     Raises:
-        InputError: a file that is no image; no such layer or head; ``top_k`` below 1.
+        InputError: a file that is no image; no such layer or head; ``top_k`` below 1; a model of another kind, without
+            a head, or for pictures without colours.
 
     Example:
         >>> from convit import ConViT
@@ -101,17 +107,27 @@ def inspect(
     """
     if top_k < 1:
         raise InputError(f"top_k: got {top_k}, expected at least 1")
+    for what, numbers in (("layers", layers), ("heads", heads)):
+        if numbers is not None and not (isinstance(numbers, Sequence) and numbers):
+            raise InputError(f"{what}: got {numbers!r}, expected a list of numbers, such as [0, 1], or None for all")
     network, preprocess, class_names = _parts_of(model)
-    picture = to_rgb(image) if isinstance(image, Image.Image) else read_image(Path(image))
+    channels = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
+    if channels != 3:
+        raise InputError(f"model: got one for pictures of {channels} channels, expected 3: red, green, blue")
+    picture = _picture(image)
     parameter = next(network.parameters())
     pixels = evaluation_transform(preprocess)(picture)[None].to(parameter.device, parameter.dtype)
     whole = layers is None and heads is None
-    shot = capture(network, pixels, layers=layers, heads=heads, keep_graph=whole)
-    found = relevance(shot)[0].cpu() if whole else None
+    graph = whole and not parameter.is_inference()
+    shot = capture(network, pixels, layers=layers, heads=heads, keep_graph=graph)
+    if shot.logits.ndim != 2:
+        raise InputError(f"model: got an output of shape {tuple(shot.logits.shape)}, expected (batch, classes)")
+    found = relevance(shot)[0].cpu() if graph and shot.pooling in ("token", "avg") else None
     probabilities = shot.logits.detach()[0].float().softmax(-1).cpu()
     best = probabilities.topk(min(top_k, len(class_names)))
     return Inspection(
         name=name or (Path(image).name if isinstance(image, str | Path) else "picture"),
+        label=label,
         picture=_as_seen(pixels[0], preprocess),
         predictions=tuple(
             Prediction(class_names[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)
@@ -123,11 +139,22 @@ def inspect(
     )
 
 
+def _picture(image: Image.Image | str | Path) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    raise InputError(
+        f"image: got {type(image).__name__}, expected a PIL image or a path; PIL.Image.fromarray makes one of an array"
+    )
+
+
 def _parts_of(model: Classifier | nn.Module) -> tuple[nn.Module, Preprocess, tuple[str, ...]]:
     """The network, how a picture becomes its input, and its class names."""
     if isinstance(model, Classifier):
         return model.model, model.preprocess, model.class_names
     network = unwrap(model)
+    attention_layers(network)  # says what is expected, if it has none
     data = resolve_model_data_config(network)
     size = getattr(getattr(network, "patch_embed", None), "img_size", None) or data["input_size"][1:]
     preprocess = Preprocess(
@@ -141,6 +168,8 @@ def _parts_of(model: Classifier | nn.Module) -> tuple[nn.Module, Preprocess, tup
     count = int(getattr(network, "num_classes", 0))
     if count < 1:
         raise InputError(f"model: got {type(network).__name__} without a head, expected one that tells classes apart")
+    if names and len(names) != count:
+        raise InputError(f"model: got {len(names)} label_names, expected {count}, one for each output")
     return network, preprocess, tuple(names or (f"class {i}" for i in range(count)))
 
 

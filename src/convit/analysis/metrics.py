@@ -208,9 +208,10 @@ def relevance(shot: "Capture", target: int | Tensor | None = None) -> Tensor:
     """
     if not shot.logits.requires_grad or not shot.layers:
         raise InputError("shot: got maps without a graph, expected capture(model, images, keep_graph=True)")
-    score = _logits_of(shot.logits, target).sum()  # images do not mix: each map gets its own image's gradient
     maps = [layer.mixed for layer in shot.layers]
-    gradients = torch.autograd.grad(score, maps, retain_graph=True, materialize_grads=True)
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in
+        score = _logits_of(shot.logits, target).sum()  # images do not mix: each map gets its own image's gradient
+        gradients = torch.autograd.grad(score, maps, retain_graph=True, materialize_grads=True)
     total = relevance_rollout([attention.detach() for attention in maps], gradients)
     last = shot.layers[-1]
     total = total - torch.eye(total.shape[-1], dtype=total.dtype, device=total.device)

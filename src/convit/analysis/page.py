@@ -21,7 +21,7 @@ import json
 import math
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sized
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -47,18 +47,20 @@ NOTEBOOK_HEIGHT = 760
 """Pixels of the frame in a notebook."""
 
 
-def page(inspections: Sequence[Inspection], *, title: str) -> str:
+def page(inspections: Iterable[Inspection], *, title: str, count: int | None = None) -> str:
     """The attention page of some pictures, a whole HTML document.
 
     Names of pictures and classes, and the title, are shown as text, whatever is in them. A picture of a base model
     (12 layers, 16 heads, 197 tokens) takes about 6 MB.
 
     Args:
-        inspections: the pictures, of one model: what :func:`convit.analysis.inspect` returned.
+        inspections: the pictures, of one model: what :func:`convit.analysis.inspect` returned. They may be made as
+            they are asked for: one at a time is in memory.
         title: what to call the page.
+        count: how many there are, where ``inspections`` has no length.
 
     Raises:
-        InputError: no pictures, or a page of more than 48 MB.
+        InputError: no pictures, or a page of more than 48 MB; it is told after the first, if they are much alike.
 
     Example:
         >>> from convit import ConViT
@@ -69,13 +71,18 @@ def page(inspections: Sequence[Inspection], *, title: str) -> str:
         >>> document[:15], "<title>Cats &amp; dogs</title>" in document
         ('<!doctype html>', True)
     """
-    if not inspections:
+    count = len(inspections) if isinstance(inspections, Sized) else count or 0
+    headers: list[dict[str, Any]] = []
+    maps: list[str] = []
+    size = 0
+    for seen in inspections:
+        headers.append(_header(seen))
+        maps.append(_maps(len(maps), seen))
+        size += len(headers[-1]["picture"]) + len(maps[-1])
+        _check_size(size * max(count, len(maps)) // len(maps), max(count, len(maps)))
+    if not headers:
         raise InputError("inspections: got none, expected at least one picture to show")
-    header = {
-        "title": title,
-        "coding": {"depth": DEPTH, "levels": LEVELS},
-        "inspections": [_header(seen) for seen in inspections],
-    }
+    header = {"title": title, "coding": {"depth": DEPTH, "levels": LEVELS}, "inspections": headers}
     style, script = _part("page.css"), "\n".join(_part(name) for name in SCRIPTS)
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
@@ -86,26 +93,26 @@ def page(inspections: Sequence[Inspection], *, title: str) -> str:
         "policy": policy,
         "style": style,
         "data": _json(header),
-        "maps": _maps(inspections),
+        "maps": "\n".join(maps),
         "script": script,
     }
     document = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _part("page.html"))
-    _check_size(len(document), inspections)
+    _check_size(len(document), len(maps))
     return document
 
 
-def write_page(path: Path | str, inspections: Sequence[Inspection], *, title: str) -> None:
+def write_page(path: Path | str, inspections: Iterable[Inspection], *, title: str, count: int | None = None) -> None:
     """Writes :func:`page` to a file, all of it or, after an error, nothing.
 
     Args:
         path: the file, such as ``attention.html``; its folder is made if need be.
-        inspections, title: as in :func:`page`.
+        inspections, title, count: as in :func:`page`.
 
     Raises:
         InputError: as :func:`page`, or nothing can be written there.
     """
     path = Path(path)
-    document = page(inspections, title=title)
+    document = page(inspections, title=title, count=count)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".page-", dir=path.parent) as folder:
@@ -130,6 +137,7 @@ def _header(seen: Inspection) -> dict[str, Any]:
     height, width = seen.layers[0].grid
     return {
         "name": seen.name,
+        "label": seen.label,
         "picture": _png(seen.picture),
         "height": height,
         "width": width,
@@ -156,17 +164,12 @@ def _header(seen: Inspection) -> dict[str, Any]:
     }
 
 
-def _maps(inspections: Sequence[Inspection]) -> str:
-    """The maps of each picture, an element each. Stops where they become too many."""
-    elements, size = [], 0
-    for number, seen in enumerate(inspections):
-        coded = [_coded(layer) for layer in seen.layers]
-        packed = gzip.compress(b"".join([top for top, _ in coded] + [codes for _, codes in coded]), 6, mtime=0)
-        text = base64.b64encode(packed).decode("ascii")
-        size += len(text)
-        _check_size(size, inspections)
-        elements.append(f'<script type="application/octet-stream" id="maps-{number}">{text}</script>')
-    return "\n".join(elements)
+def _maps(number: int, seen: Inspection) -> str:
+    """The element with a picture's maps."""
+    coded = [_coded(layer) for layer in seen.layers]
+    packed = gzip.compress(b"".join([top for top, _ in coded] + [codes for _, codes in coded]), 6, mtime=0)
+    text = base64.b64encode(packed).decode("ascii")
+    return f'<script type="application/octet-stream" id="maps-{number}">{text}</script>'
 
 
 def _coded(layer: LayerCapture) -> tuple[bytes, bytes]:
@@ -179,12 +182,12 @@ def _coded(layer: LayerCapture) -> tuple[bytes, bytes]:
     return top.astype("<f4").tobytes(), codes.tobytes()
 
 
-def _check_size(size: int, inspections: Sequence[Inspection]) -> None:
+def _check_size(size: int, count: int) -> None:
     if size > MOST_BYTES:
-        count = len(inspections)
         raise InputError(
-            f"inspections: got {count} picture{'s' * (count > 1)} that make a page of more than {MOST_BYTES // 10**6} "
-            "MB, expected less; take fewer images, or some layers or heads only (--layers, --heads)"
+            f"inspections: got {count} picture{'s' * (count > 1)} that would make a page of about {size / 1e6:.0f} MB, "
+            f"expected at most {MOST_BYTES / 1e6:.0f}; take fewer pictures, or some layers or heads only (--layers, "
+            "--heads)"
         )
 
 

@@ -48,7 +48,7 @@ class LayerSummary:
             "kind": self.kind,
             "non_locality": _listed(self.non_locality),
             "entropy": _listed(self.entropy),
-            "diversity": self.diversity,
+            "diversity": None if self.diversity is None else _rounded(self.diversity),
             "gates": _listed(self.gates),
             "centres": _listed(self.centres),
             "spans": _listed(self.spans),
@@ -116,4 +116,8 @@ def _listed(tensor: Tensor | None) -> list[Any] | None:
         return None
     if tensor.ndim > 1:
         return [_listed(row) for row in tensor]
-    return [round(value, 4) if math.isfinite(value) else None for value in tensor.tolist()]
+    return [_rounded(value) for value in tensor.tolist()]
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from convit.errors import InputError
 
-DISK_FAULTS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENAMETOOLONG}
+DISK_FAULTS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG}
 DISK_FAULTS |= {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}  # a place that is not there, or no such place
 
 

@@ -124,10 +124,8 @@ def _unboxed(text: str) -> str:
         (r"Missing from [^:]*: ([A-Z]\S*) (.*?) \(required\)", r"missing argument \1: \2"),
     ):
         if found := re.search(pattern, words):
-            return (
-                found.expand(line)
-                .replace("{None}|", "")
-                .replace(", 'None'", "")
-                .replace("{[INT [INT ...]]}", "one or two numbers, such as 224 or 224 160")
-            )
+            said = found.expand(line).replace("{None}|", "").replace(", 'None'", "")
+            size = said.startswith("--image-size")
+            numbers = "one or two numbers, such as 224 or 224 160" if size else "one or more whole numbers"
+            return said.replace("{[INT [INT ...]]}", numbers)
     return words or "the options do not fit"

@@ -72,10 +72,10 @@ def _train(config: TrainConfig, observer: Observer, world: World) -> Classifier:
             trainer.resume()
         elif world.main:
             folder.create(overwrite=config.run.overwrite)
-            folder.write_config(plan.config)
             folder.write_split(parts)
             if bad:
                 folder.write_skipped(bad)
+            folder.write_config(plan.config)  # the last: with it there is a run to resume
             for line in introduction(trainer, source, bad):
                 trainer.say(line)
         observer.begin_run(folder.path, plan.config.to_dict(), trainer.progress.epoch)

@@ -17,11 +17,15 @@ from convit.train.legacy import as_it_was
 
 CONFIG = "config.yaml"
 OWN = (
-    *(CONFIG, "config.json", "model.safetensors", "metrics.jsonl", "split.json", "skipped.json", "evaluation.json"),
+    *("split.json", "skipped.json", "config.json", "model.safetensors", "metrics.jsonl", "evaluation.json"),
     *("curves.png", "gates.png", "confusion.png", "log.txt", "checkpoints", "evaluation-*", "inspect"),
-    *("mistakes.csv", "mistakes.png", "tensorboard", "wandb", "tracking.json"),
+    *("mistakes.csv", "mistakes.png", "tensorboard", "wandb", "tracking.json", CONFIG),
 )
-"""Everything that a run, and its evaluations, write into the folder."""
+"""Everything that a run, and its evaluations, write into the folder, in the order in which ``--overwrite`` removes it:
+half removed it is still a run to overwrite, and none to resume."""
+
+BEGINNING = {name for whole in ("split.json", "skipped.json", CONFIG) for name in (whole, f".{whole}.tmp")} - {CONFIG}
+"""What a start that was killed before it wrote ``config.yaml`` leaves: nothing of a run yet."""
 
 
 class RunFolder:
@@ -58,7 +62,7 @@ class RunFolder:
             raise InputError(
                 f"{self.path}: no run to resume; expected a run folder in --out (leave out --resume to start one)"
             )
-        exists = self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir()))
+        exists = self.path.exists() and not (self.path.is_dir() and {p.name for p in self.path.iterdir()} <= BEGINNING)
         if overwrite and exists and not self._is_ours():
             raise InputError(f"{self.path}: exists and is no run, so it is not overwritten; expected another --out")
         if exists and not (resume or overwrite):

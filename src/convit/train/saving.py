@@ -7,7 +7,7 @@ from convit.classifier import Classifier
 from convit.errors import InputError
 from convit.train.distributed import ALONE, World
 from convit.train.run_folder import RunFolder
-from convit.train.state import Parts, Progress, save_state, states, tensors_of
+from convit.train.state import Parts, Progress, save_state, states, sync, tensors_of
 
 
 class Saver:
@@ -45,6 +45,7 @@ class Saver:
         try:
             if best is not None:
                 best.save(self.folder.path)
+                sync(self.folder.path)
                 best = self._unwritten = None
             save_state(self.folder.checkpoints, self.parts, progress, tensors)
             if progress.history:

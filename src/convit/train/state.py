@@ -85,7 +85,8 @@ def save_state(folder: Path, parts: Parts, progress: Progress, tensors: dict[str
     final, temporary = folder / name, folder / f".{name}.tmp"
     if _is_whole(final):
         return final
-    shutil.rmtree(temporary, ignore_errors=True)
+    for left in folder.glob(".epoch-*.tmp"):  # by a kill; a run that is resumed may never save at that step again
+        shutil.rmtree(left, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
         for file, data in _files(parts, progress, tensors_of(parts) if tensors is None else tensors):
@@ -98,7 +99,7 @@ def save_state(folder: Path, parts: Parts, progress: Progress, tensors: dict[str
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)  # half a state is no use, and a full disk needs its room
         raise
-    _sync(folder)
+    sync(folder)
     for old in [path for path in states(folder) if path != final][KEEP - 1 :]:
         shutil.rmtree(old)
     return final
@@ -186,7 +187,7 @@ def _restore(meta: dict[str, Any], tensors: dict[str, torch.Tensor], parts: Part
         parts.scaler.load_state_dict(meta["scaler"])
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
     """Makes a rename in ``folder`` last through a power cut, where the system can open folders."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)

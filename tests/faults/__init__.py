@@ -1,0 +1,1 @@
+"""What goes wrong on real machines, done on purpose to real runs. ``make fault-tests`` does all of it."""

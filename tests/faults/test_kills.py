@@ -1,0 +1,58 @@
+"""Killed or stopped at random moments, a run ends as the one that was left alone, to the bit."""
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.faults.harness import COUNTS, FULL, LONG, Ended, Whole, broken_off, moments
+
+KILLS = 10 if FULL else 2
+EPOCHS = LONG[1]
+STOPS = 5 if FULL else 1
+SIGNALS = [signal.SIGTERM, signal.SIGINT]
+
+
+def test_sigkill_at_random_moments(long: Whole, out: Path) -> None:
+    """So many kills of a run that is resumed after each; and of the next such run, where one is done before."""
+    kills = 0
+    for moment in moments(1, 0.0, long.training):
+        got = broken_off(*long.arguments(out), after=moment, signum=signal.SIGKILL)
+        assert got.status in (0, 137), got.said
+        kills += got.status == 137
+        if got.status == 0 or kills == KILLS:
+            long.goes_on(out, forked=not FULL)
+        if kills == KILLS:
+            break
+    COUNTS["kills at random moments"] += kills
+
+
+@pytest.mark.parametrize("signum", SIGNALS if FULL else SIGNALS[:1])
+def test_stopped_at_random_moments(signum: int, long: Whole, out: Path) -> None:
+    """Each start is stopped once, be it in the training, the evaluation or the plots."""
+    for _, moment in zip(range(STOPS), moments(signum, 0.0, long.training), strict=False):
+        got = broken_off(*long.arguments(out), after=moment, signum=signum)
+        _assert_stopped(got, signum)
+    long.goes_on(out, forked=not FULL)
+
+
+@pytest.mark.skipif(not FULL, reason="in the full form: make fault-tests")
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_stopped_before_it_trains(signum: int, long: Whole, out: Path) -> None:
+    """In the imports and the scan there is nothing to save; the same command begins again."""
+    for moment in (0.5, 1.5, 2.5, 3.5):
+        got = broken_off(*long.arguments(out), after=moment, signum=signum, first_line=False)
+        _assert_stopped(got, signum)
+    long.goes_on(out)
+
+
+def _assert_stopped(got: Ended, signum: int) -> None:
+    """The status of the signal; in training, the state saved and how to go on. Or the run was done by then."""
+    assert got.status in (0, 128 + signum), got.said
+    assert "Traceback" not in got.said
+    begun, trained = re.search("parameters, on|resuming after", got.said), f"epoch {EPOCHS}/{EPOCHS}" in got.said
+    if got.status and begun and not trained:  # after the last epoch all is saved but pictures and evaluation
+        assert f"stopped by {signal.Signals(signum).name}; the state is saved in" in got.said
+        assert "--resume" in got.said
+    COUNTS[f"stops by {signal.Signals(signum).name}"] += got.status != 0
