@@ -137,10 +137,12 @@ def test_dragging_a_finger_follows_and_does_not_scroll(open_page: Open, seen: In
 def test_keys(open_page: Open, seen: Inspection) -> None:
     tab = open_page([seen])
     state = "window.convit.state"
+    tab.locator("#picture").focus()
     tab.evaluate("window.convit.select(5)")
-    for key, query in (("ArrowRight", 6), ("ArrowDown", 10), ("ArrowLeft", 9), ("ArrowUp", 5), ("0", -1), ("0", 0)):
+    for key, query in (("ArrowRight", 6), ("ArrowDown", 10), ("ArrowLeft", 9), ("ArrowUp", 5), ("0", -1), ("0", 5)):
         tab.keyboard.press(key)
         assert tab.evaluate(f"{state}.query") == query, key
+    tab.evaluate("window.convit.select(0)")
     for key in ("ArrowUp", "ArrowLeft"):  # at the border
         tab.keyboard.press(key)
         assert tab.evaluate(f"{state}.query") == 0
@@ -247,6 +249,7 @@ def test_class_token_as_the_query(open_page: Open, seen: Inspection) -> None:
     assert row[1:].argmax().item() in brightest(tab, 18)
     tab.mouse.move(*patch_centre(tab, seen.layers[0].grid, 5))
     assert tab.evaluate("window.convit.state.query") == -1  # chosen, so held
+    tab.locator("#picture").focus()
     tab.keyboard.press("ArrowRight")
     frame(tab)
     assert tab.locator(".tile.nothing").count() == 0
@@ -354,15 +357,20 @@ def test_hostile_names_are_text(open_page: Open, seen: Inspection) -> None:
 def test_phone_shows_it_without_scrolling_sideways(open_page: Open, name: str) -> None:
     long = "a-very-long-name-without-any-place-to-break-it-" * 4
     seen = seen_by(name)
-    seen = replace(seen, name=long, predictions=tuple(Prediction(long, p.probability) for p in seen.predictions))
+    seen = replace(
+        seen, name=long, label=long, predictions=tuple(Prediction(long, p.probability) for p in seen.predictions)
+    )
     tab = open_page([seen, seen], title=long, **PHONE)
     tab.locator(".map").first.tap()
     tab.locator("summary").tap()
     frame(tab)
     assert tab.evaluate("document.documentElement.scrollWidth") == 360
     assert tab.locator(".side").bounding_box()["height"] < 370  # half of the screen
-    tab.evaluate("scrollTo(0, document.getElementById('layers').offsetTop)")
+    tab.evaluate(
+        "scrollTo(0, document.getElementById('layers').offsetTop - document.querySelector('.side').offsetHeight)"
+    )
     frame(tab)
+    assert tab.evaluate("scrollY") > 0
     assert tab.locator("#picture").bounding_box()["y"] >= 0  # stays in sight above the maps
 
 

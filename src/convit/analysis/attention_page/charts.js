@@ -5,12 +5,33 @@ function buildCharts() {
   $("gates-card").hidden = !gated.length;
   $("centres-card").hidden = !positional.length;
   $("masking-card").hidden = !seen.masking.length;
-  if (gated.length) $("gates").replaceChildren(gateChart(gated, $("gates").clientWidth));
+  if (gated.length) {
+    const numbers = spoken("gates as the model has them", gated, (layer, head) => layer.gates[head]?.toFixed(2) ?? "–");
+    $("gates").replaceChildren(gateChart(gated, $("gates").clientWidth), numbers);
+  }
   if (positional.length) {
     const range = centreRange(positional);
-    $("centres").replaceChildren(...positional.map((layer) => centreChart(layer, range)));
+    const numbers = spoken("where heads look by position, in patches", positional, centreInWords);
+    $("centres").replaceChildren(...positional.map((layer) => centreChart(layer, range)), numbers);
   }
   if (seen.masking.length) buildMasking(seen.masking[0].before[0]);
+}
+
+// The numbers of a chart as a table, for screen readers; text(layer, head) is a cell.
+function spoken(title, rows, text) {
+  const heads = [...new Set(rows.flatMap((layer) => layer.heads))].sort((a, b) => a - b);
+  const columns = ["layer", ...heads.map((head) => `head ${head + 1}`)];
+  const cell = (layer, head) => el("td", { textContent: head < 0 ? "" : text(layer, head) });
+  const row = (layer) => el("tr", {}, el("th", { scope: "row", textContent: layer.index + 1 }),
+    ...heads.map((head) => cell(layer, layer.heads.indexOf(head))));
+  return el("div", { className: "visually-hidden" }, el("table", {}, el("caption", { textContent: title }),
+    el("thead", {}, el("tr", {}, ...columns.map((word) => el("th", { scope: "col", textContent: word })))),
+    el("tbody", {}, ...rows.map(row))));
+}
+
+function centreInWords({ centres, spans }, head) {
+  const [x, y] = centres[head], span = spans[head];
+  return [x, y, span].includes(null) ? "no centre" : `looks ${offset(x, y)}, span ${span.toFixed(2)}`;
 }
 
 function titled(shape, text, tile) {
@@ -73,7 +94,7 @@ function centreChart(layer, range) {
   layer.centres.forEach(([x, y], head) => {
     const tile = tileOf(layer, head), span = layer.spans[head];
     if ([x, y, span].includes(null) || Math.max(Math.abs(x), Math.abs(y)) > range) { hidden++; return; }
-    const words = `${nameOf(layer, head)}: looks ${offset(x, y)}, span ${span.toFixed(2)} patches`;
+    const words = `${nameOf(layer, head)}: ${centreInWords(layer, head)} patches`;
     tile.circle = titled(svg("circle", { class: "circle", cx: x, cy: y, r: span }), words, tile);
     chart.append(tile.circle);
   });

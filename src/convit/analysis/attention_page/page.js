@@ -1,6 +1,7 @@
 // The page: its words, its elements, what is drawn when the state changes. Text from users goes in as textContent only.
 
-const state = { query: 0, kind: "mix", log: false, common: false, over: "nothing", chosen: null, held: false };
+// state.patch is the query, or the last patch before it where the query is a token.
+const state = { query: 0, patch: 0, kind: "mix", log: false, common: false, over: "nothing", chosen: null, held: false };
 let seen, layers, tiles = [], shown = 0;
 
 function el(tag, properties = {}, ...children) {
@@ -60,6 +61,13 @@ function layerNote(layer) {
   return [`mean gate ${mean.toFixed(2)}`, ...toToken].join("; ");
 }
 
+// What a tile shows, in words: where it looks most, or why there is nothing.
+function tileInWords(tile) {
+  if (!tile.values) return layerNote(tile.layer);
+  const best = tile.values.subarray(tile.layer.prefix).indexOf(tile.top);
+  return best < 0 ? "" : `most at ${patchName(best)}: ${percent(tile.top)}`;
+}
+
 // -- building --------------------------------------------------------------------------------------------------------
 
 // A group of buttons of which one is pressed; `options` are [value, text, hint, key].
@@ -95,8 +103,12 @@ function buildTile(layer, head) {
     element.append(tile.slider);
   }
   if (layer.prefix) element.append((tile.toToken = el("div", { className: "to-token" })));
-  map.addEventListener("click", () => choose(state.chosen === tile ? null : tile));
-  map.addEventListener("focus", () => makeTabStop(tile));
+  map.addEventListener("pointerdown", (event) => { touched = event.pointerType === "touch"; });
+  map.addEventListener("click", (event) => { // a key clicks too, with detail 0
+    if (touched && event.detail) tap(tile, event);
+    else choose(state.chosen === tile ? null : tile);
+  });
+  map.addEventListener("focus", () => { makeTabStop(tile); describe(tile); });
   map.addEventListener("pointermove", (event) => event.pointerType !== "touch" && showTip(tile, event));
   map.addEventListener("pointerleave", hideTip);
   return tile;
@@ -130,6 +142,7 @@ function buildPicture() {
   $("image").alt = seen.name;
   $("image").classList.toggle("coarse", seen.patchSize < 8);
   $("name").textContent = $("name").title = seen.name;
+  buildLabel();
   $("overlay").width = seen.width;
   $("overlay").height = seen.height;
   delete $("overlay").image;
@@ -141,13 +154,21 @@ function buildPicture() {
       el("span", { className: "number", textContent: percent(probability) }))));
   const prefix = Math.max(...layers.map((layer) => layer.prefix));
   choice("tokens", Array.from({ length: prefix }, (_, i) => [-1 - i, tokenName(-1 - i), "As the query (0)"]),
-    () => state.query, (query) => select(state.query === query ? 0 : query, true));
+    () => state.query, (query) => select(state.query === query ? state.patch : query, true));
   const relevant = seen.relevance ? [["relevance", "relevance", "Which patches speak for the first answer"]] : [];
   choice("over", [["nothing", "picture"], ["head", "head", "The map of the chosen head; click a tile"], ...relevant],
     () => state.over, (over) => {
       state.over = over;
       if (over === "head" && !state.chosen) state.chosen = tiles[0];
     });
+}
+
+// The true class, where it is known, and whether the first answer is another.
+function buildLabel() {
+  const { label, predictions } = seen, missed = predictions.length > 0 && predictions[0][0] !== label;
+  $("label").hidden = typeof label !== "string";
+  $("label").classList.toggle("other", missed);
+  $("label").replaceChildren("true class: ", el("bdi", { textContent: label, title: label }), missed ? ", missed" : "");
 }
 
 function bar(probability) {
@@ -174,7 +195,8 @@ function buildControls() {
 
 // -- drawing ---------------------------------------------------------------------------------------------------------
 
-let waiting = 0;
+const REST = 300; // ms without a change after which the tiles are described anew
+let waiting = 0, resting = 0;
 function schedule() {
   waiting ||= requestAnimationFrame(draw);
 }
@@ -204,6 +226,13 @@ function draw() {
   $("explanation").textContent = explanation();
   drawOver(common ? most : null);
   drawTicks(common ? most : null);
+  clearTimeout(resting);
+  resting = setTimeout(() => tiles.forEach(describe), REST);
+}
+
+// For screen readers.
+function describe(tile) {
+  tile.map.setAttribute("aria-description", tileInWords(tile));
 }
 
 // Moves a mark, which is as large as a patch. Not by a custom property: the browser would style every element anew.
@@ -252,11 +281,7 @@ function drawOver(top) {
   const words = [nameOf(tile.layer, tile.head).replace("layer", "Layer")], centre = tile.layer.centres?.[tile.head];
   if (tile.layer.gates) words.push(`gate ${gateOf(tile.layer, tile.head)?.toFixed(2)}`);
   if (centre) words.push(centre[0] === null ? "no centre" : `looks ${offset(...centre)}`);
-  if (tile.values) {
-    const patches = tile.values.subarray(tile.layer.prefix), best = patches.indexOf(tile.top);
-    if (best >= 0) words.push(`most at ${patchName(best)}: ${percent(tile.top)}`);
-  }
-  setText($("selected"), words.join(" · "));
+  setText($("selected"), [...words, tileInWords(tile)].filter(Boolean).join(" · "));
 }
 
 function drawTicks(top) {
@@ -313,6 +338,7 @@ function buildPage() {
   $("theme").addEventListener("click", toggleTheme);
   $("reset").addEventListener("click", resetGates);
   document.addEventListener("keydown", onKey);
+  document.addEventListener("pointerdown", hideTip);
   addEventListener("resize", () => {
     if (!seen) return;
     for (const tile of tiles) tile.drawn = null;

@@ -3,6 +3,7 @@
 function select(query, held = state.held) {
   const prefix = Math.max(...layers.map((layer) => layer.prefix));
   state.query = Math.max(-prefix, Math.min(seen.width * seen.height - 1, query));
+  if (state.query >= 0) state.patch = state.query;
   state.held = held;
   schedule();
 }
@@ -75,6 +76,17 @@ function showTip(tile, event) {
   place($("key-mark"), patch);
 }
 
+let touched = false; // the last press on a tile was a finger's
+let tapped = null; // the patch of the last tap
+
+// A tap chooses the head and tells the weight of the patch under it; the same patch again lets go of both.
+function tap(tile, event) {
+  const patch = patchAt(tile.canvas, event), again = state.chosen === tile && tapped === patch;
+  tapped = patch;
+  choose(again ? null : tile);
+  if (!again) showTip(tile, event);
+}
+
 function hideTip() {
   $("tip").hidden = $("key-mark").hidden = true;
 }
@@ -88,8 +100,8 @@ function toggleTheme() {
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 function moveQuery([x, y]) {
-  const at = Math.max(0, state.query), row = within(Math.floor(at / seen.width) + y, seen.height);
-  select(row * seen.width + within((at % seen.width) + x, seen.width), true);
+  const row = within(Math.floor(state.patch / seen.width) + y, seen.height);
+  select(row * seen.width + within((state.patch % seen.width) + x, seen.width), true);
 }
 
 function moveTile(tile, [x, y]) {
@@ -107,7 +119,7 @@ const KEYS = {
   s: () => { state.common = !state.common; },
   r: resetGates,
   t: toggleTheme,
-  0: () => { if (layers.some((layer) => layer.prefix)) select(state.query === -1 ? 0 : -1, true); },
+  0: () => { if (layers.some((layer) => layer.prefix)) select(state.query === -1 ? state.patch : -1, true); },
   Escape: () => { state.held = false; choose(null); hideTip(); },
 };
 
@@ -117,7 +129,7 @@ function onKey(event) {
   if (slider && event.key !== "Escape" && (arrow || /[0-9]/.test(event.key))) return; // these are the slider's own
   const tile = tiles.find((other) => other.map === event.target);
   if (arrow && tile) moveTile(tile, arrow);
-  else if (arrow) moveQuery(arrow);
+  else if (arrow && event.target === $("picture")) moveQuery(arrow);
   else if (Object.hasOwn(KEYS, event.key)) KEYS[event.key]();
   else return;
   event.preventDefault();
