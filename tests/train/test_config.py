@@ -62,7 +62,7 @@ def full() -> TrainConfig:
         ),
         model=ModelConfig(
             model="m", image_size=(32, 48), patch_size=4, local_up_to_layer=0, locality_strength=3.0, drop_path=0.0,
-            weights=Path("w.pth"), freeze=1, crop_pct=0.9,
+            weights=Path("w.pth"), freeze=1, crop_pct=0.9, freeze_gates=True, freeze_gpsa=True,
         ),
         optim=OptimConfig(
             recipe="small", layer_decay=0.5,
@@ -78,7 +78,7 @@ def full() -> TrainConfig:
             teacher="resnet18", teacher_weights=Path("t.pth"), distillation="soft", distillation_alpha=0.7,
             distillation_temperature=1.5,
         ),
-        run=RunConfig(out=Path("runs/x"), seed=7, device="cpu", resume=True, save_minutes=0.5),
+        run=RunConfig(out=Path("runs/x"), seed=7, device="cpu", resume=True, save_minutes=0.5, parallel="fsdp"),
     )  # fmt: skip
 
 
@@ -92,7 +92,8 @@ def test_full_differs_from_the_defaults_everywhere() -> None:
     """Else the round trip above could lose an option and not notice."""
     default, other = TrainConfig(data="digits").to_dict(), full().to_dict()
     same = [f"{g}.{k}" for g in default if g != "data" for k in default[g] if default[g][k] == other[g][k]]
-    assert same == ["source.per_class", "model.pretrained", "run.overwrite"]  # they exclude others
+    excluded = ["source.per_class", "model.pretrained", "model.ungated", "model.random_start", "run.overwrite"]
+    assert same == excluded  # by others
 
 
 @pytest.mark.parametrize(
