@@ -79,10 +79,17 @@ def gated_attention(
     if backend == "naive" or dropout_p > 0:
         return naive.gated_attention(q, k, v, gate, pos_weight, full_grid, num_prefix_tokens, dropout_p)[0]
     if backend == "triton" or (backend == "auto" and _prefers_triton(q, k, v)):
-        from convit.ops import triton
-
-        return triton.gated_attention(q, k, v, gate, pos_weight, full_grid, num_prefix_tokens)
+        return _fused(q, k, v, gate, pos_weight, full_grid, num_prefix_tokens)
     return factorized.gated_attention(q, k, v, gate, pos_weight, full_grid, num_prefix_tokens)
+
+
+def _fused(
+    q: Tensor, k: Tensor, v: Tensor, gate: Tensor, pos_weight: Tensor, grid: Grid, num_prefix_tokens: int
+) -> Tensor:
+    """The kernel, imported only here. A function of its own: TorchScript reads no imports, not even unused ones."""
+    from convit.ops import triton
+
+    return triton.gated_attention(q, k, v, gate, pos_weight, grid, num_prefix_tokens)
 
 
 def positional_attention(

@@ -82,7 +82,9 @@ def gated_attention(
     content = F.scaled_dot_product_attention(q, k, v)
     p = num_prefix_tokens
     patches, values = content[:, :, p:], v[:, :, p:]
-    if _recomputes(values):
+    if torch.jit.is_scripting():
+        mixed = _mix(patches, values, gate, pos_weight, grid)
+    elif _recomputes(values):
         mixed = checkpoint(_mix, patches, values, gate, pos_weight, grid, use_reentrant=False, preserve_rng_state=False)
     else:
         mixed = _mix(patches, values, gate, pos_weight, grid)
@@ -97,7 +99,7 @@ def _mix(content: Tensor, v: Tensor, gate: Tensor, pos_weight: Tensor, grid: tup
 
 def _recomputes(v: Tensor) -> bool:
     """Whether memory counts for more than the positional path's time, and nothing traces the code."""
-    if torch.jit.is_scripting() or torch.jit.is_tracing():
+    if torch.jit.is_tracing():
         return False
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
