@@ -52,7 +52,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, grid: tuple[int, int] | None = None, num_prefix_tokens: int = 0) -> Tensor:
         """Attends over all tokens of ``x``, ``(B, P + N, C)``; where they lie makes no difference."""
-        q, k, v = _split_heads(self.qkv(x), 3, self.num_heads).unbind(0)
+        q, k, v = split_heads(self.qkv(x), 3, self.num_heads).unbind(0)
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.attn_drop.training else 0.0)
         return self.proj_drop(self.proj(_merge_heads(out)))
 
@@ -111,8 +111,8 @@ class PositionalSelfAttention(nn.Module):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of every head, ``(B, h, P + N, d)`` each."""
-        q, k = _split_heads(self.qk(x), 2, self.num_heads).unbind(0)
-        return q, k, _split_heads(self.v(x), 1, self.num_heads)[0]
+        q, k = split_heads(self.qk(x), 2, self.num_heads).unbind(0)
+        return q, k, split_heads(self.v(x), 1, self.num_heads)[0]
 
     def position_weight(self) -> Tensor:
         """``v_pos`` of every head, ``(h, 3)``: the weights of ``dx``, ``dy`` and ``dx^2 + dy^2``."""
@@ -206,7 +206,7 @@ def _check_heads(dim: int, num_heads: int) -> None:
         )
 
 
-def _split_heads(x: Tensor, parts: int, num_heads: int) -> Tensor:
+def split_heads(x: Tensor, parts: int, num_heads: int) -> Tensor:
     """``(B, N, parts * C)`` to ``(parts, B, h, N, d)``, a view of the input."""
     batch, tokens, _ = x.shape
     return x.view(batch, tokens, parts, num_heads, -1).permute(2, 0, 3, 1, 4)

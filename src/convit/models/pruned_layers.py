@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from convit.grid import Grid
 from convit.layers import GatedPositionalSelfAttention
+from convit.layers.attention import split_heads
 from convit.models.speed_up import FastGPSA, _drops_attention, _is_plain, _left_out
 from convit.ops.factorized import attend_by_position
 from convit.ops.naive import compute_dtype
@@ -105,7 +106,7 @@ def attend_in_groups(layer: Any, x: Tensor, grid: Grid, num_prefix_tokens: int) 
         What ``layer.proj`` takes, ``(B, P + N, C)``.
     """
     plan, heads, p = layer.head_plan, layer.num_heads, num_prefix_tokens
-    v = _split_heads(layer.v(x), 1, heads)[0]
+    v = split_heads(layer.v(x), 1, heads)[0]
     content = positional = v[:, :0]
     if plan.by_content or p > 0:
         q, k = _queries_and_keys(layer, x, plan.by_content if p == 0 else tuple(range(heads)))
@@ -126,11 +127,11 @@ def _queries_and_keys(layer: Any, x: Tensor, heads: tuple[int, ...]) -> tuple[Te
     """Of these heads alone, ``(B, ., T, d)`` each. The weight's rows are taken anew each time: no copy grows old."""
     qk = layer.qk
     if len(heads) == layer.num_heads or not _is_plain(qk, nn.Linear):
-        q, k = _split_heads(qk(x), 2, layer.num_heads).unbind(0)
+        q, k = split_heads(qk(x), 2, layer.num_heads).unbind(0)
         return _pick(q, heads), _pick(k, heads)
     weight = _pick(qk.weight.unflatten(0, (2, layer.num_heads, -1)), heads).flatten(0, 2)
     bias = None if qk.bias is None else _pick(qk.bias.unflatten(0, (2, layer.num_heads, -1)), heads).flatten()
-    q, k = _split_heads(F.linear(x, weight, bias), 2, len(heads)).unbind(0)
+    q, k = split_heads(F.linear(x, weight, bias), 2, len(heads)).unbind(0)
     return q, k
 
 
@@ -162,11 +163,6 @@ def _pick(x: Tensor, heads: tuple[int, ...], dim: int = 1) -> Tensor:
     ends = [head + 1 for head in heads if head + 1 not in heads]
     parts = [x.narrow(dim, start, end - start) for start, end in zip(starts, ends, strict=True)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
-
-
-def _split_heads(x: Tensor, parts: int, num_heads: int) -> Tensor:
-    """``(B, T, parts * h * d)`` to ``(parts, B, h, T, d)``, a view."""
-    return x.unflatten(-1, (parts, num_heads, -1)).permute(2, 0, 3, 1, 4)
 
 
 # -- the plan ----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ milliseconds once its kernels are compiled, and those are the ones that are need
 
 import functools
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -40,9 +41,9 @@ def _compare(device: torch.device, dtype: torch.dtype, width: int) -> str | None
     inputs = [torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes]
     weight = torch.randn(shapes[0], generator=generator).to(device)
 
-    def results(function: object, dtype: torch.dtype) -> list[Tensor]:
+    def results(function: Callable[..., Tensor], dtype: torch.dtype) -> list[Tensor]:
         leaves = [tensor.to(dtype).requires_grad_() for tensor in inputs]
-        out = function(*leaves, GRID, PREFIX)  # type: ignore[operator]
+        out = function(*leaves, GRID, PREFIX)
         return [out, *torch.autograd.grad((out.float() * weight).sum(), leaves)]
 
     names = ("output", "gradient of q", "gradient of k", "gradient of v", "gradient of gate", "gradient of pos_weight")
