@@ -10,13 +10,14 @@ import convit
 
 PACKAGE = Path(convit.__file__).parent
 
-# Each part and the parts that it may import, besides itself and errors, which all may. A part is a module or a folder
-# right under convit/; a file with a row of its own is held to that row instead of its folder's.
+# Each part and the parts that it may import, besides itself, errors and choices, which all may. A part is a module or a
+# folder right under convit/; a file with a row of its own is held to that row instead of its folder's.
 MODEL = {"grid", "ops", "layers", "models"}
 TOOLS = {"classifier", "data", "device", "hub", "model_card", *MODEL}
 PARTS_OF_THE_TOP = {"train", "analysis", "export", "benchmark"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "choices": set(),
     "device": set(),
     "grid": set(),
     "ops": {"grid"},
@@ -85,7 +86,7 @@ def violations(source: str, module: str, is_package: bool = False) -> list[str]:
         if library == "convit":
             # `from convit import GPSA` is an import of the root module, `from convit import ops` is one of ops.
             target = part_of(name) if part_of(name) in ALLOWED else "convit"
-            if target not in {part, "errors", *ALLOWED[part]}:
+            if target not in {part, "errors", "choices", *ALLOWED[part]}:
                 found.append(f"{where}, but {part} may import {sorted(ALLOWED[part]) or 'nothing'}")
     return found
 

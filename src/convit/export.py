@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from convit import ops
+from convit.choices import OPSET
 from convit.classifier import Classifier
 from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention, PositionalSelfAttention
@@ -36,7 +37,6 @@ TOLERANCE = 1e-4
 """The largest difference from PyTorch in fp32, as a part of the largest logit, that a file may have."""
 BATCHES = (1, 2, 7)
 """The batch sizes that each file is checked at."""
-OPSET = 20
 OLDEST_OPSET = 18
 INPUT, OUTPUT = "images", "logits"
 NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "1")

@@ -3,17 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Literal, get_args
+from typing import Literal
 
+from convit.choices import RIVALS, Mode, Precision, PresetName, Rival
 from convit.errors import InputError, nearest
 from convit.models.stem import patch_grid
 from convit.models.variants import GEOMETRIES, list_models, model_name
-
-Mode = Literal["forward", "train"]
-Precision = Literal["fp32", "bf16", "fp16"]
-Rival = Literal["twin", "timm", "deit"]
-RIVALS: tuple[Rival, ...] = get_args(Rival)
-"""The same model with plain attention in every block; timm's ConViT; timm's DeiT, as in the paper's Table 1."""
 
 TIMM_NAMES: dict[str, dict[str, str]] = {
     "timm": {size: f"convit_{size}" for size in ("tiny", "small", "base")},
@@ -150,8 +145,6 @@ class Preset:
     device: Literal["cpu", "cuda"]
     cases: tuple[Case, ...]
 
-
-PresetName = Literal["cpu", "paper", "cuda"]
 
 _TINY = ("convit_tiny_patch16_224",)
 _SIX = tuple(

@@ -8,7 +8,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from convit.benchmark.cases import TIMM_NAMES, Case, Precision
+from convit.benchmark.cases import TIMM_NAMES, Case
+from convit.choices import Precision
 from convit.models import create_model
 
 Step = Callable[[], object]

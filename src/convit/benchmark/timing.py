@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from convit.benchmark.cases import RIVALS, Case, Rival
+from convit.benchmark.cases import Case
 from convit.benchmark.memory import peak_memory
 from convit.benchmark.report import Measured, Result
 from convit.benchmark.steps import (
@@ -21,6 +21,7 @@ from convit.benchmark.steps import (
     random_images,
     wait_for,
 )
+from convit.choices import RIVALS, Rival
 
 SAMPLE = 0.05
 """Seconds that a sample of the slowest contestant lasts at least: shorter steps are timed several in a row."""

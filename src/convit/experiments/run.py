@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from convit.choices import Device
 from convit.data import open_source
 from convit.device import pick_device
 from convit.errors import InputError
@@ -16,7 +17,6 @@ from convit.experiments.pool import Listener, run_cells
 from convit.experiments.settings import Settings, check_each, decided_model, gpsa_layers
 from convit.experiments.study import Study
 from convit.figures import save
-from convit.train.config import Device
 from convit.train.observer import stop_on_signals
 
 STUDIES: dict[str, Study] = {

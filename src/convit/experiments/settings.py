@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from convit.choices import Device, RecipeName
 from convit.classifier import WEIGHTS
 from convit.data import open_source, some_classes
 from convit.errors import InputError
@@ -13,7 +14,6 @@ from convit.experiments.cells import Cell, Label
 from convit.experiments.variants import Variant
 from convit.models import create_model
 from convit.train import DataConfig, DistillConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
-from convit.train.config import Device, RecipeName
 from convit.train.plan import make_plan, split
 
 

@@ -1,0 +1,24 @@
+"""Words and numbers that options of the command line take, apart from the parts of the package that give them meaning.
+
+Imports nothing, so that help does not wait for PyTorch.
+"""
+
+from typing import Literal, get_args
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+"""Where to compute; ``"auto"`` takes a GPU if there is one."""
+Precision = Literal["fp32", "bf16", "fp16"]
+"""Types of the matrix products."""
+RecipeName = Literal["small", "finetune", "paper"]
+"""Where training takes the values of options that are left open."""
+
+Mode = Literal["forward", "train"]
+"""What a benchmark measures: a forward pass, or a training step."""
+Rival = Literal["twin", "timm", "deit"]
+RIVALS: tuple[Rival, ...] = get_args(Rival)
+"""The same model with plain attention in every block; timm's ConViT; timm's DeiT, as in the paper's Table 1."""
+PresetName = Literal["cpu", "paper", "cuda"]
+"""Sets of cases to measure."""
+
+OPSET = 20
+"""Version of the ONNX operators that an export is written in."""
