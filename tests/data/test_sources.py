@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convit.cli import evaluate
+from convit.cli import run
 from convit.data import ArrayImages, open_source
 from convit.errors import InputError
 from convit.train import Stopped, train
@@ -192,9 +192,9 @@ def test_the_same_images_make_the_same_model_from_every_kind(
         train(options(data, out, workers=2), StopAt("epoch 2/2", 2))
     train(options(data, out, workers=2, resume=True))
     assert exact(out) == exact(run_on_a_folder)
-    evaluate.main([str(out), data])  # of an undivided source, what the run validated on
+    assert run("evaluate", [str(out), data]) == 0  # of an undivided source, what the run validated on
     assert (out / f"evaluation-{open_source(data).name}-val").is_dir()
-    evaluate.main([str(out), str(animals)])
+    assert run("evaluate", [str(out), str(animals)]) == 0
     assert (out / "evaluation-animals-all").is_dir()
 
 

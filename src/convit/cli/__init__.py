@@ -1,4 +1,8 @@
-"""The commands, a thin module each, and how their faults become one line and an exit status."""
+"""The commands, a thin module each, and how their faults become one line and an exit status.
+
+What a command can be told is in :mod:`convit.cli.options`, apart from the command itself, whose libraries take seconds
+to import: help and a mistyped option are answered before.
+"""
 
 import errno
 import importlib
@@ -7,6 +11,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
+import convit_launcher
+from convit.cli.options import parse
 from convit.errors import InputError
 
 DISK_FAULTS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG}
@@ -16,8 +22,11 @@ DISK_FAULTS |= {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}  # a pl
 def run(command: str, arguments: Sequence[str]) -> int:
     """Runs one command; returns 0, 2 for bad input (one line on standard error), or 128 + a signal's number."""
     try:
+        options = parse(importlib.import_module(f"convit.cli.options.{command}").Options, arguments, command=command)
+        convit_launcher.complete_package()
         module = importlib.import_module(f"convit.cli.{command}")
-        status: int | None = module.main(arguments)
+        convit_launcher.raise_interrupts()
+        status: int | None = module.main(options)
     except InputError as error:
         return _fail(command, str(error))
     except KeyboardInterrupt:

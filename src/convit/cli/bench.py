@@ -1,79 +1,34 @@
 """``convit bench``: speed and memory beside plain attention and timm, in one interleaved run."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import torch
-import tyro
 from torch import Tensor
 
 import convit_onnx
 from convit.benchmark import (
     PRESETS,
-    RIVALS,
     Case,
-    Mode,
-    Precision,
-    PresetName,
     Report,
-    Rival,
     check_memory_is_measurable,
     grid_of_cases,
     machine_facts,
     measure,
     table,
 )
-from convit.cli.options import parse, print_or_write_json
+from convit.cli.options import print_or_write_json
+from convit.cli.options.bench import Options
 from convit.cli.progress import Reporter
 from convit.device import pick_device
 from convit.errors import InputError
 from convit.export import onnx_runner
-from convit.train.config import Device
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """The options of ``convit bench``."""
-
-    models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL...")] = ()
-    """Names from 'convit models' [convit_tiny_patch16_224]."""
-    preset: PresetName | None = None
-    """Cases: 'cpu', tiny at 224 and 448 px; 'paper', and memory at 896 px; 'cuda', three sizes in bf16."""
-    image_size: tuple[int, ...] = ()
-    """Sides of the square image in pixels, one or more [the model's own]."""
-    batch_size: tuple[int, ...] = ()
-    """Images per step, one or more numbers [16]."""
-    mode: tuple[Mode, ...] = ()
-    """What to measure: forward, train (a step: forward, backward, AdamW) [both]."""
-    precision: tuple[Precision, ...] = ()
-    """Types of the matrix products, one or more [fp32]."""
-    compile: bool = False
-    """Measure after torch.compile too, beside eager."""
-    memory: bool = False
-    """Measure the peak memory of a step too, in a process of its own for each."""
-    against: tuple[Rival, ...] = RIVALS
-    """What stands beside it: its plain-attention twin, timm's ConViT, timm's DeiT. Nothing after it: none."""
-    onnx: Path | None = None
-    """An .onnx file of 'convit export', forward on onnxruntime, beside the same model in PyTorch."""
-    rounds: int | None = None
-    """Rounds of each case, in which every model runs once [as many as fit in --seconds, 7 to 200]."""
-    seconds: float = 30.0
-    """How long the rounds of a case take, about."""
-    threads: int | None = None
-    """CPU threads [PyTorch's own choice]."""
-    device: Device = "auto"
-    """Where to compute [a GPU if there is one; with --preset the preset's, with --onnx the CPU]."""
-    json: str | None = None
-    """Print one JSON document and nothing else, or write it to this .json file."""
-    plot: Path | None = None
-    """Draw time per image against image size into this .png file."""
-
-
-def main(arguments: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Measures and prints the table."""
-    options = parse(Options, arguments, command="bench", description="Measure speed and memory beside other models.")
     for name, value, least in (("rounds", options.rounds, 1), ("threads", options.threads, 1)):
         if value is not None and value < least:
             raise InputError(f"{name}: got {value}, expected at least {least}")

@@ -2,60 +2,28 @@
 
 import csv
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
-import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from convit.classifier import Classifier, load
-from convit.cli.options import parse, print_or_write_json
+from convit.cli.options import print_or_write_json
+from convit.cli.options.evaluate import Options
 from convit.cli.pictures import printable
 from convit.cli.progress import Reporter
 from convit.data import DataSource, ImageSet, open_source
 from convit.device import pick_device
 from convit.errors import InputError
 from convit.train import Evaluation, evaluate, plots
-from convit.train.config import Device
 from convit.train.mistakes import Answers, write_mistakes
 from convit.train.run import scanned
 from convit.train.run_folder import RunFolder
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """The options of ``convit evaluate``."""
-
-    run: Annotated[Path, tyro.conf.arg(metavar="RUN")]
-    """A run folder of 'convit train'."""
-    data: Annotated[str, tyro.conf.arg(metavar="DATA")]
-    """Labelled images: a folder, a list (.csv, .tsv, .parquet), .tar shards, 'hf:owner/name', 'digits', or a
-    torchvision data set."""
-    part: Literal["auto", "train", "val", "test", "all"] = "auto"
-    """Which images: 'auto' takes the test part, else those that the run did not learn from, else all."""
-    out: Path | None = None
-    """Where the results go [RUN/evaluation-DATA-PART]."""
-    json: str | None = None
-    """Print one JSON document and nothing else, or write it to this .json file."""
-    batch_size: int = 64
-    """Images at once."""
-    workers: int = 0
-    """Processes that load images."""
-    device: Device = "auto"
-    """Where to compute."""
-    skip_bad: bool = False
-    """Leave out files that do not decode."""
-    data_root: Path | None = None
-    """Where data sets are downloaded to [$CONVIT_DATA, or ~/.cache/convit/data]."""
-
-
-def main(arguments: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Evaluates, prints, and writes numbers and picture."""
-    options = parse(Options, arguments, command="evaluate", description="Evaluate a run on labelled images.")
     if options.batch_size < 1 or options.workers < 0:
         raise InputError(
             f"batch-size, workers: got {options.batch_size}, {options.workers}, expected at least 1 and at least 0"

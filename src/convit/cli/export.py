@@ -1,52 +1,24 @@
 """``convit export RUN``: the run as one file for onnxruntime, or for PyTorch alone."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
-
 import torch
-import tyro
 from torch import Tensor, nn
 
+from convit.choices import OPSET
 from convit.classifier import Classifier, load
 from convit.cli.evaluate import choose
-from convit.cli.options import parse
+from convit.cli.options.export import Options
 from convit.cli.pictures import printable
 from convit.cli.progress import Reporter
 from convit.data import DataSource, ImageSet, open_source
 from convit.errors import InputError
-from convit.export import BATCHES, OPSET, TOLERANCE, Exported, Run, export_onnx, export_torch, onnx_runner
+from convit.export import BATCHES, TOLERANCE, Exported, Run, export_onnx, export_torch, onnx_runner
 from convit.train import evaluate
 from convit.train.run import scanned
 from convit.train.run_folder import RunFolder
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """The options of ``convit export``."""
-
-    run: Annotated[Path, tyro.conf.arg(metavar="RUN")]
-    """A run folder of 'convit train'."""
-    format: Literal["onnx", "torch"] = "onnx"
-    """'onnx' for onnxruntime and others, 'torch' for torch.export.load."""
-    out: Path | None = None
-    """The file [RUN/model.onnx, RUN/model-int8.onnx or RUN/model.pt2]."""
-    dynamic_size: bool = False
-    """Leave height and width open too: any that the patch divides."""
-    int8: bool = False
-    """8-bit weights: a quarter of the size, and other answers by a little; see how many with --data."""
-    data: str | None = None
-    """Labelled images, as for 'convit evaluate', to score the run and the file on."""
-    opset: int = OPSET
-    """Version of the ONNX operators, for an older or another runtime."""
-    overwrite: bool = False
-    """Replace a file that is there."""
-
-
-def main(arguments: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Exports, compares with PyTorch, and says how near the file is."""
-    options = parse(Options, arguments, command="export", description="Write a run as one file to deploy.")
     if options.format == "torch" and (options.int8 or options.opset != OPSET):
         raise InputError(f"format: got torch with --{'int8' if options.int8 else 'opset'}, expected --format onnx")
     name = "model.pt2" if options.format == "torch" else "model-int8.onnx" if options.int8 else "model.onnx"

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import tyro
 from PIL import Image
 
 from convit.analysis import Inspection, LayerSummary, inspect, summary
@@ -19,49 +18,17 @@ from convit.classifier import Classifier, load
 from convit.cli import inspect_files
 from convit.cli.evaluate import choose
 from convit.cli.inspect_files import View
-from convit.cli.options import parse, print_or_write_json
+from convit.cli.options import print_or_write_json
+from convit.cli.options.inspect import Options
 from convit.cli.pictures import pictures, printable
 from convit.cli.progress import Reporter
 from convit.data import open_source, read_image
 from convit.device import pick_device
 from convit.errors import InputError
-from convit.train.config import Device
 from convit.train.run_folder import RunFolder
 
 SHOWN = 4
 """How many of the run's own images the page shows when none are given."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """The options of ``convit inspect``."""
-
-    run: Annotated[Path, tyro.conf.arg(metavar="RUN")]
-    """A run folder of 'convit train'."""
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[IMAGE|FOLDER...]")] = ()
-    """Pictures, or folders of pictures, to look at [four of the run's test or validation images]."""
-    out: Path | None = None
-    """Where page and plots go [RUN/inspect]."""
-    layers: str | None = None
-    """Show maps of these layers only, numbered from 1, such as 1,2 [all]."""
-    heads: str | None = None
-    """Show maps of these heads only, numbered from 1, such as 1,2 [all]."""
-    patch: str | None = None
-    """ROW,COLUMN, from 1, of the patch whose attention the plots show [the middle; the page has them all]."""
-    scale: Literal["log", "linear"] = "log"
-    """Colour scale of the plots."""
-    skip_masking: bool = False
-    """Do not run each picture again with content or position switched off."""
-    data: str | None = None
-    """Images to average over, as for 'convit evaluate' [the run's own test or validation images]."""
-    most: int = 64
-    """Average over so many of them at most, evenly spread."""
-    json: str | None = None
-    """Print the numbers as one JSON document and nothing else, or write it to this .json file."""
-    device: Device = "auto"
-    """Where to compute."""
-    data_root: Path | None = None
-    """Where data sets are downloaded to [$CONVIT_DATA, or ~/.cache/convit/data]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,9 +42,8 @@ class Picture:
     read: Callable[[], Image.Image]
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Looks, draws, and says what is where."""
-    options = parse(Options, arguments, command="inspect", description="See what every head of a run looks at.")
     if options.most < 1:
         raise InputError(f"most: got {options.most}, expected at least 1")
     out = options.out or options.run / "inspect"

@@ -1,26 +1,17 @@
 """``convit models``: what there is to choose from."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.table import Table
 
-from convit.cli.options import parse, print_or_write_json
+from convit.cli.options import print_or_write_json
+from convit.cli.options.models import Options
 from convit.models.variants import ModelFacts, model_facts
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """The options of ``convit models``."""
-
-    json: str | None = None
-    """Print one JSON document and nothing else, or write it to this .json file."""
-
-
-def main(arguments: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Prints the table."""
-    options = parse(Options, arguments, command="models", description="List the models.")
     facts = model_facts()
     if options.json:
         print_or_write_json([asdict(fact) for fact in facts], options.json)

@@ -1,59 +1,19 @@
 """``convit train DATA``: from images to a run folder, or a look at what a run would be."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import Any
 
 from convit.analysis.history import attention_record
 from convit.classifier import Classifier
-from convit.cli.options import parse
+from convit.cli.options.train import Options
 from convit.cli.progress import Reporter
 from convit.cli.tracking import Together, tracking
 from convit.data import ImageSet
-from convit.errors import InputError
-from convit.train import Stopped, TrainConfig, plots, train
+from convit.train import Stopped, plots, train
 from convit.train.finders import find_batch_size, find_lr
 from convit.train.trial import dry_run
 
 RATE_PLOT = Path("lr-finder.png")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrialOptions:
-    """Looks ahead: each prints what it finds and ends, and leaves the run folder alone."""
-
-    dry_run: bool = False
-    """Say what would be done: data, model, steps, memory, learning rate."""
-    find_batch_size: bool = False
-    """Try which power of two is the largest --batch-size that fits into memory."""
-    find_lr: bool = False
-    """Try learning rates from 1e-7 to 1 in 100 steps; suggests the one at which the loss falls most steeply."""
-    plot: Path | None = None
-    """Picture (.png) of the schedule with --dry-run, of the losses with --find-lr [none; lr-finder.png]."""
-
-    def __post_init__(self) -> None:
-        asked = [name for name in ("dry_run", "find_batch_size", "find_lr") if getattr(self, name)]
-        if len(asked) > 1:
-            options = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
-            raise InputError(f"{options}: got {len(asked)} of them, expected one")
-        if self.plot is not None:
-            if not (self.dry_run or self.find_lr):
-                raise InputError(f"plot: got {self.plot} without --dry-run and --find-lr, expected one of them")
-            if self.plot.suffix.lower() != ".png":
-                raise InputError(f"plot: got {self.plot}, expected a name that ends in .png")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """The options of ``convit train``: those of the run, and those that its ``config.yaml`` does not know."""
-
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
-    trial: TrialOptions = field(default_factory=TrialOptions)
-    track: Literal["none", "tensorboard", "wandb"] = "none"
-    """Send each epoch's figures to TensorBoard (in OUT/tensorboard) or Weights & Biases too."""
 
 
 class RecordingReporter(Reporter):
@@ -64,14 +24,8 @@ class RecordingReporter(Reporter):
         return attention_record(classifier, images)
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(options: Options) -> int:
     """Trains, or looks ahead; 128 + the signal's number if training was stopped, with its state saved."""
-    options = parse(
-        Options,
-        arguments,
-        command="train",
-        description="Train an image classifier. An option that is not given is as its [brackets] say, and printed.",
-    )
     with RecordingReporter() as reporter:
         if _look_ahead(options, reporter):
             return 0

@@ -12,11 +12,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from convit.choices import Device, Precision, RecipeName
 from convit.errors import InputError
 from convit.train.fields import at_least, between, from_plain, positive, to_plain
-
-Device = Literal["auto", "cpu", "cuda", "mps"]
-RecipeName = Literal["small", "finetune", "paper"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,9 +54,9 @@ class DataConfig:
 class ModelConfig:
     """What to train."""
 
-    model: str | None = None
+    model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Name of the model, from 'convit models' [by the size of the images]."""
-    image_size: tuple[int, ...] | None = None
+    image_size: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT [INT]")] = None
     """Side of the model's input in pixels, or height and width [by the size of the images]."""
     crop_pct: float | None = None
     """Part of each side of the resized image that evaluation keeps [1; that of the weights; 0.875 for paper]."""
@@ -143,7 +141,7 @@ class OptimConfig:
     """'balanced' weighs each class in the loss by the inverse of its number of images."""
     patience: int | None = None
     """Stop after so many epochs without a better one [train to the end]."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     """Type of the matrix products; weights stay fp32. With fp16 the loss is scaled."""
     channels_last: bool = False
     """Keep images and convolutions with the channels last in memory, which some GPUs prefer."""
@@ -206,7 +204,7 @@ class AugmentConfig:
 class DistillConfig:
     """A trained model to learn from besides the labels."""
 
-    teacher: str | None = None
+    teacher: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """A timm model that knows the same classes, such as resnet18 [no teacher; that of --teacher-weights RUN]."""
     teacher_weights: Path | None = None
     """The teacher's weights (.safetensors, .pth), or a run folder [timm's published ones]."""
@@ -260,11 +258,11 @@ class TrainConfig:
     data: Annotated[str, tyro.conf.arg(metavar="DATA")]
     """A folder (a sub-folder per class, or train/, val/ and test/ of such), a .csv, .tsv or .parquet list of path and
     label, .tar shards, 'hf:owner/name', 'digits', or a torchvision data set."""
-    source: DataConfig = field(default_factory=DataConfig)
+    source: Annotated[DataConfig, tyro.conf.arg(name="data")] = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    distill: DistillConfig = field(default_factory=DistillConfig)
+    optim: Annotated[OptimConfig, tyro.conf.arg(name="training")] = field(default_factory=OptimConfig)
+    augment: Annotated[AugmentConfig, tyro.conf.arg(name="augmentation")] = field(default_factory=AugmentConfig)
+    distill: Annotated[DistillConfig, tyro.conf.arg(name="distillation")] = field(default_factory=DistillConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     def to_dict(self) -> dict[str, Any]:
