@@ -37,7 +37,7 @@ class TrialOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """Train an image classifier on a folder of images, or on other labelled ones."""
+    """Train an image classifier. What is not given is as its [brackets] say."""
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     trial: TrialOptions = field(default_factory=TrialOptions)
