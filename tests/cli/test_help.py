@@ -93,7 +93,7 @@ def test_every_option_says_its_default_in_brackets(shell: Shell, monkeypatch: py
         "with a new head [none]",
     ):
         assert said in words
-    assert words.count("[") == len(re.findall(r"\n  --[a-z]", text)) + len(["-h]", "OPTIONS]", "[INT]"])
+    assert words.count("[") == len(re.findall(r"\n  --[a-z]", text)) + len(["[-h]", "[OPTIONS]", "[brackets]", "[INT]"])
 
 
 def test_options_stay_grouped(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
