@@ -9,7 +9,7 @@ from timm.models.convit import GPSA as TimmGPSA
 from torch import Tensor, nn
 
 from convit import GPSA
-from convit.layers import PositionalSelfAttention, SelfAttention
+from convit.layers import Block, PositionalSelfAttention, SelfAttention
 from convit.layers.init import convolutional_pos_weight, head_centres, start_weights
 
 
@@ -128,3 +128,16 @@ def test_convolutions_keep_their_own_start() -> None:
         start_weights(module)
     assert torch.equal(convolution.weight, before)
     assert norm.weight.tolist() == [1.0] * 4
+
+
+def test_weights_that_keep_the_variance_of_their_input() -> None:
+    torch.manual_seed(0)
+    block = Block(144, GPSA(dim=144, num_heads=9, weight_std=None), weight_std=None)
+    for linear in (block.attn.qk, block.attn.proj, block.mlp.fc1, block.mlp.fc2):
+        # A normal cut at 2 (in weights, not in deviations) is hardly cut at all here.
+        assert linear.weight.std().item() == pytest.approx(linear.in_features**-0.5, rel=0.03)
+    assert torch.equal(block.attn.v.weight, torch.eye(144))
+    assert torch.equal(block.attn.pos_proj.weight, convolutional_pos_weight(9))
+    random = GPSA(dim=144, num_heads=9, conv_init=False, weight_std=None)
+    assert random.v.weight.std().item() == pytest.approx(1 / 12, rel=0.03)
+    assert random.pos_proj.weight.abs().max() < 0.1  # position hardly counts, as in the paper's rows c and d

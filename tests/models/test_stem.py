@@ -54,9 +54,38 @@ def test_a_timm_model_takes_the_channels() -> None:
 
 
 def test_names_that_cannot_be_a_stem() -> None:
-    with pytest.raises(ValueError, match="hybrid_backbone: got 'resnet_eighteen', expected the name of a timm model"):
+    with pytest.raises(
+        ValueError, match="hybrid_backbone: got 'resnet_eighteen', expected 'conv' or the name of a timm model"
+    ):
         tiny_model(hybrid_backbone="resnet_eighteen")
     with pytest.raises(
         ValueError, match=r"'resnet18' has feature strides \[2, 4, 8, 16, 32\], none divides patch_size 7"
     ):
         tiny_model(hybrid_backbone="resnet18", img_size=56, patch_size=7)
+
+
+def test_the_convolutional_stem_overlaps_and_keeps_images_apart() -> None:
+    model = randomise(tiny_model(hybrid_backbone="conv", img_size=16, patch_size=4), std=0.2).eval()
+    assert [layer.stride for layer in model.patch_embed.backbone if isinstance(layer, nn.Conv2d)] == [(2, 2), (2, 2)]
+    x = torch.randn(2, 3, 16, 16)
+    tokens, grid = model.embed(x)
+    assert grid == (4, 4)
+    alone, _ = model.embed(x[:1])
+    assert torch.allclose(tokens[:1], alone, atol=1e-6)
+
+    convolutions = model.patch_embed.backbone  # without its norms, which see the whole image
+    for index, layer in enumerate(convolutions):
+        if isinstance(layer, nn.GroupNorm):
+            convolutions[index] = nn.Identity()
+    other = x.clone()
+    other[:, :, 3, 3] += 1.0  # the last pixel of the first patch
+    changed = (model.embed(other)[0] - model.embed(x)[0]).abs().amax((0, 2)) > 1e-6
+    assert changed.view(4, 4).tolist() == [[True, True, False, False]] * 2 + [[False] * 4] * 2
+
+
+@pytest.mark.parametrize(("size", "near"), [(1, "2"), (6, "4 or 8"), (12, "8 or 16")])
+def test_a_convolutional_stem_halves(size: int, near: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"'conv' for a patch size of {size}, expected a power of two; nearest: {near}$"
+    ):
+        tiny_model(hybrid_backbone="conv", img_size=24, patch_size=size)

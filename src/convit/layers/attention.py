@@ -10,7 +10,7 @@ from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from convit import ops
-from convit.layers.init import convolutional_pos_weight, start_weights
+from convit.layers.init import PUBLISHED_STD, convolutional_pos_weight, start_weights
 
 
 @register_notrace_module  # FX: the checks of shapes cannot be traced
@@ -23,6 +23,7 @@ class SelfAttention(nn.Module):
         qkv_bias: whether queries, keys and values have a bias.
         attn_drop: dropout probability of the attention, in training.
         proj_drop: dropout probability of the output, in training.
+        weight_std: of the normal that weights start from; None for ``fan_in^-1/2``.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class SelfAttention(nn.Module):
         qkv_bias: bool = False,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
+        weight_std: float | None = PUBLISHED_STD,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -39,6 +41,7 @@ class SelfAttention(nn.Module):
         _check_heads(dim, num_heads)
         self.dim = dim
         self.num_heads = num_heads
+        self.weight_std = weight_std
         self.attn_drop = nn.Dropout(attn_drop)
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias, device=device, dtype=dtype)
         self.proj = nn.Linear(dim, dim, device=device, dtype=dtype)
@@ -47,8 +50,8 @@ class SelfAttention(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws the start of the published code."""
-        start_weights(self.qkv)
-        start_weights(self.proj)
+        start_weights(self.qkv, self.weight_std)
+        start_weights(self.proj, self.weight_std)
 
     def forward(self, x: Tensor, grid: tuple[int, int] | None = None, num_prefix_tokens: int = 0) -> Tensor:
         """Attends over all tokens of ``x``, ``(B, P + N, C)``; where they lie makes no difference."""
@@ -69,7 +72,9 @@ class PositionalSelfAttention(nn.Module):
         proj_drop: dropout probability of the output, in training.
         locality_strength: ``a`` of the convolutional start, in patches^-2.
         conv_init: start as a convolution (equation 5): ``W_val`` is the identity and each head looks at its cell of a
-            kernel (:func:`convit.layers.init.head_centres`). Otherwise both start like every other weight.
+            kernel (:func:`convit.layers.init.head_centres`). Otherwise both are drawn like every other weight, those
+            of position always with the published 0.02.
+        weight_std: of the normal that weights start from; None for ``fan_in^-1/2``.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class PositionalSelfAttention(nn.Module):
         proj_drop: float = 0.0,
         locality_strength: float = 1.0,
         conv_init: bool = True,
+        weight_std: float | None = PUBLISHED_STD,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -90,6 +96,7 @@ class PositionalSelfAttention(nn.Module):
         self.num_heads = num_heads
         self.locality_strength = locality_strength
         self.conv_init = conv_init
+        self.weight_std = weight_std
         self.attn_drop = nn.Dropout(attn_drop)
         self.qk = nn.Linear(dim, 2 * dim, bias=qkv_bias, device=device, dtype=dtype)
         self.v = nn.Linear(dim, dim, bias=qkv_bias, device=device, dtype=dtype)
@@ -102,8 +109,9 @@ class PositionalSelfAttention(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws the start of the published code, then the convolutional start if it is asked for."""
-        for linear in (self.qk, self.v, self.proj, self.pos_proj):
-            start_weights(linear)
+        for linear in (self.qk, self.v, self.proj):
+            start_weights(linear, self.weight_std)
+        start_weights(self.pos_proj)
         if self.conv_init:
             with torch.no_grad():
                 nn.init.eye_(self.v.weight)
@@ -153,7 +161,8 @@ class GatedPositionalSelfAttention(PositionalSelfAttention):
         dim: width C, a multiple of ``num_heads``.
         num_heads: number of heads h; a square number gives a full kernel.
         gate_init: the start of every gate's logit; 1 in the paper.
-        qkv_bias, attn_drop, proj_drop, locality_strength, conv_init: as in :class:`PositionalSelfAttention`.
+        qkv_bias, attn_drop, proj_drop, locality_strength, conv_init, weight_std: as in
+            :class:`PositionalSelfAttention`.
 
     Example:
         >>> layer = GatedPositionalSelfAttention(dim=36, num_heads=9)
@@ -171,11 +180,21 @@ class GatedPositionalSelfAttention(PositionalSelfAttention):
         locality_strength: float = 1.0,
         conv_init: bool = True,
         gate_init: float = 1.0,
+        weight_std: float | None = PUBLISHED_STD,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
-            dim, num_heads, qkv_bias, attn_drop, proj_drop, locality_strength, conv_init, device=device, dtype=dtype
+            dim,
+            num_heads,
+            qkv_bias,
+            attn_drop,
+            proj_drop,
+            locality_strength,
+            conv_init,
+            weight_std,
+            device=device,
+            dtype=dtype,
         )
         self.gate_init = gate_init
         self.gating_param = nn.Parameter(torch.full((num_heads,), float(gate_init), device=device, dtype=dtype))

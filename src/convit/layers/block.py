@@ -1,12 +1,13 @@
 """One transformer block: attention and a two-layer perceptron, each behind a norm and beside a residual path."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from timm.layers import DropPath, LayerNorm, Mlp
 from torch import Tensor, nn
 
-from convit.layers.init import start_weights
+from convit.layers.init import PUBLISHED_STD, start_weights
 
 
 class Block(nn.Module):
@@ -19,6 +20,7 @@ class Block(nn.Module):
         proj_drop: dropout probability inside the perceptron, in training.
         drop_path: probability of leaving out a residual branch for a sample, in training (stochastic depth).
         norm_layer: a norm's constructor, given the width.
+        weight_std: of the normal that the perceptron's weights start from; None for ``fan_in^-1/2``.
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class Block(nn.Module):
         proj_drop: float = 0.0,
         drop_path: float = 0.0,
         norm_layer: Callable[..., nn.Module] = LayerNorm,
+        weight_std: float | None = PUBLISHED_STD,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -38,7 +41,7 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.norm2 = norm_layer(dim, device=device, dtype=dtype)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=proj_drop, device=device, dtype=dtype)
-        self.mlp.apply(start_weights)
+        self.mlp.apply(partial(start_weights, std=weight_std))
 
     def forward(self, x: Tensor, grid: tuple[int, int] | None = None, num_prefix_tokens: int = 0) -> Tensor:
         """``(B, P + N, C)`` to the same shape; ``grid`` and ``num_prefix_tokens`` are handed to the attention."""

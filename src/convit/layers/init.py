@@ -7,13 +7,22 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 
-def start_weights(module: nn.Module) -> None:
-    """The start of the published code: linear weights from a normal of 0.02 cut at 2, biases 0, norms 1 and 0.
+PUBLISHED_STD = 0.02
+"""Standard deviation of the published start of linear weights."""
+
+
+def start_weights(module: nn.Module, std: float | None = PUBLISHED_STD) -> None:
+    """The start of the published code: linear weights from a normal cut at 2, biases 0, norms 1 and 0.
 
     Convolutions (the patch embedding, a CNN stem) keep their own start.
+
+    Args:
+        module: a linear layer or a norm; others are left alone.
+        std: of the normal, 0.02 in the paper; None for ``fan_in^-1/2``, with which a layer keeps the variance of its
+            input. The two are the same at a width of 2500; narrow models start small by the first.
     """
     if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
+        trunc_normal_(module.weight, std=module.in_features**-0.5 if std is None else std)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.LayerNorm):

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from convit.grid import Grid
 from convit.layers import Block, GatedPositionalSelfAttention, PositionalSelfAttention, SelfAttention
-from convit.layers.init import start_weights
+from convit.layers.init import PUBLISHED_STD, start_weights
 from convit.models.stem import make_stem, patch_grid
 
 
@@ -43,8 +43,9 @@ class ConViT(nn.Module):
         proj_drop_rate: dropout probability after each projection.
         attn_drop_rate: dropout probability of the attention; above 0 the slow naive form trains.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first.
-        hybrid_backbone: a CNN in place of the patch embedding: the name of a timm model with features (its deepest
-            feature map whose stride divides ``patch_size`` is taken), or a module that gives a feature map.
+        hybrid_backbone: a CNN in place of the patch embedding: ``"conv"`` for a few strided convolutions
+            (:class:`convit.models.stem.ConvStem`), the name of a timm model with features (its deepest feature map
+            whose stride divides ``patch_size`` is taken), or a module that gives a feature map.
         norm_layer: a norm's constructor, given the width.
         local_up_to_layer: number of GPSA blocks at the start; 0 gives the plain-attention twin (DeiT).
         locality_strength: ``a`` of the convolutional start, in patches^-2.
@@ -52,6 +53,8 @@ class ConViT(nn.Module):
         gated: False takes ungated positional attention (PSA) in place of GPSA (paper, figure 9).
         conv_init: False leaves out the convolutional start (paper, table 3, rows c, d and g).
         gate_init: the start of every gate's logit.
+        weight_std: of the normal that the linear weights of the blocks start from, 0.02 in the paper; None for
+            ``fan_in^-1/2``, with which narrow models learn faster at first.
         device, dtype: of the parameters.
 
     Raises:
@@ -89,6 +92,7 @@ class ConViT(nn.Module):
         gated: bool = True,
         conv_init: bool = True,
         gate_init: float = 1.0,
+        weight_std: float | None = PUBLISHED_STD,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -119,7 +123,7 @@ class ConViT(nn.Module):
         self.pos_drop = nn.Dropout(pos_drop_rate)
 
         common: dict[str, Any] = {"dim": embed_dim, "num_heads": num_heads, "qkv_bias": qkv_bias}
-        common |= {"attn_drop": attn_drop_rate, "proj_drop": proj_drop_rate, **dd}
+        common |= {"attn_drop": attn_drop_rate, "proj_drop": proj_drop_rate, "weight_std": weight_std, **dd}
         local: dict[str, Any] = {"locality_strength": locality_strength, "conv_init": conv_init}
 
         def attention(layer: int) -> nn.Module:
@@ -132,7 +136,7 @@ class ConViT(nn.Module):
         drop_paths: list[Any] = calculate_drop_path_rates(drop_path_rate, depth)
         self.blocks = nn.Sequential(
             *(
-                Block(embed_dim, attention(layer), mlp_ratio, proj_drop_rate, drop_path, norm_layer, **dd)
+                Block(embed_dim, attention(layer), mlp_ratio, proj_drop_rate, drop_path, norm_layer, weight_std, **dd)
                 for layer, drop_path in enumerate(drop_paths)
             )
         )

@@ -36,6 +36,53 @@ def _check_image_size(height: int, width: int, patch_size: int) -> None:
         )
 
 
+CONV = "conv"
+"""The name of :class:`ConvStem` where a CNN is asked for by name."""
+
+
+class ConvStem(nn.Sequential):
+    """Convolutions of 3 x 3 that overlap, in place of a linear map of each patch (Xiao et al. 2021, "Early
+    convolutions help transformers see better").
+
+    Each halves height and width, until one token covers ``patch_size`` pixels a side, and doubles the channels, up to
+    the width of the model; each is followed by a norm and a GELU. The norm is over all channels and places of an
+    image, so contrast between places stays, and an image's output does not depend on the others of its batch.
+
+    Args:
+        patch_size: pixels a side that one token covers, a power of two.
+        in_chans: channels of the images.
+        embed_dim: C, the channels of the last convolution.
+
+    Raises:
+        ValueError: a patch size that is no power of two.
+
+    >>> ConvStem(patch_size=4, embed_dim=96)(torch.randn(2, 3, 32, 32)).shape
+    torch.Size([2, 96, 8, 8])
+    """
+
+    def __init__(
+        self,
+        patch_size: int,
+        in_chans: int = 3,
+        embed_dim: int = 192,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        halvings = patch_size.bit_length() - 1
+        if patch_size < 2 or patch_size != 1 << halvings:
+            near = sorted({max(2, 1 << halvings), 2 << halvings})
+            raise ValueError(
+                f"hybrid_backbone: got {CONV!r} for a patch size of {patch_size}, expected a power of two; "
+                f"nearest: {' or '.join(map(str, near))}"
+            )
+        channels = [in_chans, *(max(1, embed_dim >> left) for left in reversed(range(halvings)))]
+        layers: list[nn.Module] = []
+        for before, after in zip(channels, channels[1:], strict=False):
+            convolution = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False, device=device, dtype=dtype)
+            layers += [convolution, nn.GroupNorm(1, after, device=device, dtype=dtype), nn.GELU()]
+        super().__init__(*layers)
+
+
 def make_stem(
     backbone: str | nn.Module | None,
     img_size: tuple[int, int],
@@ -48,8 +95,8 @@ def make_stem(
     """A module from images ``(B, in_chans, H, W)`` to embedded patches ``(B, embed_dim, H / p, W / p)``.
 
     Args:
-        backbone: None for a linear map of each patch; or a CNN, whose feature map is projected: the name of a timm
-            model with features, or a module that gives a feature map.
+        backbone: None for a linear map of each patch; or a CNN, whose feature map is projected: ``"conv"`` for
+            :class:`ConvStem`, the name of a timm model with features, or a module that gives a feature map.
         img_size: ``(height, width)`` in pixels; other multiples of the patch size work at run time.
         patch_size: p, how many pixels a side one token covers.
         in_chans: channels of the image.
@@ -62,7 +109,9 @@ def make_stem(
     embed: dict[str, Any] = {"img_size": img_size, "in_chans": in_chans, "embed_dim": embed_dim, "flatten": False}
     if backbone is None:
         return PatchEmbed(patch_size=patch_size, strict_img_size=False, **embed, **dd)
-    if isinstance(backbone, str):
+    if backbone == CONV:
+        backbone = ConvStem(patch_size, in_chans, embed_dim, **dd)
+    elif isinstance(backbone, str):
         backbone = _features_of(backbone, patch_size, in_chans, **dd)
     stem = HybridEmbed(backbone, patch_size=1, strict_img_size=False, **embed, **dd)
     stride = max(side // cells for side, cells in zip(img_size, stem.feature_size, strict=True))
@@ -79,7 +128,9 @@ def make_stem(
 def _features_of(name: str, patch_size: int, in_chans: int, **dd: Any) -> nn.Module:
     """The timm model of that name, up to its deepest feature map whose stride divides the patch size."""
     if not timm.is_model(name):
-        raise ValueError(f"hybrid_backbone: got {name!r}, expected the name of a timm model, such as 'resnet18'")
+        raise ValueError(
+            f"hybrid_backbone: got {name!r}, expected {CONV!r} or the name of a timm model, such as 'resnet18'"
+        )
     info: Any = timm.create_model(name, features_only=True, in_chans=in_chans, device="meta").feature_info
     strides = info.reduction()
     fitting = [level for level, stride in enumerate(strides) if patch_size % stride == 0]
