@@ -6,7 +6,6 @@ import torch
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-
 PUBLISHED_STD = 0.02
 """Standard deviation of the published start of linear weights."""
 

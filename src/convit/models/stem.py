@@ -1,5 +1,6 @@
 """From an image to patches: the patch embedding, or a CNN in its place, and the grid that they give."""
 
+import itertools
 from typing import Any
 
 import timm
@@ -77,7 +78,7 @@ class ConvStem(nn.Sequential):
             )
         channels = [in_chans, *(max(1, embed_dim >> left) for left in reversed(range(halvings)))]
         layers: list[nn.Module] = []
-        for before, after in zip(channels, channels[1:], strict=False):
+        for before, after in itertools.pairwise(channels):
             convolution = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False, device=device, dtype=dtype)
             layers += [convolution, nn.GroupNorm(1, after, device=device, dtype=dtype), nn.GELU()]
         super().__init__(*layers)
