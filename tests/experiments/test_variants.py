@@ -114,6 +114,7 @@ def test_all_rows_see_the_same_images_in_the_same_order(tmp_path: Path) -> None:
         ({"ungated": True, "freeze_gates": True}, "--ungated and --freeze-gates: got both"),
         ({"random_start": True, "pretrained": True}, "random-start: got it with --pretrained"),
         ({"ungated": True, "weights": Path("x")}, "ungated: got it with --pretrained or --weights"),
+        ({"gate_start": 0.0, "pretrained": True}, "gate-start: got it with --pretrained or --weights"),
     ],
 )
 def test_options_that_exclude_each_other(changes: dict[str, object], says: str) -> None:

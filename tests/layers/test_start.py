@@ -132,12 +132,18 @@ def test_convolutions_keep_their_own_start() -> None:
 
 def test_weights_that_keep_the_variance_of_their_input() -> None:
     torch.manual_seed(0)
-    block = Block(144, GPSA(dim=144, num_heads=9, weight_std=None), weight_std=None)
+    block = Block(144, GPSA(dim=144, num_heads=9, weight_std="fan_in"), weight_std="fan_in")
     for linear in (block.attn.qk, block.attn.proj, block.mlp.fc1, block.mlp.fc2):
         # A normal cut at 2 (in weights, not in deviations) is hardly cut at all here.
         assert linear.weight.std().item() == pytest.approx(linear.in_features**-0.5, rel=0.03)
     assert torch.equal(block.attn.v.weight, torch.eye(144))
     assert torch.equal(block.attn.pos_proj.weight, convolutional_pos_weight(9))
-    random = GPSA(dim=144, num_heads=9, conv_init=False, weight_std=None)
+    random = GPSA(dim=144, num_heads=9, conv_init=False, weight_std="fan_in")
     assert random.v.weight.std().item() == pytest.approx(1 / 12, rel=0.03)
     assert random.pos_proj.weight.abs().max() < 0.1  # position hardly counts, as in the paper's rows c and d
+
+
+@pytest.mark.parametrize("std", ["fan_out", 0.0, -1.0])
+def test_a_spread_that_is_none(std: float | str) -> None:
+    with pytest.raises(ValueError, match=r"weight_std: got .*, expected a positive number or 'fan_in'"):
+        GPSA(dim=8, num_heads=4, weight_std=std)

@@ -5,9 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from timm.layers import HybridEmbed
 
 from convit.data import ArrayImages, DataSource
 from convit.errors import InputError
+from convit.layers import PositionalSelfAttention
+from convit.models import create_model
 from convit.train import AugmentConfig, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from convit.train.geometry import geometry
 from convit.train.plan import Plan, make_plan, split
@@ -48,6 +51,28 @@ def test_geometry_follows_the_native_size(native: int, images: int, name: str, s
     assert (got, args["img_size"], args["patch_size"]) == (name, [side, side], patch)
     assert decided["model"] == f"{name} (the images' shorter side is {native} px in the median)"
     assert decided.keys() == {"model", "image-size", "patch-size"}
+
+
+def test_the_shape_that_is_asked_for() -> None:
+    asked = ModelConfig(
+        model="convit_micro_patch4_32", heads=4, stem="conv", pool="avg", position_embedding=False, gate_start=0.0,
+        weight_start="fan_in", ungated=True, random_start=True, local_up_to_layer=1,
+    )  # fmt: skip
+    args = geometry(TrainConfig(data="d", model=asked), 32, 10)[1]
+    model = create_model("convit_micro_patch4_32", **args)
+    assert isinstance(model.patch_embed, HybridEmbed)
+    assert (model.global_pool, model.pos_embed, model.local_up_to_layer) == ("avg", None, 1)
+    attention = model.blocks[0].attn
+    assert (type(attention), attention.num_heads) == (PositionalSelfAttention, 4)
+    assert (attention.conv_init, attention.weight_std, args["gate_init"]) == (False, "fan_in", 0.0)
+    back = ModelConfig(model="convit_micro_patch4_32", stem="patch", weight_start="published")
+    args = geometry(TrainConfig(data="d", model=back), 32, 10)[1]
+    assert (args["hybrid_backbone"], args["weight_std"]) == ("patch", 0.02)
+
+
+def test_heads_that_do_not_divide_the_width() -> None:
+    with pytest.raises(InputError, match="num_heads: got 5 for a width of 144, expected a divisor of the width"):
+        geometry(TrainConfig(data="d", model=ModelConfig(model="convit_micro_patch4_32", heads=5)), 32, 10)
 
 
 def test_geometry_that_is_given_is_not_decided() -> None:

@@ -23,7 +23,7 @@ class SelfAttention(nn.Module):
         qkv_bias: whether queries, keys and values have a bias.
         attn_drop: dropout probability of the attention, in training.
         proj_drop: dropout probability of the output, in training.
-        weight_std: of the normal that weights start from; None for ``fan_in^-1/2``.
+        weight_std: of the normal that weights start from; ``"fan_in"`` for ``fan_in^-1/2``.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class SelfAttention(nn.Module):
         qkv_bias: bool = False,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
-        weight_std: float | None = PUBLISHED_STD,
+        weight_std: float | str = PUBLISHED_STD,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -74,7 +74,7 @@ class PositionalSelfAttention(nn.Module):
         conv_init: start as a convolution (equation 5): ``W_val`` is the identity and each head looks at its cell of a
             kernel (:func:`convit.layers.init.head_centres`). Otherwise both are drawn like every other weight, those
             of position always with the published 0.02.
-        weight_std: of the normal that weights start from; None for ``fan_in^-1/2``.
+        weight_std: of the normal that weights start from; ``"fan_in"`` for ``fan_in^-1/2``.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class PositionalSelfAttention(nn.Module):
         proj_drop: float = 0.0,
         locality_strength: float = 1.0,
         conv_init: bool = True,
-        weight_std: float | None = PUBLISHED_STD,
+        weight_std: float | str = PUBLISHED_STD,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -180,7 +180,7 @@ class GatedPositionalSelfAttention(PositionalSelfAttention):
         locality_strength: float = 1.0,
         conv_init: bool = True,
         gate_init: float = 1.0,
-        weight_std: float | None = PUBLISHED_STD,
+        weight_std: float | str = PUBLISHED_STD,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:

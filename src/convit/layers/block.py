@@ -20,7 +20,7 @@ class Block(nn.Module):
         proj_drop: dropout probability inside the perceptron, in training.
         drop_path: probability of leaving out a residual branch for a sample, in training (stochastic depth).
         norm_layer: a norm's constructor, given the width.
-        weight_std: of the normal that the perceptron's weights start from; None for ``fan_in^-1/2``.
+        weight_std: of the normal that the perceptron's weights start from; ``"fan_in"`` for ``fan_in^-1/2``.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Block(nn.Module):
         proj_drop: float = 0.0,
         drop_path: float = 0.0,
         norm_layer: Callable[..., nn.Module] = LayerNorm,
-        weight_std: float | None = PUBLISHED_STD,
+        weight_std: float | str = PUBLISHED_STD,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:

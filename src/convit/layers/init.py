@@ -8,20 +8,27 @@ from torch import Tensor, nn
 
 PUBLISHED_STD = 0.02
 """Standard deviation of the published start of linear weights."""
+FAN_IN = "fan_in"
+"""In place of a number: ``fan_in^-1/2``, by the layer's own number of inputs."""
 
 
-def start_weights(module: nn.Module, std: float | None = PUBLISHED_STD) -> None:
+def start_weights(module: nn.Module, std: float | str = PUBLISHED_STD) -> None:
     """The start of the published code: linear weights from a normal cut at 2, biases 0, norms 1 and 0.
 
     Convolutions (the patch embedding, a CNN stem) keep their own start.
 
     Args:
         module: a linear layer or a norm; others are left alone.
-        std: of the normal, 0.02 in the paper; None for ``fan_in^-1/2``, with which a layer keeps the variance of its
-            input. The two are the same at a width of 2500; narrow models start small by the first.
+        std: of the normal, 0.02 in the paper; ``"fan_in"`` for ``fan_in^-1/2``, with which a layer keeps the variance
+            of its input. The two are the same at a width of 2500; narrow models start small by the first.
+
+    Raises:
+        ValueError: ``std`` is neither a positive number nor ``"fan_in"``.
     """
+    if std != FAN_IN and not (isinstance(std, float | int) and std > 0):
+        raise ValueError(f"weight_std: got {std!r}, expected a positive number or {FAN_IN!r}")
     if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=module.in_features**-0.5 if std is None else std)
+        trunc_normal_(module.weight, std=module.in_features**-0.5 if isinstance(std, str) else std)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.LayerNorm):

@@ -53,8 +53,8 @@ class ConViT(nn.Module):
         gated: False takes ungated positional attention (PSA) in place of GPSA (paper, figure 9).
         conv_init: False leaves out the convolutional start (paper, table 3, rows c, d and g).
         gate_init: the start of every gate's logit.
-        weight_std: of the normal that the linear weights of the blocks start from, 0.02 in the paper; None for
-            ``fan_in^-1/2``, with which narrow models learn faster at first.
+        weight_std: of the normal that the linear weights of the blocks start from, 0.02 in the paper; ``"fan_in"``
+            for ``fan_in^-1/2``, with which narrow models learn faster at first.
         device, dtype: of the parameters.
 
     Raises:
@@ -92,7 +92,7 @@ class ConViT(nn.Module):
         gated: bool = True,
         conv_init: bool = True,
         gate_init: float = 1.0,
-        weight_std: float | None = PUBLISHED_STD,
+        weight_std: float | str = PUBLISHED_STD,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:

@@ -37,8 +37,8 @@ def _check_image_size(height: int, width: int, patch_size: int) -> None:
         )
 
 
-CONV = "conv"
-"""The name of :class:`ConvStem` where a CNN is asked for by name."""
+PATCH, CONV = "patch", "conv"
+"""Names for the linear map of each patch and for :class:`ConvStem`, beside those of timm's models."""
 
 
 class ConvStem(nn.Sequential):
@@ -96,8 +96,9 @@ def make_stem(
     """A module from images ``(B, in_chans, H, W)`` to embedded patches ``(B, embed_dim, H / p, W / p)``.
 
     Args:
-        backbone: None for a linear map of each patch; or a CNN, whose feature map is projected: ``"conv"`` for
-            :class:`ConvStem`, the name of a timm model with features, or a module that gives a feature map.
+        backbone: None or ``"patch"`` for a linear map of each patch; or a CNN, whose feature map is projected:
+            ``"conv"`` for :class:`ConvStem`, the name of a timm model with features, or a module that gives a feature
+            map.
         img_size: ``(height, width)`` in pixels; other multiples of the patch size work at run time.
         patch_size: p, how many pixels a side one token covers.
         in_chans: channels of the image.
@@ -108,7 +109,7 @@ def make_stem(
     """
     dd: dict[str, Any] = {"device": device, "dtype": dtype}
     embed: dict[str, Any] = {"img_size": img_size, "in_chans": in_chans, "embed_dim": embed_dim, "flatten": False}
-    if backbone is None:
+    if backbone is None or backbone == PATCH:
         return PatchEmbed(patch_size=patch_size, strict_img_size=False, **embed, **dd)
     if backbone == CONV:
         backbone = ConvStem(patch_size, in_chans, embed_dim, **dd)

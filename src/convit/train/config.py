@@ -14,7 +14,7 @@ import tyro
 
 from convit.choices import Device, Precision, RecipeName
 from convit.errors import InputError
-from convit.train.fields import at_least, between, from_plain, positive, to_plain
+from convit.train.fields import at_least, between, from_plain, given, positive, to_plain
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +64,18 @@ class ModelConfig:
     """Side of a patch in pixels [the model's own]."""
     local_up_to_layer: int | None = None
     """Number of blocks that are gated positional self-attention; 0 for a plain vision transformer [the model's]."""
+    heads: int | None = None
+    """Attention heads of each block, a divisor of the width; k^2 of them start as a k x k convolution [the model's]."""
+    stem: Literal["patch", "conv"] | None = None
+    """From pixels to patches by a linear map of each, or by strided convolutions that overlap [the model's]."""
+    pool: Literal["token", "avg"] | None = None
+    """What the classifier reads: the class token, or the mean of the patches [the model's]."""
+    position_embedding: bool | None = None
+    """Whether patches carry an embedding of their place at the input [the model's]."""
+    gate_start: float | None = None
+    """Logit that every gate starts at; at 1 position has 73% of the attention, at 3 it has 95% [the model's]."""
+    weight_start: Literal["published", "fan_in"] | None = None
+    """Spread of the weights at the start: 0.02, or 1 / sqrt(inputs of the layer) [the model's]."""
     locality_strength: float | None = None
     """How sharply each head looks at its cell of the convolution kernel at the start [2; 1 for paper]."""
     drop_path: float | None = None
@@ -90,6 +102,8 @@ class ModelConfig:
         between("crop-pct", self.crop_pct, 0.0, 1.0)
         at_least("patch-size", self.patch_size, 1)
         at_least("local-up-to-layer", self.local_up_to_layer, 0)
+        at_least("heads", self.heads, 1)
+        between("gate-start", self.gate_start, -20.0, 20.0)
         positive("locality-strength", self.locality_strength)
         between("drop-path", self.drop_path, 0.0, 0.9)
         at_least("freeze", self.freeze, 0)
@@ -100,9 +114,9 @@ class ModelConfig:
             )
         if self.pretrained and self.weights is not None:
             raise InputError("--pretrained and --weights: got both, expected one of them")
-        if started and (self.ungated or self.random_start):
-            option = "ungated" if self.ungated else "random-start"
-            raise InputError(f"{option}: got it with --pretrained or --weights, expected a start from scratch")
+        from_scratch = ("heads", "stem", "gate_start", "weight_start", "ungated", "random_start")
+        if started and (useless := given(self, from_scratch)):
+            raise InputError(f"{useless[0]}: got it with --pretrained or --weights, expected a start from scratch")
         if self.ungated and self.freeze_gates:
             raise InputError("--ungated and --freeze-gates: got both, expected one of them: there are no gates to fix")
 

@@ -2,7 +2,7 @@
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -55,6 +55,12 @@ def _as(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, type) and type(value) is hint:
         return value
     raise InputError(f"{where}: got {value!r}, expected {getattr(hint, '__name__', hint)}")
+
+
+def given(options: object, names: Iterable[str]) -> list[str]:
+    """Those of the options that are set, as they are written on the command line."""
+    values = {name: getattr(options, name) for name in names}
+    return [name.replace("_", "-") for name, value in values.items() if value is not None and value is not False]
 
 
 def between(name: str, value: float | None, low: float, high: float) -> None:

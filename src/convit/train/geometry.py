@@ -4,8 +4,11 @@ from typing import Any
 
 from convit.classifier import ClassifierConfig
 from convit.errors import InputError
-from convit.models import create_model
-from convit.train.config import TrainConfig
+from convit.layers.init import FAN_IN, PUBLISHED_STD
+from convit.models import ConViT, create_model
+from convit.models.stem import CONV, PATCH, ConvStem
+from convit.train.config import ModelConfig, TrainConfig
+from convit.train.fields import given
 
 PRETRAINED = "convit_tiny_patch16_224"
 BY_NATIVE_SIZE = ((24, "convit_micro_patch4_16"), (48, "convit_micro_patch4_32"), (112, "convit_micro_patch8_64"))
@@ -35,24 +38,54 @@ def geometry(
         default = create_model(name, device="meta", **args)  # also refuses an unknown name
         height, width = (asked.image_size * 2)[:2] if asked.image_size else default.img_size
         args |= {"img_size": [height, width], "patch_size": asked.patch_size or default.patch_size}
-        if asked.local_up_to_layer is not None:
-            args["local_up_to_layer"] = asked.local_up_to_layer
-        args |= ({"gated": False} if asked.ungated else {}) | ({"conv_init": False} if asked.random_start else {})
+        args |= _asked_shape(asked)
         model = create_model(name, device="meta", **args)
     except (ValueError, TypeError) as error:
         raise InputError(str(error)) from error
     args["local_up_to_layer"] = model.local_up_to_layer
     if asked.freeze > len(model.blocks):
         raise InputError(f"freeze: got {asked.freeze}, expected at most the {len(model.blocks)} blocks of the model")
-    about_gpsa = ("ungated", "random_start", "freeze_gates", "freeze_gpsa")
-    if model.local_up_to_layer == 0 and (useless := [option for option in about_gpsa if getattr(asked, option)]):
-        raise InputError(f"{useless[0].replace('_', '-')}: got it for a model without GPSA, expected one with some")
+    about_gpsa = ("gate_start", "ungated", "random_start", "freeze_gates", "freeze_gpsa")
+    if model.local_up_to_layer == 0 and (useless := given(asked, about_gpsa)):
+        raise InputError(f"{useless[0]}: got it for a model without GPSA, expected one with some")
     if not asked.image_size:
         decided["image-size"] = f"{height} x {width} (the model's)"
     if asked.patch_size is None:
         patch = args["patch_size"]
         decided["patch-size"] = f"{patch} (the model's): {height // patch} x {width // patch} patches"
     return name, args, decided
+
+
+def _asked_shape(asked: ModelConfig) -> dict[str, Any]:
+    """What the options say of the model besides its sizes, as arguments of :class:`convit.ConViT`."""
+    published = asked.weight_start == "published"
+    named: dict[str, Any] = {
+        "local_up_to_layer": asked.local_up_to_layer,
+        "num_heads": asked.heads,
+        "hybrid_backbone": asked.stem,
+        "global_pool": asked.pool,
+        "use_pos_embed": asked.position_embedding,
+        "gate_init": asked.gate_start,
+        "weight_std": asked.weight_start and (PUBLISHED_STD if published else asked.weight_start),
+        "gated": False if asked.ungated else None,
+        "conv_init": False if asked.random_start else None,
+    }
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def shape_options(model: ConViT, *, from_scratch: bool) -> dict[str, Any]:
+    """The options that make a model's shape, and its start if it is not that of weights, as the model has them."""
+    attention: Any = model.blocks[0].attn
+    conv = isinstance(getattr(model.patch_embed, "backbone", None), ConvStem)
+    options = {"pool": model.global_pool, "position_embedding": model.pos_embed is not None}
+    if from_scratch:
+        options |= {
+            "heads": attention.num_heads,
+            "stem": CONV if conv else PATCH,
+            "gate_start": getattr(attention, "gate_init", None),
+            "weight_start": FAN_IN if attention.weight_std == FAN_IN else "published",
+        }
+    return options
 
 
 def _model_name(
