@@ -66,7 +66,7 @@ def full() -> TrainConfig:
             pool="avg", position_embedding=False,
         ),
         optim=OptimConfig(
-            recipe="small", layer_decay=0.5,
+            recipe="small", layer_decay=0.5, position_lr=3.0,
             epochs=3, batch_size=6, lr=1e-5, min_lr=0.0, warmup_epochs=0.5, weight_decay=0.1, clip_grad=0.0,
             precision="bf16", accumulate=2, warmup_lr=1e-7, ema_decay=0.9, ema_warmup=True, class_weights="balanced",
             patience=4, channels_last=True, compile=True,

@@ -18,6 +18,10 @@ pytestmark = pytest.mark.usefixtures("empty_pictures")
 
 # By version, newest first: the options that its config.yaml did not have.
 NEWER = {
+    "before a rate for gates": {
+        "model": ["heads", "stem", "pool", "position_embedding", "gate_start", "weight_start"],
+        "optim": ["position_lr"],
+    },
     "before the recipe of the paper": {
         "source": ["balanced_sampling"],
         "model": ["crop_pct"],
@@ -55,7 +59,7 @@ def age(run: Path, version: str) -> None:
     for group, names in NEWER[version].items():
         for name in names:
             del config[group][name]
-    if config["optim"]["clip_grad"] == 0:
+    if "ema_decay" in NEWER[version]["optim"] and config["optim"]["clip_grad"] == 0:
         config["optim"]["clip_grad"] = None  # it said so then
     (run / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 

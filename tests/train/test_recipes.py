@@ -19,7 +19,8 @@ PAPER = {
     "min_lr": 1e-5, "warmup_epochs": 5.0, "warmup_lr": 1e-6, "drop_path": 0.1, "rand_augment": "rand-m9-mstd0.5-inc1",
     "mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1, "random_erasing": 0.25, "repeated_augmentation": 3,
     "crop_pct": 224 / 256, "ema_decay": 0.0, "clip_grad": 0.0, "mix_prob": 1.0, "locality_strength": 1.0,
-    "layer_decay": 1.0, "crop_scale": 0.08,
+    "layer_decay": 1.0,
+    "position_lr": 1.0, "crop_scale": 0.08,
     "color_jitter": 0.0,  # 0.4 in the options of the published run; timm leaves it out beside RandAugment
 }  # fmt: skip
 

@@ -137,6 +137,8 @@ class OptimConfig:
     """Peak learning rate [0.002 * sqrt(batch size / 64); half of it when fine-tuning; 5e-4 * batch / 512 for paper]."""
     layer_decay: float | None = None
     """Learning rate of each block over that of the next [1; 0.75 when fine-tuning]."""
+    position_lr: float | None = None
+    """Learning rate of gates and of where heads look, over that of the other weights [1]."""
     warmup_epochs: float | None = None
     """Length of the warm-up [a tenth of the epochs, at most 5]."""
     warmup_lr: float | None = None
@@ -169,6 +171,7 @@ class OptimConfig:
             raise InputError(f"batch-size: got {self.batch_size}, expected an even number (mixup pairs the images)")
         positive("lr", self.lr)
         between("layer-decay", self.layer_decay, 0.01, 1.0)
+        between("position-lr", self.position_lr, 0.0, 1000.0)
         between("warmup-epochs", self.warmup_epochs, 0.0, 10_000.0)
         for name in ("min_lr", "weight_decay"):
             between(name.replace("_", "-"), getattr(self, name), 0.0, 1.0)

@@ -4,9 +4,8 @@ from typing import Any
 
 from convit.classifier import ClassifierConfig
 from convit.errors import InputError
-from convit.layers.init import FAN_IN, PUBLISHED_STD
-from convit.models import ConViT, create_model
-from convit.models.stem import CONV, PATCH, ConvStem
+from convit.layers.init import PUBLISHED_STD
+from convit.models import create_model
 from convit.train.config import ModelConfig, TrainConfig
 from convit.train.fields import given
 
@@ -71,21 +70,6 @@ def _asked_shape(asked: ModelConfig) -> dict[str, Any]:
         "conv_init": False if asked.random_start else None,
     }
     return {name: value for name, value in named.items() if value is not None}
-
-
-def shape_options(model: ConViT, *, from_scratch: bool) -> dict[str, Any]:
-    """The options that make a model's shape, and its start if it is not that of weights, as the model has them."""
-    attention: Any = model.blocks[0].attn
-    conv = isinstance(getattr(model.patch_embed, "backbone", None), ConvStem)
-    options = {"pool": model.global_pool, "position_embedding": model.pos_embed is not None}
-    if from_scratch:
-        options |= {
-            "heads": attention.num_heads,
-            "stem": CONV if conv else PATCH,
-            "gate_start": getattr(attention, "gate_init", None),
-            "weight_start": FAN_IN if attention.weight_std == FAN_IN else "published",
-        }
-    return options
 
 
 def _model_name(

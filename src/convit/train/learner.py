@@ -19,6 +19,7 @@ from convit.train.distributed import ALONE, World
 from convit.train.evaluation import AUTOCAST
 from convit.train.objective import Objective, class_weights
 from convit.train.parallel import check_parallel, data_parallel, draw_by_rows, shard, whole
+from convit.train.param_groups import parameter_groups
 from convit.train.plan import Plan
 
 _STEP = 102  # keeps the draws of the steps apart from those of convit.data and for the weights
@@ -53,14 +54,10 @@ class Learner:
             if self.ema is not None:
                 shard(self.ema.module, self.device, world)
         self.layout = torch.channels_last if options.channels_last else torch.contiguous_format
-        layer_decay = plan.values.layer_decay
-        self.optimizer = create_optimizer_v2(
-            model,
-            opt="adamw",
-            lr=plan.lr,
-            weight_decay=plan.values.weight_decay,
-            layer_decay=layer_decay if layer_decay != 1 else None,
-        )
+        values = plan.values
+        rates = {"layer_decay": values.layer_decay, "position_lr": values.position_lr}
+        groups = parameter_groups(model, weight_decay=values.weight_decay, **rates)
+        self.optimizer = create_optimizer_v2(groups, opt="adamw", lr=plan.lr)
         self.scheduler = _scheduler(plan, self.optimizer)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == "fp16")
         weights = class_weights(plan.train.counts()) if options.class_weights == "balanced" else None

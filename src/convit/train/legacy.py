@@ -2,6 +2,8 @@
 
 from typing import Any
 
+WITHOUT_POSITION_LR = {"position_lr": 1.0}
+"""Options of the schedule that runs lack which began before gates and centres had a learning rate of their own."""
 WITHOUT_RECIPES = {"recipe": "small", "layer_decay": 1.0}
 """Options of the schedule that runs lack which are older than recipes: all of them started from scratch."""
 
@@ -17,6 +19,9 @@ def as_it_was(values: Any, crop_pct: float) -> Any:
     if not isinstance(values, dict) or not all(isinstance(values.get(group), dict) for group in groups):
         return values
     model, optim, augment = (values[group] for group in groups)
+    if isinstance(optim.get("lr"), float):
+        optim = WITHOUT_POSITION_LR | optim
+        values = values | {"optim": optim}
     if "ema_decay" in optim or not isinstance(optim.get("lr"), float):
         return values
     optim = WITHOUT_RECIPES | {"warmup_lr": optim["lr"] / 100, "ema_decay": 0.0} | optim

@@ -19,9 +19,8 @@ from convit.data import (
     stratified_split,
 )
 from convit.errors import InputError
-from convit.models import create_model
 from convit.train.config import RecipeName, TrainConfig
-from convit.train.geometry import geometry, shape_options
+from convit.train.geometry import geometry
 from convit.train.recipes import RECIPES, Recipe
 from convit.train.settle import filled, filled_augmentation, filled_schedule, settle
 
@@ -126,10 +125,6 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
         patch_size=model_args["patch_size"],
         local_up_to_layer=model_args["local_up_to_layer"],
         weights=_absolute(config.model.weights),
-        **shape_options(
-            create_model(name, device="meta", **model_args),
-            from_scratch=config.model.weights is None and not config.model.pretrained,
-        ),
     )
     cache = native <= 112 and decoded_bytes(train) <= CACHE_BYTES
     workers = _workers(config, cache and min(size) <= 16)

@@ -23,6 +23,7 @@ class Recipe:
     scaling: float
     """The peak learning rate grows with the batch to this power: 1 is linear, 0.5 the square root."""
     layer_decay: float
+    position_lr: float
     warmup_epochs: float
     warmup_lr: float | None
     """None: a hundredth of the peak."""
@@ -72,6 +73,7 @@ def small(images: int, side: int, model: str) -> Recipe:
         base_batch=64,
         scaling=0.5,
         layer_decay=1.0,
+        position_lr=1.0,
         warmup_epochs=min(5.0, epochs / 10),
         warmup_lr=None,
         min_lr=1e-5,
@@ -133,6 +135,7 @@ def paper(images: int, side: int, model: str) -> Recipe:
         base_batch=512,
         scaling=1.0,
         layer_decay=1.0,
+        position_lr=1.0,
         warmup_epochs=5.0,
         warmup_lr=1e-6,
         min_lr=1e-5,
