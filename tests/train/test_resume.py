@@ -169,6 +169,20 @@ def test_other_images_are_refused(half: Path, data: Path, tmp_path: Path) -> Non
         new.unlink()
 
 
+def test_resume_without_the_folder(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a run lies that was begun without --out is decided from the data; its options are as they were."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Stopped) as caught:
+        train(options(data, None, epochs=EPOCHS, lr=0.003), StopAt("epoch 2/3", 1))
+    assert caught.value.folder == Path("runs/animals-micro")
+    train(options(data, None, epochs=None, batch_size=None, resume=True))
+    assert len(metrics(Path("runs/animals-micro"))) == EPOCHS
+    with pytest.raises(InputError, match=r"its lr is 0\.003, got 0\.1"):
+        train(options(data, None, epochs=None, lr=0.1, resume=True))
+    with pytest.raises(InputError, match="no run to resume; expected a run folder in --out"):
+        train(options(data, None, model="convit_tiny_patch4_32", resume=True))
+
+
 def test_no_run_to_resume(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="run: no run to resume"):
         train(options(data, tmp_path / "run", resume=True))

@@ -67,7 +67,8 @@ class ModelConfig:
     local_up_to_layer: int | None = None
     """Number of blocks that are gated positional self-attention; 0 for a plain vision transformer [the model's]."""
     locality_strength: float | None = None
-    """How sharply each head looks at its cell of the convolution kernel at the start [2; 1 for paper]."""
+    """How sharply each head looks at its cell of the convolution kernel at the start [2; 1 for paper; that of the
+    weights]."""
     drop_path: float | None = None
     """Probability that a residual branch is left out for an image, at the last block [0.05; 0.1 for paper]."""
     pretrained: bool = False
@@ -105,6 +106,11 @@ class ModelConfig:
         if started and (self.ungated or self.random_start):
             option = "ungated" if self.ungated else "random-start"
             raise InputError(f"{option}: got it with --pretrained or --weights, expected a start from scratch")
+        if started and self.locality_strength is not None:
+            raise InputError(
+                f"locality-strength: got {self.locality_strength:g} with --pretrained or --weights, which decide where "
+                "each head looks at the start; expected a start from scratch"
+            )
         if self.ungated and self.freeze_gates:
             raise InputError("--ungated and --freeze-gates: got both, expected one of them: there are no gates to fix")
 

@@ -17,6 +17,9 @@ def as_it_was(values: Any, crop_pct: float) -> Any:
     if not isinstance(values, dict) or not all(isinstance(values.get(group), dict) for group in groups):
         return values
     model, optim, augment = (values[group] for group in groups)
+    if model.get("pretrained") or model.get("weights"):  # it was written down, and had no effect
+        values = values | {"model": model | {"locality_strength": None}}
+        model = values["model"]
     if "ema_decay" in optim or not isinstance(optim.get("lr"), float):
         return values
     optim = WITHOUT_RECIPES | {"warmup_lr": optim["lr"] / 100, "ema_decay": 0.0} | optim

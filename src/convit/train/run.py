@@ -55,6 +55,9 @@ def train(config: TrainConfig, observer: Observer | None = None) -> Classifier:
 def _train(config: TrainConfig, observer: Observer, world: World, held: contextlib.ExitStack) -> Classifier:
     """As :func:`train`; ``held`` is closed at the end, with the lock on the folder in it."""
     pick_device(config.run.device)
+    if config.run.resume and config.run.out is None:  # where it lies is decided from the data, all else as it was
+        plan, _, _ = planned(config, observer, world)
+        config = replace(config, run=replace(config.run, out=plan.out))
     if config.run.out is not None:  # before the scan, which can take a while
         before = RunFolder(config.run.out)
         before.check_free(resume=config.run.resume, overwrite=config.run.overwrite)
@@ -122,7 +125,9 @@ def planned(config: TrainConfig, observer: Observer, world: World = ALONE) -> tu
     Raises:
         InputError: data or options that do not work.
     """
-    source = world.in_turn(lambda: open_source(config.data, root=config.source.data_root))
+    source = world.in_turn(
+        lambda: open_source(config.data, root=config.source.data_root, missing=config.source.skip_bad)
+    )
     if config.source.classes is not None:
         source = some_classes(source, config.source.classes, config.run.seed)
     source, bad = scanned(source, skip_bad=config.source.skip_bad, observer=observer, world=world)
