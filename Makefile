@@ -11,7 +11,7 @@ JOBS ?= 2
 help:
 	@echo "make demo           train on the embedded digits, evaluate, predict, look inside (about 5 minutes with set-up)"
 	@echo "make test           all tests"
-	@echo "make fault-tests    kills, damage, full disks, dead workers, done to real runs (a short form is in all tests)"
+	@echo "make fault-tests    kills, damage, full disks, dead workers and processes, done to real runs (a short form is in all tests)"
 	@echo "make browser-tests  the attention page in Chromium (part of all tests where there is one)"
 	@echo "make check          formatting, lint, types"
 	@echo "make bench          speed against plain attention and timm"
@@ -45,7 +45,7 @@ test: $(VENV)/installed
 
 # About ten minutes on two idle cores; prints its counts at the end.
 fault-tests: $(VENV)/installed
-	FAULTS=full $(BIN)/python -m pytest tests/faults
+	FAULTS=full $(BIN)/python -m pytest tests/faults tests/train/test_distributed.py::test_killed_process
 
 browser-tests: $(VENV)/installed
 	$(BIN)/python -m pytest -m browser tests/browser

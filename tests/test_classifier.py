@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import timm
 import torch
 from PIL import Image
@@ -156,6 +157,22 @@ def test_truncated_weights(left: float, folder: Path) -> None:
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: int(left * len(data)) if left < 1 else int(left)])
     refused(folder, "model.safetensors", "not the weights of convit_micro_patch4_32 in config.json")
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.999])
+def test_flipped_bit_in_the_weights(place: float, folder: Path) -> None:
+    """Still a whole file, of another model."""
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[int(place * len(data))] ^= 64
+    (folder / "model.safetensors").write_bytes(data)
+    refused(folder, "model.safetensors", "damaged, it is not what was written (checksum)")
+
+
+def test_weights_of_an_earlier_version(folder: Path, pictures: list[Image.Image]) -> None:
+    """They have no checksum; neither have those that another program wrote in their place."""
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert torch.equal(convit.load(folder).probabilities(pictures), made().probabilities(pictures))
 
 
 def label_names(config: dict[str, Any], names: Any) -> None:

@@ -19,6 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "choices": set(),
     "device": set(),
+    "lock": set(),
     "grid": set(),
     "ops": {"grid"},
     "layers": {"grid", "ops"},
@@ -29,11 +30,11 @@ ALLOWED: dict[str, set[str]] = {
     "figures": set(),
     "classifier": {"data", "device", "hub", "model_card", *MODEL},
     # These stand side by side, and do not import each other.
-    "train": {"figures", *TOOLS},
+    "train": {"figures", "lock", *TOOLS},
     "analysis": {"figures", *TOOLS},
     "export": TOOLS,
     "benchmark": {"figures", *TOOLS},
-    "experiments": {"figures", *TOOLS, *PARTS_OF_THE_TOP},
+    "experiments": {"figures", "lock", *TOOLS, *PARTS_OF_THE_TOP},
     "cli": {"convit", "experiments", "figures", *TOOLS, *PARTS_OF_THE_TOP},
     "__main__": {"cli"},
     # The public names. The root module is `convit` here.

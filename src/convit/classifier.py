@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import safetensors.torch
 import torch
 from PIL import Image
 from safetensors import SafetensorError
@@ -21,6 +20,7 @@ from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention
 from convit.model_card import MARKER, TrainingFacts, model_card
 from convit.models import ConViT, create_model
+from convit.models.seal import read_sealed, sealed
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -165,7 +165,7 @@ class Classifier:
         _write(
             Path(folder),
             {
-                WEIGHTS: safetensors.torch.save(tensors, metadata={"format": "pt"}),
+                WEIGHTS: sealed(tensors),
                 CONFIG: json.dumps(config, indent=2, ensure_ascii=False).encode(),
             },
         )
@@ -175,7 +175,8 @@ class Classifier:
         """Reads what :meth:`save` wrote. Nothing that the files name is imported, nothing in them is executed.
 
         Raises:
-            InputError: not such a folder, or files that do not fit together.
+            InputError: not such a folder, files that do not fit together, or damaged weights (where they have a
+                checksum: what :meth:`save` wrote, in this version).
         """
         folder = Path(folder)
         for name in (CONFIG, WEIGHTS):
@@ -189,7 +190,7 @@ class Classifier:
         except (TypeError, ValueError, RuntimeError, AssertionError) as error:
             raise InputError(f"{folder / CONFIG}: {error}") from error
         try:
-            model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+            model.load_state_dict(read_sealed(folder / WEIGHTS))
         except (SafetensorError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{folder / WEIGHTS}: not the weights of {name} in {CONFIG} ({reason})") from error

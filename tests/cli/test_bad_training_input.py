@@ -1,6 +1,7 @@
 """What ``convit train`` refuses: one line, status 2, and the disk as it was."""
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -78,6 +79,20 @@ def test_bad_files(kind: str, place: Path, shell: Shell, monkeypatch: pytest.Mon
     name = damage(place, kind, monkeypatch)
     says = ("data: 1 file does not decode", name, REASONS[kind], "--skip-bad")
     nothing_changes(place, shell, "data", "--out", "run", *SMALL, says=says)
+
+
+def test_missing_file_of_a_list(place: Path, shell: Shell) -> None:
+    rows = [f"{kind}/{file.name},{kind}" for kind in ("ape", "bee") for file in (place / "data" / kind).iterdir()]
+    (place / "data/list.csv").write_text("\n".join(["path,label", *rows, "ape/gone.png,ape"]))
+    given = ("data/list.csv", "--out", "run", *SMALL)
+    nothing_changes(place, shell, *given, says=("no file 'ape/gone.png'", "leave them out with --skip-bad"))
+    got = shell("train", *given, "--skip-bad")
+    assert (got.status, got.err) == (0, "")
+    assert "No such file" in json.loads((place / "run/skipped.json").read_text())[0]["reason"]
+    assert shell("train", *given, "--skip-bad", "--resume").status == 0
+    shell.refuses("evaluate", "run", "data/list.csv", says=("no file 'ape/gone.png'",))
+    assert shell("evaluate", "run", "data/list.csv", "--skip-bad").status == 0
+    assert shell("inspect", "run").status == 0
 
 
 def test_skip_bad(place: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,5 +174,5 @@ def test_disk_is_read_only(place: Path, shell: Shell, monkeypatch: pytest.Monkey
     def read_only(self: object, **_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), "runs")
 
-    monkeypatch.setattr(run_folder.RunFolder, "create", read_only)
+    monkeypatch.setattr(run_folder.RunFolder, "locked", read_only)
     nothing_changes(place, shell, "data", *SMALL, says=("runs: Read-only file system; expected a place",))

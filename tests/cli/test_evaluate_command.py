@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.cli.command import Shell, photos, tree
+import convit
+from tests.cli.command import SMALL, Shell, photos, tree
 
 
 def test_own_folder_means_the_validation_images(run: Path, animals: Path, shell: Shell) -> None:
@@ -124,6 +125,22 @@ def test_unknown_class(run: Path, tmp_path: Path, shell: Shell) -> None:
     before = tree(run)
     shell.refuses("evaluate", run, data, says=("unknown class 'yak'", "data/yak/0.png", "expected one of 'ape', 'bee'"))
     assert tree(run) == before
+
+
+def test_run_of_some_of_the_classes(tmp_path: Path, shell: Shell) -> None:
+    """On the official test part of all of them: its own are evaluated."""
+    data = tmp_path / "data"
+    for part, count in (("train", 6), ("test", 3)):
+        photos(data / part, dict.fromkeys(("ape", "bee", "cow", "yak"), count))
+    assert shell("train", data, "--out", tmp_path / "run", "--classes", "2", *SMALL).status == 0
+    got = shell("evaluate", tmp_path / "run", data, "--json")
+    assert got.status == 0
+    assert "6 images are of classes that the run left out by --classes: not evaluated" in got.err
+    result = json.loads(got.out)
+    assert (result["part"], result["images"], len(result["classes"])) == ("test", 6, 2)
+    names = convit.load(tmp_path / "run").class_names
+    others = photos(tmp_path / "others", dict.fromkeys(sorted({"ape", "bee", "cow", "yak"} - set(names)), 2))
+    shell.refuses("evaluate", tmp_path / "run", others, says=("no image of the run's classes", names[0]))
 
 
 def test_bad_file(run: Path, animals: Path, tmp_path: Path, shell: Shell) -> None:

@@ -11,7 +11,7 @@ import pytest
 from convit.cli import tracking as tracking_module
 from convit.cli.tracking import Together, figures, tracking
 from convit.train import Observer
-from tests.cli.command import SMALL, Shell
+from tests.cli.command import SMALL, Shell, tree
 
 
 class FakeRun:
@@ -69,7 +69,15 @@ def test_no_key_is_one_line(animals: Path, tmp_path: Path, shell: Shell, monkeyp
     fake.init = init  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wandb", fake)
     says = ("track: wandb does not start (api_key not configured", "WANDB_MODE=offline")
-    shell.refuses("train", animals, *SMALL, "--out", tmp_path / "run", "--track", "wandb", says=says)
+    out = tmp_path / "run"
+    given = ("train", animals, *SMALL, "--out", out)
+    shell.refuses(*given, "--track", "wandb", says=says)
+    assert not out.exists()
+    assert shell(*given).status == 0
+    before = tree(out)
+    shell.refuses(*given, "--track", "wandb", "--resume", says=says)
+    after = tree(out)
+    assert [name for name in before if after[name] != before[name]] == ["log.txt"]
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])

@@ -57,6 +57,14 @@ def test_every_way_to_write_it(name: str, text: str, tmp_path: Path) -> None:
     assert open_source(source.root).whole.names == source.whole.names
 
 
+def test_missing_files_are_left_to_the_scan(tmp_path: Path) -> None:
+    (photos(tmp_path) / "list.csv").write_text("path,label\n" + ROWS + "cats/5.png,cat\n")
+    images = open_source(str(tmp_path / "list.csv"), missing=True).part("whole")
+    (bad,) = scan(images)
+    assert (bad.name, bad.reason.split(";")[0]) == ("cats/5.png", "cannot be read (No such file or directory)")
+    assert labels(drop(images, [bad])) == EXPECTED
+
+
 def test_a_split_column_makes_parts_that_are_matched_by_name(tmp_path: Path) -> None:
     names = [f"{i}.png" for i in range(6)]
     rows = ("train,dog", "Train,cat", "train,ant", "valid,dog", "test,cat", "test,dog")

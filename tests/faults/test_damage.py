@@ -215,10 +215,17 @@ def test_metrics_are_written_again(broken_off: Path, short: Whole, out: Path) ->
     assert json.loads((short.run / "metrics.jsonl").read_text())["epoch"] == 1
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda _: b"", lambda data: bytes(len(data))])
+def flipped(data: bytes) -> bytes:
+    """One bit of the last weight."""
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda _: b"", lambda data: bytes(len(data)), flipped])
 def test_damage_to_the_best_model(damage: Callable[[bytes], bytes], short: Whole, out: Path) -> None:
     """Of a complete run, where nothing writes it again."""
     shutil.copytree(short.run, out)
     (out / "model.safetensors").write_bytes(damage((out / "model.safetensors").read_bytes()))
-    assert "model.safetensors: not the weights of" in refused(short.forks(*short.arguments(out)))
+    says = "model.safetensors: damaged" if damage is flipped else "model.safetensors: not the weights of"
+    for command in (short.arguments(out), ("evaluate", out, short.data), ("predict", out, short.data)):
+        assert says in refused(short.forks(*command))
     COUNTS["damaged runs refused"] += 1

@@ -2,14 +2,14 @@
 
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import COUNTS, FULL, LONG, Ended, Whole, broken_off, moments
+from tests.faults.harness import COUNTS, FULL, Ended, Whole, broken_off, moments, said_by, started
 
 KILLS = 10 if FULL else 2
-EPOCHS = LONG[1]
 STOPS = 5 if FULL else 1
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
@@ -26,6 +26,22 @@ def test_sigkill_at_random_moments(long: Whole, out: Path) -> None:
         if kills == KILLS:
             break
     COUNTS["kills at random moments"] += kills
+
+
+def test_sigkill_of_the_main_process_alone(long: Whole, out: Path) -> None:
+    """The process that loads its images lives for some seconds more; the run goes on at once, without it."""
+    with started(*long.arguments(out)) as process:
+        while "epoch 1/" not in said_by(process):
+            assert process.poll() is None, said_by(process)
+            time.sleep(0.005)
+        process.send_signal(signal.SIGSTOP)
+        busy = long.forks(*long.arguments(out))
+        assert busy.status == 2
+        assert re.search(rf"another process \(pid {process.pid} on .*\) trains in {out}; expected its end", busy.said)
+        process.kill()
+        process.wait()
+        long.goes_on(out)
+    COUNTS["kills of the main process alone"] += 1
 
 
 @pytest.mark.parametrize("signum", SIGNALS if FULL else SIGNALS[:1])
@@ -51,8 +67,8 @@ def _assert_stopped(got: Ended, signum: int) -> None:
     """The status of the signal; in training, the state saved and how to go on. Or the run was done by then."""
     assert got.status in (0, 128 + signum), got.said
     assert "Traceback" not in got.said
-    begun, trained = re.search("parameters, on|resuming after", got.said), f"epoch {EPOCHS}/{EPOCHS}" in got.said
-    if got.status and begun and not trained:  # after the last epoch all is saved but pictures and evaluation
+    begun, done = re.search("parameters, on|resuming after", got.said), "best epoch" in got.said
+    if got.status and begun and not done:
         assert f"stopped by {signal.Signals(signum).name}; the state is saved in" in got.said
         assert "--resume" in got.said
     COUNTS[f"stops by {signal.Signals(signum).name}"] += got.status != 0

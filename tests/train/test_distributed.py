@@ -19,6 +19,7 @@ import torch
 from convit.data import EpochSampler
 from convit.errors import InputError
 from convit.train import learner, watch
+from tests.faults.harness import COUNTS
 from tests.train.processes import Launched, command
 from tests.train.small import metrics, newest_state, photos
 
@@ -187,6 +188,7 @@ def test_killed_process(work: Callable[..., Any], gone: int, data: Path, alone: 
     assert "epoch-0001-step-000000; continue with --resume" in line
     assert trained(data, tmp_path / "run", 2, f"{ALL} --resume").wait() == [0, 0]
     assert_same(tmp_path / "run", alone)
+    COUNTS["dead processes of several"] += 1
 
 
 def _raise(error: BaseException) -> None:
@@ -253,6 +255,16 @@ def test_refused_in_one_line(options: str, says: str, data: Path, tmp_path: Path
     (line,) = "".join(run.err).splitlines()
     assert says in line
     assert not (tmp_path / "run/config.yaml").exists()
+
+
+@pytest.mark.parametrize("trial", ["--dry-run", "--find-lr", "--find-batch-size"])
+def test_trial_is_refused_once(trial: str, data: Path, tmp_path: Path) -> None:
+    """By process 0, while the others wait: a launcher ends all when the first has ended."""
+    run = trained(data, tmp_path / "run", 2, f"{SMALL} {trial}")
+    assert run.wait() == [2, 2]
+    assert run.err[1] == ""
+    (line,) = run.err[0].splitlines()
+    assert "WORLD_SIZE: got 2 processes for a trial, expected one, without a launcher" in line
 
 
 def test_damaged_image_is_named_once(data: Path, tmp_path: Path) -> None:

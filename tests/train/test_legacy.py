@@ -102,6 +102,22 @@ def test_newer_options_are_refused(more: dict[str, Any], message: str, data: Pat
     assert newest_state(out).name == state
 
 
+def test_locality_strength_beside_weights(data: Path, whole: tuple[Path, Any], tmp_path: Path) -> None:
+    """It was written down, and had no effect: today it is refused, yet such a run goes on."""
+    out = tmp_path / "run"
+    given = {"weights": whole[0], "image_size": None, "patch_size": None, "model": None, "epochs": 1}
+    train(options(data, out, **given))
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert config["model"]["locality_strength"] is None
+    config["model"]["locality_strength"] = 2.0
+    (out / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    before = exact(out)
+    train(options(data, out, **given, resume=True))
+    assert exact(out) == before
+    with pytest.raises(InputError, match="locality-strength: got it with --pretrained or --weights"):
+        options(data, out, **given, locality_strength=3.0)
+
+
 def test_crop_is_that_of_the_model(data: Path, whole: tuple[Path, Any], tmp_path: Path) -> None:
     """Fine-tuning took it from the weights, and ``config.yaml`` did not tell."""
     run = Path(shutil.copytree(whole[0], tmp_path / "run"))

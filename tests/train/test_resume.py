@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from convit.errors import InputError
-from convit.train import Observer, Stopped, train
+from convit.train import Observer, Stopped, plots, train
 from tests.train.small import exact, metrics, newest_state, options, photos
 
 EPOCHS = 3
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("empty_pictures")
 
 
 class StopAt(Observer):
-    """Sends this process a signal at the n-th batch of a pass."""
+    """Sends this process a signal after the n-th batch of a pass; at its beginning for 0."""
 
     def __init__(self, what: str, batch: int, signum: int = signal.SIGINT, times: int = 1) -> None:
         self.what, self.batch, self.signum, self.times = what, batch, signum, times
@@ -28,9 +28,13 @@ class StopAt(Observer):
     def begin(self, what: str, images: int, done: int = 0) -> None:
         self.passes.append(what)
         self.batches = 0
+        self._send()
 
     def advance(self, images: int, loss: float | None = None) -> None:
         self.batches += 1
+        self._send()
+
+    def _send(self) -> None:
         if self.passes[-1] == self.what and self.batches == self.batch:
             for _ in range(self.times):
                 signal.raise_signal(self.signum)
@@ -62,6 +66,7 @@ def stopped(data: Path, out: Path, what: str, batch: int, **more: Any) -> Stoppe
         ("epoch 2/3", 2, "epoch-0001-step-000002"),
         ("epoch 2/3", 3, "epoch-0001-step-000003"),  # after the last step: noticed in the validation
         ("validation", 1, "epoch-0001-step-000000"),  # after its only batch: the epoch still counts
+        ("best model on the val images", 0, "epoch-0003-step-000000"),  # training is done, the evaluation is not
     ],
 )
 def test_stop_and_resume(what: str, batch: int, state: str, data: Path, whole: Path, tmp_path: Path) -> None:
@@ -74,6 +79,14 @@ def test_stop_and_resume(what: str, batch: int, state: str, data: Path, whole: P
     train(options(data, out, epochs=EPOCHS, resume=True, workers=2 if batch == 2 else 0))
     assert exact(out) == exact(whole)
     assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+def test_stopped_while_it_draws(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes no more than seconds is done to its end."""
+    draw = plots.confusion
+    monkeypatch.setattr(plots, "confusion", lambda *a, **b: (signal.raise_signal(signal.SIGTERM), draw(*a, **b)))
+    train(options(data, tmp_path / "run", epochs=1))
+    assert (tmp_path / "run/confusion.png").exists()
 
 
 def test_stopped_twice(data: Path, whole: Path, tmp_path: Path) -> None:
@@ -150,10 +163,24 @@ def test_other_images_are_refused(half: Path, data: Path, tmp_path: Path) -> Non
     new = data / "cow/new.png"
     new.write_bytes((data / "cow/0.png").read_bytes())
     try:
-        with pytest.raises(InputError, match=r"other images than when the run in .* started; expected the same"):
+        with pytest.raises(InputError, match=r"other images than .* started: 'cow/new\.png' is new; expected the same"):
             train(options(data, half, epochs=EPOCHS, resume=True))
     finally:
         new.unlink()
+
+
+def test_resume_without_the_folder(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a run lies that was begun without --out is decided from the data; its options are as they were."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Stopped) as caught:
+        train(options(data, None, epochs=EPOCHS, lr=0.003), StopAt("epoch 2/3", 1))
+    assert caught.value.folder == Path("runs/animals-micro")
+    train(options(data, None, epochs=None, batch_size=None, resume=True))
+    assert len(metrics(Path("runs/animals-micro"))) == EPOCHS
+    with pytest.raises(InputError, match=r"its lr is 0\.003, got 0\.1"):
+        train(options(data, None, epochs=None, lr=0.1, resume=True))
+    with pytest.raises(InputError, match="no run to resume; expected a run folder in --out"):
+        train(options(data, None, model="convit_tiny_patch4_32", resume=True))
 
 
 def test_no_run_to_resume(data: Path, tmp_path: Path) -> None:

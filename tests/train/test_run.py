@@ -38,7 +38,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_files_of_the_contract(run: Path) -> None:
     files = {"config.yaml", "metrics.jsonl", "curves.png", "confusion.png", "gates.png", "model.safetensors"}
-    files |= {"config.json", "checkpoints", "log.txt", "split.json", "evaluation.json"}
+    files |= {"config.json", "checkpoints", "log.txt", "split.json", "identity.json", "evaluation.json", ".lock"}
     files |= {"mistakes.csv"}
     wrong = len((run / "mistakes.csv").read_text().splitlines()) - 1
     assert wrong == 3 - np.trace(json.loads((run / "evaluation.json").read_text())["confusion"])
@@ -169,7 +169,7 @@ def trainer(data: Path, tmp_path: Path) -> engine.Trainer:
     config = options(data, tmp_path / "run", mixup=0.0)
     source = open_source(str(data))
     folder = RunFolder(tmp_path / "run")
-    folder.create(overwrite=False)
+    folder.path.mkdir()
     plan = make_plan(config, source, split(source, 0.1, 0))
     return engine.Trainer(plan, folder, Observer(), StopRequest())
 

@@ -2,8 +2,10 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -14,6 +16,7 @@ from convit.cli.options.evaluate import Options
 from convit.cli.pictures import printable
 from convit.cli.progress import Reporter
 from convit.data import DataSource, ImageSet, open_source
+from convit.data.image_sets import listing
 from convit.device import pick_device
 from convit.errors import InputError
 from convit.train import Evaluation, evaluate, plots
@@ -30,9 +33,11 @@ def main(options: Options) -> None:
         )
     with Reporter(stderr=True) as reporter:
         classifier = load(options.run, pick_device(options.device))
-        source = open_source(options.data, root=options.data_root, min_classes=1)
+        source = open_source(options.data, root=options.data_root, min_classes=1, missing=options.skip_bad)
         part, images = choose(source, options.part, RunFolder(options.run))
-        images = images.with_classes(classifier.class_names)
+        images, left_out = _of_its_classes(images, classifier.class_names, RunFolder(options.run))
+        if left_out:
+            reporter.message(f"{left_out} images are of classes that the run left out by --classes: not evaluated")
         chosen, _ = scanned(
             DataSource(name=source.name, root=source.root, class_names=images.class_names, parts={"whole": images}),
             skip_bad=options.skip_bad,
@@ -113,6 +118,23 @@ def choose(source: DataSource, part: str, run: RunFolder) -> tuple[str, ImageSet
         return "train", source.train
     there = ["auto", *(source.parts if whole is None else ("all", *(("train", "val") if own or moved else ())))]
     raise InputError(f"{source.name}: got --part {part}, expected one of {', '.join(there)}")
+
+
+def _of_its_classes(images: ImageSet, class_names: Sequence[str], run: RunFolder) -> tuple[ImageSet, int]:
+    """The images as the classes of a run see them, and how many there are of others.
+
+    Only a run that was told to take some of the classes leaves others out.
+
+    Raises:
+        InputError: an image of a class that another run does not know.
+    """
+    kept = images
+    if run.is_run and run.read_config().source.classes is not None:
+        known = np.isin(np.array(images.class_names), class_names)
+        kept = images.subset(np.flatnonzero(known[images.targets]))
+    if not len(kept):
+        raise InputError(f"no image of the run's classes {listing(class_names)}; expected some")
+    return kept.with_classes(class_names), len(images) - len(kept)
 
 
 def _learned(run: RunFolder) -> set[str]:

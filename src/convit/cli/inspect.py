@@ -122,7 +122,9 @@ def _labelled(options: Options, reporter: Reporter) -> tuple[str, list[Picture]]
             return "", []
         raise InputError(f"{options.run}: does not say what it learned from; expected IMAGE..., or --data DATA")
     try:
-        source = open_source(options.data or run.read_config().data, root=options.data_root, min_classes=1)
+        own = run.read_config() if options.data is None else None
+        data, missing = (options.data or "", False) if own is None else (own.data, own.source.skip_bad)
+        source = open_source(data, root=options.data_root, min_classes=1, missing=missing)
         part, images = choose(source, "auto", run)
     except InputError as error:
         if options.data is not None:

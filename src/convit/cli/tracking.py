@@ -152,7 +152,7 @@ class WeightsAndBiases(Tracker):
         except Exception as error:
             raise InputError(
                 f"track: wandb does not start ({_line(error)}); expected a key, by 'wandb login', or "
-                "WANDB_MODE=offline; nothing is trained yet: run again with --overwrite or --resume as before"
+                "WANDB_MODE=offline; nothing was trained: the same command tries again"
             ) from error
 
     def log(self, values: dict[str, float], epoch: int) -> None:

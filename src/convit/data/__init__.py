@@ -1,6 +1,7 @@
 """Labelled images: where they come from, which ones, in which order, and how they become tensors."""
 
 from convit.data.folders import open_folder, visible_files
+from convit.data.identity import data_digest, describe, digest, first_change, first_changed_name
 from convit.data.image_sets import ArrayImages, DataSource, FileImages, ImageSet
 from convit.data.images import IMAGE_SUFFIXES, UnreadableImageError, image_size, is_image_name, read_image, to_rgb
 from convit.data.sampling import (
@@ -37,10 +38,15 @@ __all__ = [
     "SampleDataset",
     "UnreadableImageError",
     "class_balanced_subset",
+    "data_digest",
     "decoded_bytes",
     "default_root",
+    "describe",
+    "digest",
     "drop",
     "evaluation_transform",
+    "first_change",
+    "first_changed_name",
     "image_size",
     "is_image_name",
     "native_size",

@@ -1,6 +1,7 @@
 """Indexed collections of labelled images: in files, or in memory. Free of torch."""
 
 import unicodedata
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,11 @@ class ImageSet(ABC):
     @abstractmethod
     def where(self, index: int) -> str:
         """What messages call image ``index``: its path, or its name."""
+
+    @abstractmethod
+    def contents(self) -> list[int]:
+        """A number for each image that is another one, as a rule, once the image is: where it lies in a file the number
+        of its bytes, else a checksum. No image is decoded for it."""
 
     @abstractmethod
     def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
@@ -98,6 +104,9 @@ class FileImages(ImageSet):
     def where(self, index: int) -> str:
         return str(self.path(index))
 
+    def contents(self) -> list[int]:
+        return [self.path(index).stat().st_size for index in range(len(self))]
+
     def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
         return type(self)(self.root, [self.names[i] for i in indices], targets, class_names)
 
@@ -114,6 +123,9 @@ class EncodedImages(ImageSet):
 
     def size(self, index: int) -> tuple[int, int]:
         return encoded_size(self.encoded(index), self.where(index))
+
+    def contents(self) -> list[int]:
+        return [zlib.crc32(self.encoded(index)) for index in range(len(self))]
 
 
 class ArrayImages(ImageSet):
@@ -137,6 +149,9 @@ class ArrayImages(ImageSet):
 
     def where(self, index: int) -> str:
         return self.names[index]
+
+    def contents(self) -> list[int]:
+        return [zlib.crc32(pixels.tobytes()) for pixels in self.pixels]
 
     def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
         return type(self)(self.pixels[indices], [self.names[i] for i in indices], targets, class_names)

@@ -32,7 +32,7 @@ class _Row(NamedTuple):
     part: str
 
 
-def open_manifest(path: Path, *, min_classes: int = 2) -> DataSource:
+def open_manifest(path: Path, *, min_classes: int = 2, missing: bool = False) -> DataSource:
     """The images that a file lists, one a row, with their labels.
 
     Columns are found by the words in the header, in upper or lower case; others are ignored. Paths are relative to the
@@ -42,14 +42,15 @@ def open_manifest(path: Path, *, min_classes: int = 2) -> DataSource:
     Without a column ``split`` it is one undivided set. Classes are sorted by name, or by value if all are whole
     numbers; where there is a train part its classes are the classes, and each part is matched to them by name.
 
-    Raises :class:`InputError`, with the number of the line or row, for a file that is not there or listed twice, an
-    empty path, label or split, a line with too many or too few values; and for columns that are not there, no row, a
-    class of val or test that train lacks, or fewer than ``min_classes`` classes.
+    Raises :class:`InputError`, with the number of the line or row, for a file that is not there (unless ``missing``
+    leaves that to whoever reads it, such as :func:`convit.data.scan`) or listed twice, an empty path, label or split, a
+    line with too many or too few values; and for columns that are not there, no row, a class of val or test that train
+    lacks, or fewer than ``min_classes`` classes.
     """
     rows = list(_parquet_rows(path) if path.suffix.lower() == ".parquet" else _text_rows(path))
     if not rows:
         raise InputError(f"{path}: no row below the header; expected one for each image")
-    _check(path, rows)
+    _check(path, rows, missing=missing)
     sets = {}
     for part in dict.fromkeys(row.part for row in rows):
         chosen = [row for row in rows if row.part == part]
@@ -61,11 +62,11 @@ def open_manifest(path: Path, *, min_classes: int = 2) -> DataSource:
     return DataSource(name=path.stem, root=str(path.resolve()), class_names=class_names, parts=matching)
 
 
-def _check(path: Path, rows: Sequence[_Row]) -> None:
-    """Every row is of a file that is there, and no two are of the same."""
+def _check(path: Path, rows: Sequence[_Row], *, missing: bool) -> None:
+    """Every row is of a file that is there, if none may be ``missing``, and no two are of the same."""
     folder = path.resolve().parent
     seen: dict[str, str] = {}
-    missing = []
+    gone = []
     for row in rows:
         for what, value in (("path", row.path), ("label", row.label)):
             if not value:
@@ -79,13 +80,13 @@ def _check(path: Path, rows: Sequence[_Row]) -> None:
         if file in seen:
             raise InputError(f"{path}, {row.place}: {row.path!r} again, as on {seen[file]}; expected each image once")
         seen[file] = row.place
-        if not os.path.isfile(file):
-            missing.append(row)
-    if missing:
-        more = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
+        if not missing and not os.path.isfile(file):
+            gone.append(row)
+    if gone:
+        more = f", and {len(gone) - 1} more are missing" if len(gone) > 1 else ""
         raise InputError(
-            f"{path}, {missing[0].place}: no file {missing[0].path!r}{more}; "
-            f"expected paths relative to {folder}, or absolute ones"
+            f"{path}, {gone[0].place}: no file {gone[0].path!r}{more}; "
+            f"expected paths relative to {folder}, or absolute ones; or leave them out with --skip-bad"
         )
 
 

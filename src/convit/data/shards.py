@@ -80,6 +80,10 @@ class ShardImages(EncodedImages):
         shard = self.shards[self.places[index, 0]]
         return f"{self.root / shard}:{self.names[index].removeprefix(f'{shard}/')}"
 
+    def contents(self) -> list[int]:
+        sizes: list[int] = self.places[:, 2].tolist()
+        return sizes
+
     def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
         names = [self.names[i] for i in indices]
         return type(self)(self.root, self.shards, self.places[indices], names, targets, class_names)

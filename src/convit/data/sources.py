@@ -21,7 +21,9 @@ SOURCE_NAMES = ("digits", *TORCHVISION_NAMES)
 _KINDS = "a folder of images, a .csv, .tsv or .parquet list, .tar shards, 'hf:owner/name'"
 
 
-def open_source(data: str, *, root: Path | None = None, download: bool = True, min_classes: int = 2) -> DataSource:
+def open_source(
+    data: str, *, root: Path | None = None, download: bool = True, min_classes: int = 2, missing: bool = False
+) -> DataSource:
     """Open labelled images by path or by name.
 
     A known name means that data set even where a folder of the same name lies beside: ``./digits`` is the folder.
@@ -35,6 +37,7 @@ def open_source(data: str, *, root: Path | None = None, download: bool = True, m
             the Hub's where its library keeps them.
         download: fetch a data set of torchvision that is not there yet.
         min_classes: how few classes there may be; evaluation can do with 1.
+        missing: whether a list may name files that are not there; they are found as bad ones when they are read.
 
     Raises:
         InputError: one line that names the file, class or data set, what was found and what was expected.
@@ -49,10 +52,10 @@ def open_source(data: str, *, root: Path | None = None, download: bool = True, m
         return open_torchvision(data, root=root or default_root(), download=download)
     if data.startswith(PREFIX):
         return open_hub(data, cache_dir=root, min_classes=min_classes)
-    return _open_path(data, min_classes)
+    return _open_path(data, min_classes, missing)
 
 
-def _open_path(data: str, min_classes: int) -> DataSource:
+def _open_path(data: str, min_classes: int, missing: bool) -> DataSource:
     """A file, a folder, or a pattern of files."""
     path = Path(data).expanduser()
     if not data.strip() or not path.exists():
@@ -69,7 +72,7 @@ def _open_path(data: str, min_classes: int) -> DataSource:
             shards = holds_shards(path)
             return open_shards(data, min_classes=min_classes) if shards else open_folder(path, min_classes=min_classes)
         if path.suffix.lower() in MANIFEST_SUFFIXES:
-            return open_manifest(path, min_classes=min_classes)
+            return open_manifest(path, min_classes=min_classes, missing=missing)
         if is_shard(path):
             return open_shards(data, min_classes=min_classes)
     except OSError as error:  # a folder that may not be listed

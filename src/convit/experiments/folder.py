@@ -1,19 +1,19 @@
 """An experiment's folder: what it is of, the runs, the results."""
 
 import csv
-import fcntl
 import io
 import json
 import shutil
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from convit.errors import InputError
 from convit.experiments.cells import RESULT, Cell, Result, read_result
 from convit.experiments.identity import first_difference
+from convit.lock import FILE as LOCK
+from convit.lock import locked
 
 IDENTITY = "experiment.json"
 OWN = (IDENTITY, "results.json", "results.csv", "table.md", "log.txt", "speed.json", "*.png", "runs")
@@ -53,7 +53,7 @@ class ExperimentFolder:
                     "or --overwrite to start again"
                 )
             return
-        elif self.path.exists() and any(entry.name != ".lock" for entry in self.path.iterdir()):
+        elif self.path.exists() and any(entry.name != LOCK for entry in self.path.iterdir()):
             raise InputError(f"{self.path}: exists and is no experiment; expected another --out")
         self.path.mkdir(parents=True, exist_ok=True)
         self.write(IDENTITY, json.dumps(identity, indent=1) + "\n")
@@ -65,27 +65,13 @@ class ExperimentFolder:
         except (ValueError, TypeError) as error:
             raise InputError(f"{file}: not readable ({error}); expected --overwrite, or another --out") from error
 
-    @contextmanager
-    def locked(self) -> Iterator[int]:
+    def locked(self) -> AbstractContextManager[int]:
         """Nobody else works in the folder meanwhile; gives the open lock, which the workers keep too.
 
         Raises:
             InputError: somebody else does.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as stream:
-            until = time.monotonic() + WAIT
-            while True:
-                try:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > until:
-                        raise InputError(
-                            f"{self.path}: another 'convit experiment' works in it; expected another --out, or its end"
-                        ) from None
-                    time.sleep(0.2)
-            yield stream.fileno()
+        return locked(self.path, "makes an experiment", wait=WAIT)
 
     def done(self, cell: Cell) -> Result | None:
         """The result of a cell, if it is complete.

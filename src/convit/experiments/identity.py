@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from convit.data import ArrayImages, DataSource, FileImages
+from convit.data import DataSource, data_digest
 
 
 def code_identity() -> dict[str, str]:
@@ -20,17 +20,9 @@ def code_identity() -> dict[str, str]:
 
 
 def data_identity(source: DataSource) -> dict[str, Any]:
-    """The parts with their numbers of images, and a digest: names and classes, sizes of files, pixels in memory."""
-    digest = hashlib.sha256("\0".join(source.class_names).encode())
-    for part, images in source.parts.items():
-        digest.update("\0".join((part, *images.names)).encode() + images.targets.tobytes())
-        if isinstance(images, FileImages):
-            sizes = (images.path(index).stat().st_size for index in range(len(images)))
-            digest.update(" ".join(map(str, sizes)).encode())
-        elif isinstance(images, ArrayImages):
-            digest.update(images.pixels.tobytes())
+    """The parts with their numbers of images, and a digest of names, labels and contents."""
     counts = {part: len(images) for part, images in source.parts.items()}
-    return {"root": source.root, "images": counts, "digest": digest.hexdigest()[:16]}
+    return {"root": source.root, "images": counts, "digest": data_digest(source.class_names, source.parts)}
 
 
 def first_difference(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> str | None:

@@ -51,7 +51,7 @@ def final_images(run: Path, config: TrainConfig, class_names: Sequence[str]) -> 
     """The images that the best model of a run folder was evaluated on: the test part, else the validation images."""
     split = RunFolder(run).read_split()
     part = "test" if "test" in split else "val"
-    source = open_source(config.data, root=config.source.data_root)
+    source = open_source(config.data, root=config.source.data_root, missing=config.source.skip_bad)
     images = source.parts.get(part) or source.train or source.whole
     assert images is not None
     wanted = set(split[part])

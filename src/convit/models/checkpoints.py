@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from timm.layers import resample_abs_pos_embed
 from timm.models import clean_state_dict
 from torch import Tensor
@@ -23,6 +23,7 @@ from torch import Tensor
 from convit.errors import InputError
 from convit.grid import Grid
 from convit.models.convit import ConViT
+from convit.models.seal import read_sealed
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -271,8 +272,7 @@ def _printable(name: str) -> str:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Grid | None]:
     """The tensors, and the grid from the ``config.json`` beside them."""
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        tensors = read_sealed(path)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a whole .safetensors file ({_one_line(error)})") from error
     return clean_state_dict(tensors), _grid_beside(path, tensors)

@@ -77,7 +77,8 @@ class ModelConfig:
     weight_start: Literal["published", "fan_in"] | None = None
     """Spread of the weights at the start: 0.02, or 1 / sqrt(inputs of the layer) [the model's]."""
     locality_strength: float | None = None
-    """How sharply each head looks at its cell of the convolution kernel at the start [2; 1 for paper]."""
+    """How sharply each head looks at its cell of the convolution kernel at the start [2; 1 for paper; that of the
+    weights]."""
     drop_path: float | None = None
     """Probability that a residual branch is left out for an image, at the last block [0.05; 0.1 for paper]."""
     pretrained: bool = False
@@ -114,7 +115,7 @@ class ModelConfig:
             )
         if self.pretrained and self.weights is not None:
             raise InputError("--pretrained and --weights: got both, expected one of them")
-        from_scratch = ("heads", "stem", "gate_start", "weight_start", "ungated", "random_start")
+        from_scratch = ("locality_strength", "heads", "stem", "gate_start", "weight_start", "ungated", "random_start")
         if started and (useless := given(self, from_scratch)):
             raise InputError(f"{useless[0]}: got it with --pretrained or --weights, expected a start from scratch")
         if self.ungated and self.freeze_gates:

@@ -43,10 +43,17 @@ class Trainer:
         observer: hears how it goes on.
         stop: asked before each step.
         world: the processes that run it together, each on its share of every batch.
+        run: which run it is, as ``identity.json`` says; a state of another one is not taken up.
     """
 
     def __init__(
-        self, plan: Plan, folder: RunFolder, observer: Observer, stop: StopRequest, world: World = ALONE
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        observer: Observer,
+        stop: StopRequest,
+        world: World = ALONE,
+        run: str | None = None,
     ) -> None:
         self.plan, self.folder, self.observer, self.stop, self.world = plan, folder, observer, stop, world
         self.device = pick_device(plan.config.run.device)
@@ -61,7 +68,11 @@ class Trainer:
         )
         ema = self.learner.ema
         self.parts = Parts(
-            self.model, self.learner.optimizer, None if ema is None else ema.module, scaler=self.learner.scaler
+            self.model,
+            self.learner.optimizer,
+            None if ema is None else ema.module,
+            scaler=self.learner.scaler,
+            run=run,
         )
         self.saver = Saver(folder, self.parts, self.classifier, self.say, world)
         self.progress = Progress()
@@ -118,9 +129,9 @@ class Trainer:
                 )
             self.say("the run has no state yet: starting from the beginning")
             return
-        self.progress, damaged = load_state(self.folder.checkpoints, self.parts)
+        self.progress, passed_over = load_state(self.folder.checkpoints, self.parts)
         self.world.check_same("state", [self.progress.epoch, self.progress.step])
-        for line in damaged:
+        for line in passed_over:
             self.say(line)
         if self.world.main:
             self.folder.write_metrics(self.progress.history)  # the line of its last epoch may be missing
@@ -195,12 +206,6 @@ class Trainer:
     def _evaluate(self) -> Evaluation:
         plan = self.plan
         self.observer.begin("validation", len(plan.val))
-
-        def on_batch(images: int) -> None:
-            told = self._hear(images)
-            self._check_stop()
-            self.observer.advance(int(sum(told)))
-
         self.learner.gather()
         with self._compiler_named():
             return evaluate(
@@ -211,7 +216,7 @@ class Trainer:
                 workers=plan.workers,
                 cache=plan.cache,
                 precision=plan.config.optim.precision,
-                on_batch=on_batch,
+                on_batch=self.hear_batch,
                 world=self.world,
             )
 
@@ -260,6 +265,16 @@ class Trainer:
         told = self.world.gather(value, self.stop.signum or 0)
         self._agreed = int(max(signum for _, signum in told)) or None
         return [number for number, _ in told]
+
+    def hear_batch(self, images: int) -> None:
+        """After each batch of an evaluation: tells the observer, and stops if one of the processes was asked to.
+
+        Raises:
+            Stopped: the state is saved.
+        """
+        told = self._hear(images)
+        self._check_stop()
+        self.observer.advance(int(sum(told)))
 
     def _check_step(self, loss: float) -> None:
         self._losses = self._hear(loss)

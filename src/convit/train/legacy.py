@@ -22,6 +22,9 @@ def as_it_was(values: Any, crop_pct: float) -> Any:
     if isinstance(optim.get("lr"), float):
         optim = WITHOUT_POSITION_LR | optim
         values = values | {"optim": optim}
+    if model.get("pretrained") or model.get("weights"):  # it was written down, and had no effect
+        values = values | {"model": model | {"locality_strength": None}}
+        model = values["model"]
     if "ema_decay" in optim or not isinstance(optim.get("lr"), float):
         return values
     optim = WITHOUT_RECIPES | {"warmup_lr": optim["lr"] / 100, "ema_decay": 0.0} | optim

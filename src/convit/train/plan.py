@@ -22,7 +22,7 @@ from convit.errors import InputError
 from convit.train.config import RecipeName, TrainConfig
 from convit.train.geometry import geometry
 from convit.train.recipes import RECIPES, Recipe
-from convit.train.settle import filled, filled_augmentation, filled_schedule, settle
+from convit.train.settle import filled_augmentation, filled_schedule, settle
 
 CACHE_BYTES = 1 << 30
 """Sets of small images that take no more than this, decoded, are kept in memory."""
@@ -119,7 +119,10 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
     assert optim.lr is not None
     assert optim.warmup_lr is not None
     model = replace(
-        filled(config.model, values),
+        config.model,
+        crop_pct=values.crop_pct,
+        drop_path=values.drop_path,
+        locality_strength=None if _is_started(config) else values.locality_strength,  # that of the weights
         model=name,
         image_size=size,
         patch_size=model_args["patch_size"],
@@ -161,12 +164,16 @@ def make_plan(config: TrainConfig, source: DataSource, parts: tuple[ImageSet, Im
 
 def _recipe(config: TrainConfig, model: str, side: int, images: int, everything: int) -> tuple[RecipeName, Recipe]:
     """The recipe's name and its values, for ``images`` of ``everything`` that there is to learn from."""
-    fine = config.model.pretrained or config.model.weights is not None
-    name: RecipeName = config.optim.recipe or ("finetune" if fine else "small")
+    name: RecipeName = config.optim.recipe or ("finetune" if _is_started(config) else "small")
     recipe = RECIPES[name](images, side, model)
     if fraction := config.source.fraction:  # the same number of images shown, as in the paper's Table 2
         recipe = replace(recipe, epochs=round(RECIPES[name](everything, side, model).epochs / fraction))
     return name, recipe
+
+
+def _is_started(config: TrainConfig) -> bool:
+    """Whether the run starts from weights, not from scratch."""
+    return config.model.pretrained or config.model.weights is not None
 
 
 def _augmentation(crop: str, flip: bool, values: Recipe) -> Augmentation:

@@ -21,6 +21,7 @@ from convit.train.config import TrainConfig
 from convit.train.distributed import ALONE, World, join
 from convit.train.engine import Trainer
 from convit.train.evaluation import Evaluation, best_record, evaluate
+from convit.train.identity import identify, identity_before
 from convit.train.mistakes import Answers, write_mistakes
 from convit.train.observer import Observer, Stopped, stop_on_signals
 from convit.train.plan import Plan, make_plan, split
@@ -46,17 +47,23 @@ def train(config: TrainConfig, observer: Observer | None = None) -> Classifier:
         Stopped: Ctrl-C or SIGTERM; the state is saved, ``resume`` continues it.
         OSError: the disk is full or read-only.
     """
-    with join(config.run.device) as world:
+    with join(config.run.device) as world, contextlib.ExitStack() as held:
         speaking = observer if observer is not None and world.main else Observer()
-        return _train(config, speaking, world)
+        return _train(config, speaking, world, held)
 
 
-def _train(config: TrainConfig, observer: Observer, world: World) -> Classifier:
+def _train(config: TrainConfig, observer: Observer, world: World, held: contextlib.ExitStack) -> Classifier:
+    """As :func:`train`; ``held`` is closed at the end, with the lock on the folder in it."""
     pick_device(config.run.device)
+    if config.run.resume and config.run.out is None:  # where it lies is decided from the data, all else as it was
+        plan, _, _ = planned(config, observer, world)
+        config = replace(config, run=replace(config.run, out=plan.out))
     if config.run.out is not None:  # before the scan, which can take a while
         before = RunFolder(config.run.out)
         before.check_free(resume=config.run.resume, overwrite=config.run.overwrite)
         if config.run.resume:
+            if world.main:
+                held.enter_context(before.locked())
             config = as_before(config, before.read_config())
     plan, source, bad = planned(config, observer, world)
     folder = RunFolder(plan.out)
@@ -64,30 +71,52 @@ def _train(config: TrainConfig, observer: Observer, world: World) -> Classifier:
     parts: dict[str, ImageSet | None] = {"train": plan.train, "val": plan.val, "test": plan.test}
     world.check_same("images", split_names(parts))
     if config.run.resume:
-        _check_same(folder, plan, parts)
+        _check_same(folder, plan)
+    identity: dict[str, Any] = {}
+    if world.main:
+        identity = identity_before(folder, plan, parts) if config.run.resume else identify(plan, parts)
+    run = world.from_main(lambda: str(identity["run"]))
     # From here on there is something to save.
     with stop_on_signals(second_acts=world.size == 1) as stop, world.guard():
-        trainer = Trainer(plan, folder, observer, stop, world)
+        trainer = Trainer(plan, folder, observer, stop, world, run)
         if config.run.resume:
             trainer.resume()
+            if world.main and not folder.has_identity:
+                folder.write_identity(identity)
+                trainer.say("an earlier version began this run: from now on it knows its images by more than names")
         elif world.main:
-            folder.create(overwrite=config.run.overwrite)
+            held.enter_context(folder.locked())
+            folder.check_free(resume=False, overwrite=config.run.overwrite)  # nobody was quicker
+            if config.run.overwrite:
+                folder.clear()
             folder.write_split(parts)
+            folder.write_identity(identity)
             if bad:
                 folder.write_skipped(bad)
             folder.write_config(plan.config)  # the last: with it there is a run to resume
             for line in introduction(trainer, source, bad):
                 trainer.say(line)
-        observer.begin_run(folder.path, plan.config.to_dict(), trainer.progress.epoch)
+        _begin_run(trainer)
         try:
             trainer.fit()
+            return _finish(trainer)
         except Stopped:
             if not world.main:
                 raise
             with contextlib.suppress(OSError):  # the state is saved; pictures can wait until there is room
                 plots.draw_history(trainer.progress.history, folder.path)
             raise
-    return _finish(trainer)
+
+
+def _begin_run(trainer: Trainer) -> None:
+    """Tells the observer; where it cannot begin, as a tracker without a key, nothing of a new run is left."""
+    plan, folder = trainer.plan, trainer.folder
+    try:
+        trainer.observer.begin_run(folder.path, plan.config.to_dict(), trainer.progress.epoch)
+    except InputError:
+        if not plan.config.run.resume and trainer.world.main:
+            folder.discard()
+        raise
 
 
 def planned(config: TrainConfig, observer: Observer, world: World = ALONE) -> tuple[Plan, DataSource, list[BadImage]]:
@@ -96,7 +125,9 @@ def planned(config: TrainConfig, observer: Observer, world: World = ALONE) -> tu
     Raises:
         InputError: data or options that do not work.
     """
-    source = world.in_turn(lambda: open_source(config.data, root=config.source.data_root))
+    source = world.in_turn(
+        lambda: open_source(config.data, root=config.source.data_root, missing=config.source.skip_bad)
+    )
     if config.source.classes is not None:
         source = some_classes(source, config.source.classes, config.run.seed)
     source, bad = scanned(source, skip_bad=config.source.skip_bad, observer=observer, world=world)
@@ -167,8 +198,8 @@ def _check_weights_apart(config: TrainConfig) -> None:
                 raise InputError(f"out: got {out}, which --overwrite would delete with the weights {weights} in it")
 
 
-def _check_same(folder: RunFolder, plan: Plan, parts: dict[str, ImageSet | None]) -> None:
-    """A run is only continued as what it was: with the same options and the same images."""
+def _check_same(folder: RunFolder, plan: Plan) -> None:
+    """A run is only continued as what it was: with the same options (and images, :mod:`convit.train.identity`)."""
     before, now = folder.read_config().to_dict(), plan.config.to_dict()
     for group, options in now.items():
         if group == "run":
@@ -181,10 +212,6 @@ def _check_same(folder: RunFolder, plan: Plan, parts: dict[str, ImageSet | None]
                 raise InputError(
                     f"{folder.path}: its {option} is {old}, got {value}; expected the run's own to resume it"
                 )
-    if folder.read_split() != split_names(parts):
-        raise InputError(
-            f"{plan.config.data}: other images than when the run in {folder.path} started; expected the same"
-        )
 
 
 def introduction(trainer: Trainer, source: DataSource, bad: list[BadImage]) -> Iterator[str]:
@@ -227,7 +254,7 @@ def _finish(trainer: Trainer) -> Classifier:
         images,
         plan.preprocess,
         workers=plan.workers,
-        on_batch=lambda n: trainer.observer.advance(n * world.size),
+        on_batch=trainer.hear_batch,
         on_logits=answers.add,
         world=world,
     )

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,24 @@ import yaml
 from convit.classifier import CARD, read_config
 from convit.data import BadImage, ImageSet
 from convit.errors import InputError
+from convit.lock import FILE as LOCK
+from convit.lock import locked
 from convit.model_card import MARKER
 from convit.train.config import TrainConfig
 from convit.train.legacy import as_it_was
 
 CONFIG = "config.yaml"
+IDENTITY = "identity.json"
 OWN = (
-    *("split.json", "skipped.json", "config.json", "model.safetensors", "metrics.jsonl", "evaluation.json"),
+    *("split.json", IDENTITY, "skipped.json", "config.json", "model.safetensors", "metrics.jsonl", "evaluation.json"),
     *("curves.png", "gates.png", "confusion.png", "log.txt", "checkpoints", "evaluation-*", "inspect"),
     *("mistakes.csv", "mistakes.png", "tensorboard", "wandb", "tracking.json", CONFIG),
 )
 """Everything that a run, and its evaluations, write into the folder, in the order in which ``--overwrite`` removes it:
 half removed it is still a run to overwrite, and none to resume."""
 
-BEGINNING = {name for whole in ("split.json", "skipped.json", CONFIG) for name in (whole, f".{whole}.tmp")} - {CONFIG}
+_FIRST = ("split.json", IDENTITY, "skipped.json")
+BEGINNING = {*_FIRST, *(f".{name}.tmp" for name in (*_FIRST, CONFIG)), LOCK}
 """What a start that was killed before it wrote ``config.yaml`` leaves: nothing of a run yet."""
 
 
@@ -32,7 +37,8 @@ class RunFolder:
     """The folder of one run.
 
     ``config.yaml`` repeats the run; ``metrics.jsonl`` has a line an epoch; ``model.safetensors`` and ``config.json``
-    are the best model; ``split.json`` says which image was in which part; ``skipped.json`` which files were left out;
+    are the best model; ``split.json`` says which image was in which part, ``identity.json`` what the images were (see
+    :mod:`convit.train.identity`), ``skipped.json`` which files were left out;
     ``checkpoints/`` is the exact state; ``evaluation.json``, ``mistakes.csv`` and the pictures come at the end;
     ``log.txt`` has all that was said.
     """
@@ -50,6 +56,11 @@ class RunFolder:
     def has_metrics(self) -> bool:
         """Whether an epoch was completed."""
         return (self.path / "metrics.jsonl").is_file()
+
+    @property
+    def has_identity(self) -> bool:
+        """Whether it is written down what the run learns from: earlier versions did not."""
+        return (self.path / IDENTITY).is_file()
 
     def check_free(self, *, resume: bool, overwrite: bool) -> None:
         """Whether a run may start here. Nothing is written.
@@ -77,19 +88,32 @@ class RunFolder:
         except InputError:
             return False
 
-    def create(self, *, overwrite: bool) -> None:
-        """Makes the folder, in place of the run that is there with ``overwrite``."""
-        if overwrite and self.is_run:  # what a run writes, and nothing that somebody put beside it
-            for pattern in OWN:
-                for entry in self.path.glob(pattern):
-                    if entry.is_dir() and not entry.is_symlink():
-                        shutil.rmtree(entry)
-                    else:
-                        entry.unlink()
-            card = self.path / CARD
-            if card.is_file() and MARKER.encode() in card.read_bytes():  # of the old model, by save_pretrained
-                card.unlink()
-        self.path.mkdir(parents=True, exist_ok=True)
+    def locked(self) -> AbstractContextManager[int]:
+        """Within it no other process trains here. The folder is made if need be.
+
+        Raises:
+            InputError: another one does.
+        """
+        return locked(self.path, "trains")
+
+    def clear(self) -> None:
+        """Removes what a run writes, and nothing that somebody put beside it."""
+        for pattern in OWN:
+            for entry in self.path.glob(pattern):
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
+        card = self.path / CARD
+        if card.is_file() and MARKER.encode() in card.read_bytes():  # of the old model, by save_pretrained
+            card.unlink()
+
+    def discard(self) -> None:
+        """Removes the run, and the folder if nothing else is in it."""
+        self.clear()
+        (self.path / LOCK).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
 
     def read_config(self) -> TrainConfig:
         """The options of the run."""
@@ -124,9 +148,19 @@ class RunFolder:
             split = json.loads(path.read_bytes())
             return {part: [str(name) for name in names] for part, names in split.items()}
         except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise InputError(
-                f"{path}: not readable ({error}); expected the split that 'convit train' writes"
-            ) from error
+            raise unreadable(path, error) from error
+
+    def write_identity(self, identity: dict[str, Any]) -> None:
+        """Writes what the run learns from."""
+        self._write(IDENTITY, json.dumps(identity, ensure_ascii=False) + "\n")
+
+    def read_identity(self) -> dict[str, Any]:
+        """What :meth:`write_identity` wrote."""
+        path = self.path / IDENTITY
+        try:
+            return dict(json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
+            raise unreadable(path, error) from error
 
     def write_skipped(self, bad: list[BadImage]) -> None:
         """Writes which files were left out, and why."""
@@ -150,6 +184,11 @@ class RunFolder:
         temporary = self.path / f".{name}.tmp"
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(self.path / name)
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """What to raise for a file of a run that is not what ``convit train`` wrote."""
+    return InputError(f"{path}: not readable ({error}); expected what 'convit train' wrote")
 
 
 def split_names(parts: dict[str, ImageSet | None]) -> dict[str, list[str]]:

@@ -5,11 +5,11 @@ from typing import TypeVar
 
 from convit.data import DataSource, shown
 from convit.errors import InputError
-from convit.train.config import AugmentConfig, ModelConfig, OptimConfig, RecipeName, TrainConfig
+from convit.train.config import AugmentConfig, OptimConfig, RecipeName, TrainConfig
 from convit.train.recipes import Recipe
 
 NAMES = tuple(entry.name for entry in fields(Recipe))
-Group = TypeVar("Group", ModelConfig, OptimConfig, AugmentConfig)
+Group = TypeVar("Group", OptimConfig, AugmentConfig)
 
 
 def settle(config: TrainConfig, recipe: Recipe, images: int) -> tuple[Recipe, dict[str, str]]:

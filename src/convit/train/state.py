@@ -41,7 +41,7 @@ class Progress:
 
 @dataclass(slots=True)
 class Parts:
-    """All of a run that is numbers: what a state holds besides the progress."""
+    """What a state holds besides the progress: all of a run that is numbers, and which run it is."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -49,6 +49,8 @@ class Parts:
     """The moving average of the weights, if there is one."""
     scaler: torch.amp.GradScaler | None = None
     """The loss scale of fp16; one that is not enabled has no state."""
+    run: str | None = None
+    """Which run they are of, as its ``identity.json`` says; states of others are passed over."""
 
     @property
     def sharded(self) -> bool:
@@ -83,7 +85,7 @@ def save_state(folder: Path, parts: Parts, progress: Progress, tensors: dict[str
     """
     name = f"epoch-{progress.epoch:04d}-step-{progress.step:06d}"
     final, temporary = folder / name, folder / f".{name}.tmp"
-    if _is_whole(final):
+    if _is_whole(final, parts.run):
         return final
     for left in folder.glob(".epoch-*.tmp"):  # by a kill; a run that is resumed may never save at that step again
         shutil.rmtree(left, ignore_errors=True)
@@ -112,6 +114,7 @@ def _files(parts: Parts, progress: Progress, tensors: dict[str, torch.Tensor]) -
         "progress": asdict(progress),
         "param_groups": parts.optimizer.state_dict()["param_groups"],
         "scaler": parts.scaler.state_dict() if parts.scaler is not None else {},
+        "run": parts.run,
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     body = json.dumps(meta)
@@ -126,24 +129,34 @@ def states(folder: Path) -> list[Path]:
 
 
 def load_state(folder: Path, parts: Parts) -> tuple[Progress, list[str]]:
-    """Puts the newest whole state of ``folder`` into ``parts``.
+    """Puts the newest whole state of ``folder`` that is of the run into ``parts``.
 
     Returns:
-        Where the run stands, and one line for each damaged state that was passed over.
+        Where the run stands, and one line for each state that was passed over.
 
     Raises:
-        InputError: none is whole.
+        InputError: there is none.
     """
-    damaged = []
+    passed, foreign = [], 0
     for path in states(folder):
         try:
             meta, tensors = _read(path)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            damaged.append(f"{path}: damaged ({' '.join(str(error).split())[:120]}); taking the state before it")
+            passed.append(f"{path}: damaged ({' '.join(str(error).split())[:120]}); taking the state before it")
+            continue
+        if not _is_of(meta, parts.run):
+            foreign += 1
+            passed.append(f"{path}: the state of another run; taking the one before it")
             continue
         _restore(meta, tensors, parts)
-        return Progress(**meta["progress"]), damaged
-    raise InputError(f"{folder}: {len(damaged)} states, none of them whole; expected one to resume from")
+        return Progress(**meta["progress"]), passed
+    whole = f"whole and of this run ({foreign} of another one)" if foreign else "whole"
+    raise InputError(f"{folder}: {len(passed)} states, none of them {whole}; expected one to resume from")
+
+
+def _is_of(meta: dict[str, Any], run: str | None) -> bool:
+    """Whether a state is of the run, as far as both say: earlier versions did not."""
+    return run is None or meta.get("run") in (None, run)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -157,12 +170,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return meta, safetensors.torch.load(content)
 
 
-def _is_whole(path: Path) -> bool:
+def _is_whole(path: Path, run: str | None) -> bool:
     try:
-        _read(path)
+        meta, _ = _read(path)
     except (OSError, ValueError, KeyError, SafetensorError):
         return False
-    return True
+    return _is_of(meta, run)
 
 
 def _restore(meta: dict[str, Any], tensors: dict[str, torch.Tensor], parts: Parts) -> None:

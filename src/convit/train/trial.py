@@ -1,6 +1,7 @@
 """Looks at a run before it is one: what would be done, and how much it would take. Nothing of it is kept."""
 
 import os
+import time
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from convit.data import BadImage, DataSource
 from convit.errors import InputError
 from convit.models import create_model
-from convit.train import plots
+from convit.train import plots, watch
 from convit.train.config import TrainConfig
 from convit.train.engine import Trainer
 from convit.train.memory import activation_bytes, held_bytes, in_words
@@ -35,11 +36,19 @@ def begin_trial(config: TrainConfig, observer: Observer) -> tuple[Trainer, DataS
 
 
 def check_trial(config: TrainConfig) -> None:
-    """Raises :class:`InputError` for what no trial is made of: a run to resume, several processes."""
+    """Whether a trial can be made of it.
+
+    Raises:
+        InputError: a run to resume, or several processes.
+        SystemExit: of several processes this is not the one that says so.
+    """
+    if (size := os.environ.get("WORLD_SIZE", "1")) != "1":
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(watch.GRACE)
+            raise SystemExit(2)
+        raise InputError(f"WORLD_SIZE: got {size} processes for a trial, expected one, without a launcher")
     if config.run.resume:
         raise InputError("resume: got it for a trial, which begins from scratch; expected a trial without --resume")
-    if (size := os.environ.get("WORLD_SIZE", "1")) != "1":
-        raise InputError(f"WORLD_SIZE: got {size} processes for a trial, expected one, without a launcher")
 
 
 def dry_run(config: TrainConfig, observer: Observer, plot: Path | None = None) -> None:

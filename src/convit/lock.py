@@ -1,0 +1,80 @@
+"""One process at a time works in a folder. The lock vanishes with the process, however that one ends."""
+
+import errno
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from convit.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows: there is no such lock, so nobody is kept away
+    fcntl = None  # type: ignore[assignment]
+
+FILE = ".lock"
+"""The file in the folder that is locked; it says who did it last, and stays."""
+UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL}
+"""What file systems say that have no locks."""
+_held: set[int] = set()
+
+
+@contextmanager
+def locked(folder: Path, does: str, *, wait: float = 0.0) -> Iterator[int]:
+    """Within it nobody else works in the folder, which is made if need be; gives the descriptor of the open lock.
+
+    A process that is forked meanwhile does not keep the lock; one that is handed the descriptor does.
+
+    Args:
+        folder: where.
+        does: what this process does there, such as ``"trains"``, for those that are kept away.
+        wait: seconds to wait for another process to end.
+
+    Raises:
+        InputError: another process works there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o666)
+    _held.add(descriptor)
+    try:
+        until = time.monotonic() + wait
+        while not _taken(descriptor):
+            if time.monotonic() >= until:
+                who = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "which does not say its pid"
+                raise InputError(f"another process ({who}) {does} in {folder}; expected its end, or another --out")
+            time.sleep(0.2)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"pid {os.getpid()} on {platform.node()}\n".encode())
+        yield descriptor
+    finally:
+        if descriptor in _held:  # else this is a forked process
+            _held.remove(descriptor)
+            os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    """Whether the lock is ours now; also where there are none."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+    return True
+
+
+def _close_all() -> None:
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    # A process that loads images outlives a killed one by seconds, in which its run could not go on.
+    os.register_at_fork(after_in_child=_close_all)

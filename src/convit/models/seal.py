@@ -1,0 +1,62 @@
+"""A checksum inside a .safetensors file: a bit that flips on a disk makes other weights, which nothing else would tell.
+
+It is the one entry of the file's metadata (several would be written in an order that changes from run to run), and is
+of the whole file, with zeros in its own place. So it moves with the file, and what another program writes has none.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor
+
+from convit.errors import InputError
+
+BLANK = "0" * 64
+_SEAL = re.compile(rb'^.{8}\{"__metadata__":\{"sha256":"([0-9a-f]{64})"\}', re.DOTALL)
+
+
+def sealed(tensors: Mapping[str, Tensor]) -> bytes:
+    """The content of a .safetensors file with its checksum in it; the same bytes for the same tensors."""
+    content = safetensors.torch.save(dict(tensors), metadata={"sha256": BLANK})
+    place = _SEAL.match(content)
+    assert place is not None
+    return b"".join((content[: place.start(1)], _checksum(content, place).encode(), content[place.end(1) :]))
+
+
+def is_whole(content: bytes) -> bool:
+    """Whether a .safetensors file is as :func:`sealed` made it; True where it has no checksum.
+
+    >>> import torch
+    >>> content = sealed({"a": torch.ones(2)})
+    >>> is_whole(content), is_whole(content[:-1] + bytes([content[-1] ^ 1]))
+    (True, False)
+    >>> is_whole(safetensors.torch.save({"a": torch.ones(2)}))
+    True
+    """
+    place = _SEAL.match(content)
+    return place is None or place[1].decode() == _checksum(content, place)
+
+
+def read_sealed(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file, on the CPU.
+
+    Raises:
+        InputError: its checksum is that of another content.
+        SafetensorError, OSError: it is no such file, or cannot be read.
+    """
+    content = path.read_bytes()
+    tensors = safetensors.torch.load(content)
+    if not is_whole(content):
+        raise InputError(f"{path}: damaged, it is not what was written (checksum); expected a whole copy of it")
+    return tensors
+
+
+def _checksum(content: bytes, place: re.Match[bytes]) -> str:
+    view = memoryview(content)  # without a copy of the weights
+    digest = hashlib.sha256(view[: place.start(1)])
+    digest.update(BLANK.encode())
+    digest.update(view[place.end(1) :])
+    return digest.hexdigest()
