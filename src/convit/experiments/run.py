@@ -9,7 +9,16 @@ from convit.choices import Device
 from convit.data import open_source
 from convit.device import pick_device
 from convit.errors import InputError
-from convit.experiments import ablation, distillation, dynamics, locality, masking, models, sample_efficiency
+from convit.experiments import (
+    ablation,
+    distillation,
+    dynamics,
+    locality,
+    masking,
+    models,
+    sample_efficiency,
+    small_data,
+)
 from convit.experiments.cells import Cell, Result
 from convit.experiments.folder import ExperimentFolder
 from convit.experiments.identity import code_identity, data_identity
@@ -27,6 +36,7 @@ STUDIES: dict[str, Study] = {
     "dynamics": dynamics.STUDY,
     "distillation": distillation.STUDY,
     "models": models.STUDY,
+    "small-data": small_data.STUDY,
 }
 AXES = ("fractions", "rows", "strengths", "layers", "teacher", "teacher_weights")
 """Options that not every experiment has."""
@@ -58,7 +68,9 @@ def settle(name: str, data: str, given: Mapping[str, Any], *, preset: str | None
         if axis not in study.axes and given.get(axis) is not None:
             there = ", ".join(f"--{own.replace('_', '-')}" for own in study.axes) or "none of these"
             raise InputError(f"{axis.replace('_', '-')}: got it for {name}, expected {there}")
-    own = study.paper if preset == "paper" else study.digits
+    if preset == "paper" and study.paper is None:
+        raise InputError(f"preset: got paper for {name}, expected none: it is not an experiment of the paper")
+    own = (study.paper if preset == "paper" else study.digits) or {}
     if preset is None and data != "digits":  # its axes; how long and in which batches depends on the data
         own = {key: value for key, value in own.items() if key not in ("epochs", "batch_size")}
     asked = {key: value for key, value in given.items() if value is not None}
@@ -67,7 +79,7 @@ def settle(name: str, data: str, given: Mapping[str, Any], *, preset: str | None
     settings = Settings(data=data, **{"models": (), **own, **asked})
     if "teacher" in study.axes and settings.teacher is None and settings.teacher_weights is None:
         raise InputError(f"teacher: got none for {name}, expected --teacher NAME of timm's, or --teacher-weights RUN")
-    _check(settings)
+    _check(name, settings)
     if not settings.models:
         settings = replace(settings, models=(decided_model(settings),))
     depths = [gpsa_layers(model) for model in settings.models]
@@ -84,7 +96,7 @@ def _layers(name: str, depth: int) -> tuple[int, ...]:
     return tuple(step for step in steps if step or name == "locality")
 
 
-def _check(settings: Settings) -> None:
+def _check(experiment: str, settings: Settings) -> None:
     check_each("seeds", settings.seeds, 0, 2**32)
     check_each("fractions", settings.fractions, 1e-6, 1.0)
     if settings.strengths:
@@ -93,9 +105,10 @@ def _check(settings: Settings) -> None:
         values = getattr(settings, name)
         if len(set(values)) != len(values):
             raise InputError(f"{name}: got {' '.join(values)}, expected each once")
-    settings.config(None, 0, 1.0, {})  # checks the ranges of what goes to each run
-    if settings.rows and (unknown := [row for row in settings.rows if row not in ablation.ROWS]):
-        raise InputError(f"rows: got {unknown[0]}, expected some of {', '.join(ablation.ROWS)}")
+    settings.config(None, 0)  # checks the ranges of what goes to each run
+    there = small_data.ROWS if experiment == "small-data" else ablation.ROWS
+    if settings.rows and (unknown := [row for row in settings.rows if row not in there]):
+        raise InputError(f"rows: got {unknown[0]}, expected some of {', '.join(there)}")
 
 
 def run_experiment(
@@ -172,7 +185,8 @@ def _caption(settings: Settings, results: Sequence[Result]) -> str:
     first, seeds = results[0], ", ".join(map(str, settings.seeds))
     images = f"{first.images} test images, read once, at the end; each run's best epoch is chosen on validation images"
     if first.part == "val":
-        images = f"{first.images} validation images, which also chose each run's best epoch: there is no test part"
+        why = "there is no test part" if first.asked["config"]["source"]["test"] else "the test part is not read"
+        images = f"{first.images} validation images, which also chose each run's best epoch: {why}"
     epochs = {result.epochs for result in results}
     length = f"{min(epochs)} epochs" if len(epochs) == 1 else f"{min(epochs)} to {max(epochs)} epochs"
     several = len(settings.seeds) > 1

@@ -40,6 +40,8 @@ class Settings:
     recipe: RecipeName | None = None
     image_size: tuple[int, ...] | None = None
     classes: int | None = None
+    val_fraction: float = 0.1
+    """Of data without a validation part."""
     data_root: Path | None = None
     skip_bad: bool = False
     workers: int | None = None
@@ -50,14 +52,22 @@ class Settings:
 
     def shared(self) -> dict[str, Any]:
         """What all results of one folder have in common; the grid may grow."""
-        names = ("epochs", "batch_size", "lr", "recipe", "image_size", "classes", "skip_bad", "device")
+        names = ("epochs", "batch_size", "lr", "recipe", "image_size", "classes", "val_fraction", "skip_bad", "device")
         teacher = {"teacher": self.teacher, "teacher_weights": _digest(self.teacher_weights)}
         return {name: getattr(self, name) for name in names} | teacher
 
     def config(
-        self, model: str | None, seed: int, fraction: float, changes: Mapping[str, Any], *, distilled: bool = False
+        self,
+        model: str | None,
+        seed: int,
+        fraction: float = 1.0,
+        changes: Mapping[str, Any] | None = None,
+        *,
+        optim: Mapping[str, Any] | None = None,
+        test: bool = True,
+        distilled: bool = False,
     ) -> TrainConfig:
-        """The options of one run."""
+        """The options of one run; ``changes`` are fields of its model's, ``optim`` of its schedule's."""
         distill = DistillConfig(teacher=self.teacher, teacher_weights=self.teacher_weights)
         epochs = self.epochs if self.epochs is None else round(self.epochs / fraction)
         return TrainConfig(
@@ -65,12 +75,17 @@ class Settings:
             source=DataConfig(
                 fraction=None if fraction == 1 else fraction,
                 classes=self.classes,
+                val_fraction=self.val_fraction,
+                test=test,
                 data_root=self.data_root,
                 skip_bad=self.skip_bad,
                 workers=self.workers,
             ),
-            model=replace(ModelConfig(model=model, image_size=self.image_size), **changes),
-            optim=OptimConfig(recipe=self.recipe, epochs=epochs, batch_size=self.batch_size, lr=self.lr),
+            model=replace(ModelConfig(model=model, image_size=self.image_size), **(changes or {})),
+            optim=OptimConfig(
+                **{"recipe": self.recipe, "epochs": epochs, "batch_size": self.batch_size, "lr": self.lr}
+                | dict(optim or {})
+            ),
             distill=distill if distilled else DistillConfig(),
             run=RunConfig(seed=seed, device=self.device),
         )
@@ -87,6 +102,7 @@ class Settings:
         labels: Mapping[str, Label] | None = None,
         record: bool = False,
         masks: tuple[int, ...] | None = None,
+        test: bool = True,
         distilled: bool = False,
     ) -> Cell:
         """A run of a variant of a model.
@@ -100,6 +116,7 @@ class Settings:
             changes: fields of the model's options besides the variant's.
             labels: what else distinguishes it; part of its name too.
             record, masks: as in :class:`Cell`.
+            test: whether the test part is read, once, at the end.
             distilled: whether it learns from the teacher, too.
         """
         more = {**({"fraction": fraction} if fraction != 1 else {}), **(labels or {})}
@@ -107,7 +124,15 @@ class Settings:
         return Cell(
             name="-".join([*words, f"seed_{seed}"]),
             labels={"model": model, "variant": key, "fraction": fraction, **(labels or {})},
-            config=self.config(model, seed, fraction, {**variant.changes, **(changes or {})}, distilled=distilled),
+            config=self.config(
+                model,
+                seed,
+                fraction,
+                {**variant.changes, **(changes or {})},
+                optim=variant.optim,
+                test=test,
+                distilled=distilled,
+            ),
             record=record,
             masks=masks,
         )
@@ -125,7 +150,7 @@ def _digest(weights: Path | None) -> str | None:
 def decided_model(settings: Settings) -> str:
     """The model that ``convit train`` would take for the data."""
     source = open_source(settings.data, root=settings.data_root)
-    config = settings.config(None, settings.seeds[0], 1.0, {})
+    config = settings.config(None, settings.seeds[0])
     if settings.classes is not None:
         source = some_classes(source, settings.classes, settings.seeds[0])
     return make_plan(config, source, split(source, config.source.val_fraction, config.run.seed)).model_name

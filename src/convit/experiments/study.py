@@ -27,8 +27,8 @@ class Study:
     title: str
     axes: tuple[str, ...] = ()
     """Options of the grid that it has, besides models and seeds."""
-    paper: Mapping[str, Any]
-    """The published settings."""
+    paper: Mapping[str, Any] | None
+    """The published settings; None for an experiment that is not the paper's."""
     digits: Mapping[str, Any]
     """Settings with which it takes minutes on the digits; their axes are those for other data too."""
     cells: Callable[[Settings], list[Cell]]

@@ -11,11 +11,13 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variant:
-    """A model that differs from ConViT in one thing."""
+    """A model that differs from ConViT in one thing, or is trained otherwise in one."""
 
     title: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Fields of :class:`convit.train.ModelConfig`."""
+    optim: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of :class:`convit.train.OptimConfig`."""
     ticks: tuple[bool, bool, bool, bool] = (True, True, True, True)
     """Columns of Table 3: train gating, convolutional start, train GPSA, use GPSA."""
 

@@ -3,7 +3,7 @@
 A name says size, patch and image: ``convit_tiny_patch16_224`` cuts 224 x 224 pixels into patches of 16.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import timm
@@ -16,23 +16,43 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from convit.errors import InputError, nearest
 from convit.hub import one_line
+from convit.layers.init import FAN_IN, PUBLISHED_STD
 from convit.models import convit as architecture
 from convit.models.checkpoints import WEIGHTS_FILE, filter_pretrained, load_weights
 from convit.models.convit import ConViT
+from convit.models.stem import CONV, PATCH
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Size:
-    """Width, heads and depth of a model, and the number of its blocks that are GPSA."""
+    """The arguments of :class:`ConViT` that make a size; what is not said is as in the paper."""
 
     embed_dim: int
     num_heads: int
     depth: int = 12
     local_up_to_layer: int = 10
+    hybrid_backbone: str = PATCH
+    global_pool: str = "token"
+    weight_std: float | str = PUBLISHED_STD
+
+
+def _small(width: int) -> Size:
+    """For few and small images: see docs/small-data.md for what each part of it brings."""
+    return Size(
+        embed_dim=width,
+        num_heads=9,
+        depth=4,
+        local_up_to_layer=3,
+        hybrid_backbone=CONV,
+        global_pool="avg",
+        weight_std=FAN_IN,
+    )
 
 
 SIZES = {
+    "nano": _small(72),
     "micro": Size(embed_dim=144, num_heads=9, depth=4, local_up_to_layer=3),
+    "mini": _small(144),
     "tiny": Size(embed_dim=192, num_heads=4),
     "tiny_plus": Size(embed_dim=256, num_heads=4),
     "small": Size(embed_dim=432, num_heads=9),
@@ -40,10 +60,12 @@ SIZES = {
     "base": Size(embed_dim=768, num_heads=16),
     "base_plus": Size(embed_dim=1024, num_heads=16),
 }
-"""The paper's sizes (Table 1), and ``micro``, a third as deep, for small images and a laptop."""
+"""The paper's sizes (Table 1); ``micro``, as the paper's but a third as deep; ``nano`` and ``mini``, for small data."""
 
 GEOMETRIES = {
+    "nano": [(4, 16), (4, 32), (8, 64), (8, 128)],
     "micro": [(4, 16), (4, 32), (8, 64), (8, 128)],
+    "mini": [(4, 16), (4, 32), (8, 64), (8, 128)],
     "tiny": [(4, 32), (8, 64), (16, 224)],
     "tiny_plus": [(16, 224)],
     "small": [(4, 32), (8, 64), (16, 224)],
@@ -176,14 +198,7 @@ def _register(size: str, patch_size: int, img_size: int) -> None:
     shape = SIZES[size]
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> ConViT:
-        defaults = {
-            "img_size": img_size,
-            "patch_size": patch_size,
-            "embed_dim": shape.embed_dim,
-            "num_heads": shape.num_heads,
-            "depth": shape.depth,
-            "local_up_to_layer": shape.local_up_to_layer,
-        }
+        defaults = {"img_size": img_size, "patch_size": patch_size} | asdict(shape)
         out_indices = kwargs.pop("out_indices", 3)
         return build_model_with_cfg(
             ConViT,
@@ -210,7 +225,7 @@ def _default_cfg(size: str, img_size: int) -> dict[str, Any]:
         "interpolation": "bicubic",
         "mean": IMAGENET_DEFAULT_MEAN,
         "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "patch_embed.proj",
+        "first_conv": "patch_embed.backbone.0" if SIZES[size].hybrid_backbone == CONV else "patch_embed.proj",
         "classifier": "head",
         **({"hf_hub_id": f"timm/{published}", "license": "apache-2.0"} if published else {}),
     }

@@ -23,6 +23,8 @@ class DataConfig:
 
     val_fraction: float = 0.1
     """Part of each class that is held out to choose the best epoch, where the data has no validation part."""
+    test: bool = True
+    """Evaluate the best model on the test part at the end, if there is one; it is not read otherwise."""
     fraction: float | None = None
     """Learn from this part of each class, drawn by seed, for 1 / fraction times the epochs, as in the paper [all]."""
     per_class: int | None = None

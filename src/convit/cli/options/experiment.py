@@ -8,7 +8,9 @@ import tyro
 
 from convit.choices import Device, RecipeName
 
-Name = Literal["sample-efficiency", "ablation", "locality", "masking", "dynamics", "distillation", "models"]
+Name = Literal[
+    "sample-efficiency", "ablation", "locality", "masking", "dynamics", "distillation", "models", "small-data"
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,7 +18,8 @@ class Options:
     """An experiment of the paper on your data. Given again, the command goes on."""
 
     name: Annotated[Name, tyro.conf.arg(metavar="NAME"), tyro.conf.Positional]
-    """The experiment: sample-efficiency, ablation, locality, masking, dynamics, distillation or models."""
+    """The experiment: sample-efficiency, ablation, locality, masking, dynamics, distillation, models, or small-data, a
+    search of ours."""
     data: Annotated[str, tyro.conf.arg(metavar="DATA"), tyro.conf.Positional]
     """Labelled images, as for 'convit train'."""
     out: Path | None = None
@@ -30,7 +33,7 @@ class Options:
     fractions: tuple[float, ...] | None = None
     """Parts of each class to learn from, for as many images shown [0.1 0.3 1; for ablation 1]."""
     rows: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="ROW ...")] = None
-    """Ablation: rows of table 3, a to g, and psa, the ungated one of figure 9 [all]."""
+    """Ablation: rows of table 3, a to g, and psa, the ungated one of figure 9; small-data: its rows [all]."""
     strengths: tuple[float, ...] | None = None
     """Locality: strengths at the start [0.01 0.1 1]."""
     layers: tuple[int, ...] | None = None
@@ -51,6 +54,8 @@ class Options:
     """Side of the models' input in pixels, or height and width [the model's]."""
     classes: int | None = None
     """Take so many of the classes, drawn by seed [all]."""
+    val_fraction: float = 0.1
+    """Part of each class held out to choose the best epoch, where the data has no validation part."""
     data_root: Path | None = None
     """Where data sets are downloaded to [$CONVIT_DATA, or ~/.cache/convit/data]."""
     skip_bad: bool = False
