@@ -93,7 +93,9 @@ def test_full_differs_from_the_defaults_everywhere() -> None:
     """Else the round trip above could lose an option and not notice."""
     default, other = TrainConfig(data="digits").to_dict(), full().to_dict()
     same = [f"{g}.{k}" for g in default if g != "data" for k in default[g] if default[g][k] == other[g][k]]
-    from_scratch = {f"model.{name}" for name in ("locality_strength", "heads", "stem", "gate_start", "weight_start")}
+    from_scratch = {
+        f"model.{name}" for name in ("locality_strength", "heads", "stem", "norm", "gate_start", "weight_start")
+    }
     excluded = {"source.per_class", "model.pretrained", "model.ungated", "model.random_start", "run.overwrite"}
     assert set(same) == excluded | from_scratch  # by others
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("empty_pictures")
 # By version, newest first: the options that its config.yaml did not have.
 NEWER = {
     "before a rate for gates": {
-        "model": ["heads", "stem", "pool", "position_embedding", "gate_start", "weight_start"],
+        "model": ["heads", "stem", "norm", "pool", "position_embedding", "gate_start", "weight_start"],
         "optim": ["position_lr"],
     },
     "before the recipe of the paper": {

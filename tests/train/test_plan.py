@@ -9,7 +9,7 @@ from timm.layers import HybridEmbed
 
 from convit.data import ArrayImages, DataSource
 from convit.errors import InputError
-from convit.layers import PositionalSelfAttention
+from convit.layers import PositionalSelfAttention, TokenBatchNorm
 from convit.models import create_model
 from convit.train import AugmentConfig, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from convit.train.geometry import geometry
@@ -55,12 +55,13 @@ def test_geometry_follows_the_native_size(native: int, images: int, name: str, s
 
 def test_the_shape_that_is_asked_for() -> None:
     asked = ModelConfig(
-        model="convit_micro_patch4_32", heads=4, stem="conv", pool="avg", position_embedding=False, gate_start=0.0,
+        model="convit_micro_patch4_32", heads=4, stem="conv", pool="avg", norm="batch", position_embedding=False, gate_start=0.0,
         weight_start="fan_in", ungated=True, random_start=True, local_up_to_layer=1,
     )  # fmt: skip
     args = geometry(TrainConfig(data="d", model=asked), 32, 10)[1]
     model = create_model("convit_micro_patch4_32", **args)
     assert isinstance(model.patch_embed, HybridEmbed)
+    assert isinstance(model.blocks[2].norm1, TokenBatchNorm)
     assert (model.global_pool, model.pos_embed, model.local_up_to_layer) == ("avg", None, 1)
     attention = model.blocks[0].attn
     assert (type(attention), attention.num_heads) == (PositionalSelfAttention, 4)
@@ -124,7 +125,8 @@ def test_nothing_is_left_open() -> None:
         "source.per_class",
         "source.classes",
         "source.data_root",
-        *(f"model.{name}" for name in ("heads", "stem", "pool", "position_embedding", "gate_start", "weight_start")),
+        *(f"model.{name}" for name in ("heads", "stem", "pool", "norm")),
+        *(f"model.{name}" for name in ("position_embedding", "gate_start", "weight_start")),
         "model.weights",
         "optim.patience",
         "distill.teacher",

@@ -16,12 +16,16 @@ from convit.figures import Figure, label, new_figure
 BASE, TWIN = "as-it-is", "twin"
 
 
-PUBLISHED = {"stem": "patch", "pool": "token", "weight_start": "published"}
+PUBLISHED = {"stem": "patch", "pool": "token", "norm": "layer", "weight_start": "published"}
 ROWS = {
     BASE: Variant(title="as it is"),
     TWIN: Variant(title="plain attention in every block", changes=VARIANTS["twin"].changes),
     "patch-stem": Variant(title="a linear map of each patch, no convolutions", changes={"stem": "patch"}),
     "class-token": Variant(title="class token in place of the mean patch", changes={"pool": "token"}),
+    "layer-norm": Variant(title="layer norm in place of batch norm", changes={"norm": "layer"}),
+    "layer-norm-twin": Variant(
+        title="layer norm, plain attention", changes={"norm": "layer", **VARIANTS["twin"].changes}
+    ),
     "published-start": Variant(title="weights start from 0.02", changes={"weight_start": "published"}),
     "heads-4": Variant(title="4 heads (a 2 x 2 kernel)", changes={"heads": 4}),
     "no-position": Variant(title="no embedding of absolute position", changes={"position_embedding": False}),
@@ -29,7 +33,7 @@ ROWS = {
     "strength-1": Variant(title="locality strength 1", changes={"locality_strength": 1.0}),
     "strength-4": Variant(title="locality strength 4", changes={"locality_strength": 4.0}),
     "position-lr-10": Variant(title="gates and centres learn 10 times as fast", optim={"position_lr": 10.0}),
-    "published": Variant(title="patches, class token and 0.02, as in the paper", changes=PUBLISHED),
+    "published": Variant(title="all of these as in the paper", changes=PUBLISHED),
     "published-twin": Variant(title="the same with plain attention", changes={**PUBLISHED, **VARIANTS["twin"].changes}),
 }
 """The base first; all others are compared with it."""

@@ -1,6 +1,7 @@
-"""Layers: the three attentions of the paper, and the block that holds one of them."""
+"""Layers: the three attentions of the paper, the block that holds one of them, and its norm."""
 
 from convit.layers.attention import GatedPositionalSelfAttention, PositionalSelfAttention, SelfAttention
 from convit.layers.block import Block
+from convit.layers.norm import TokenBatchNorm
 
-__all__ = ["Block", "GatedPositionalSelfAttention", "PositionalSelfAttention", "SelfAttention"]
+__all__ = ["Block", "GatedPositionalSelfAttention", "PositionalSelfAttention", "SelfAttention", "TokenBatchNorm"]

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from convit.grid import Grid
-from convit.layers import Block, GatedPositionalSelfAttention, PositionalSelfAttention, SelfAttention
+from convit.layers import (
+    Block,
+    GatedPositionalSelfAttention,
+    PositionalSelfAttention,
+    SelfAttention,
+    TokenBatchNorm,
+)
 from convit.layers.init import PUBLISHED_STD, start_weights
 from convit.models.stem import make_stem, patch_grid
 
@@ -47,6 +53,7 @@ class ConViT(nn.Module):
             (:class:`convit.models.stem.ConvStem`), the name of a timm model with features (its deepest feature map
             whose stride divides ``patch_size`` is taken), or a module that gives a feature map.
         norm_layer: a norm's constructor, given the width.
+        batch_norm: batch norm in place of layer norm, in the convolutional stem too (:class:`TokenBatchNorm`).
         local_up_to_layer: number of GPSA blocks at the start; 0 gives the plain-attention twin (DeiT).
         locality_strength: ``a`` of the convolutional start, in patches^-2.
         use_pos_embed: add a learned embedding of absolute position to the patches at the input.
@@ -86,6 +93,7 @@ class ConViT(nn.Module):
         drop_path_rate: float = 0.0,
         hybrid_backbone: str | nn.Module | None = None,
         norm_layer: Callable[..., nn.Module] = LayerNorm,
+        batch_norm: bool = False,
         local_up_to_layer: int = 10,
         locality_strength: float = 1.0,
         use_pos_embed: bool = True,
@@ -101,6 +109,9 @@ class ConViT(nn.Module):
             raise ValueError(f"depth: got {depth}, expected at least 1")
         if not 0 <= local_up_to_layer <= depth:
             raise ValueError(f"local_up_to_layer: got {local_up_to_layer}, expected 0 to the depth, {depth}")
+        if batch_norm and norm_layer is not LayerNorm:
+            raise ValueError("norm_layer: got one with batch_norm=True, expected one of the two")
+        norm_layer = TokenBatchNorm if batch_norm else norm_layer
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.num_classes = num_classes
         self.in_chans = in_chans
@@ -114,7 +125,9 @@ class ConViT(nn.Module):
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.img_size = (height, width)
         self.grid_size = patch_grid(height, width, patch_size)
-        self.patch_embed = make_stem(hybrid_backbone, self.img_size, patch_size, in_chans, embed_dim, **dd)
+        self.patch_embed = make_stem(
+            hybrid_backbone, self.img_size, patch_size, in_chans, embed_dim, batch_norm=batch_norm, **dd
+        )
         self.cls_token: nn.Parameter | None = nn.Parameter(torch.empty(1, 1, embed_dim, **dd))
         self.num_prefix_tokens = 1
         self.pos_embed: nn.Parameter | None = None

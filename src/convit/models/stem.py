@@ -47,12 +47,14 @@ class ConvStem(nn.Sequential):
 
     Each halves height and width, until one token covers ``patch_size`` pixels a side, and doubles the channels, up to
     the width of the model; each is followed by a norm and a GELU. The norm is over all channels and places of an
-    image, so contrast between places stays, and an image's output does not depend on the others of its batch.
+    image, so contrast between places stays, and an image's output does not depend on the others of its batch; or batch
+    norm, as CNNs have it.
 
     Args:
         patch_size: pixels a side that one token covers, a power of two.
         in_chans: channels of the images.
         embed_dim: C, the channels of the last convolution.
+        batch_norm: batch norm in place of the norm over an image.
 
     Raises:
         ValueError: a patch size that is no power of two.
@@ -66,6 +68,7 @@ class ConvStem(nn.Sequential):
         patch_size: int,
         in_chans: int = 3,
         embed_dim: int = 192,
+        batch_norm: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -79,8 +82,9 @@ class ConvStem(nn.Sequential):
         channels = [in_chans, *(max(1, embed_dim >> left) for left in reversed(range(halvings)))]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(channels):
-            convolution = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False, device=device, dtype=dtype)
-            layers += [convolution, nn.GroupNorm(1, after, device=device, dtype=dtype), nn.GELU()]
+            dd: dict[str, Any] = {"device": device, "dtype": dtype}
+            norm = nn.BatchNorm2d(after, **dd) if batch_norm else nn.GroupNorm(1, after, **dd)
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False, **dd), norm, nn.GELU()]
         super().__init__(*layers)
 
 
@@ -90,6 +94,7 @@ def make_stem(
     patch_size: int,
     in_chans: int,
     embed_dim: int,
+    batch_norm: bool = False,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> nn.Module:
@@ -103,6 +108,7 @@ def make_stem(
         patch_size: p, how many pixels a side one token covers.
         in_chans: channels of the image.
         embed_dim: width of the patches.
+        batch_norm: of the convolutional stem; other CNNs have the norms that they have.
 
     Raises:
         ValueError: no feature map of the backbone has a stride that divides the patch size.
@@ -112,7 +118,7 @@ def make_stem(
     if backbone is None or backbone == PATCH:
         return PatchEmbed(patch_size=patch_size, strict_img_size=False, **embed, **dd)
     if backbone == CONV:
-        backbone = ConvStem(patch_size, in_chans, embed_dim, **dd)
+        backbone = ConvStem(patch_size, in_chans, embed_dim, batch_norm, **dd)
     elif isinstance(backbone, str):
         backbone = _features_of(backbone, patch_size, in_chans, **dd)
     stem = HybridEmbed(backbone, patch_size=1, strict_img_size=False, **embed, **dd)

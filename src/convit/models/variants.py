@@ -34,6 +34,7 @@ class Size:
     hybrid_backbone: str = PATCH
     global_pool: str = "token"
     weight_std: float | str = PUBLISHED_STD
+    batch_norm: bool = False
 
 
 def _small(width: int) -> Size:
@@ -46,6 +47,7 @@ def _small(width: int) -> Size:
         hybrid_backbone=CONV,
         global_pool="avg",
         weight_std=FAN_IN,
+        batch_norm=True,
     )
 
 

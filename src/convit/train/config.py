@@ -72,6 +72,8 @@ class ModelConfig:
     """From pixels to patches by a linear map of each, or by strided convolutions that overlap [the model's]."""
     pool: Literal["token", "avg"] | None = None
     """What the classifier reads: the class token, or the mean of the patches [the model's]."""
+    norm: Literal["layer", "batch"] | None = None
+    """Of each token alone, or over all tokens of a step's images, as in CNNs [the model's]."""
     position_embedding: bool | None = None
     """Whether patches carry an embedding of their place at the input [the model's]."""
     gate_start: float | None = None
@@ -117,7 +119,16 @@ class ModelConfig:
             )
         if self.pretrained and self.weights is not None:
             raise InputError("--pretrained and --weights: got both, expected one of them")
-        from_scratch = ("locality_strength", "heads", "stem", "gate_start", "weight_start", "ungated", "random_start")
+        from_scratch = (
+            "locality_strength",
+            "heads",
+            "stem",
+            "norm",
+            "gate_start",
+            "weight_start",
+            "ungated",
+            "random_start",
+        )
         if started and (useless := given(self, from_scratch)):
             raise InputError(f"{useless[0]}: got it with --pretrained or --weights, expected a start from scratch")
         if self.ungated and self.freeze_gates:

@@ -63,6 +63,7 @@ def _asked_shape(asked: ModelConfig) -> dict[str, Any]:
         "num_heads": asked.heads,
         "hybrid_backbone": asked.stem,
         "global_pool": asked.pool,
+        "batch_norm": asked.norm and asked.norm == "batch",
         "use_pos_embed": asked.position_embedding,
         "gate_init": asked.gate_start,
         "weight_std": asked.weight_start and (PUBLISHED_STD if published else asked.weight_start),

@@ -1,0 +1,25 @@
+"""Batch norm for tokens, in place of the layer norm of transformers."""
+
+from torch import Tensor, nn
+
+
+class TokenBatchNorm(nn.BatchNorm1d):
+    """Batch norm of tokens ``(B, N, C)``: each channel by its mean and variance over all tokens of all images.
+
+        y = (x - mean) / sqrt(variance + eps) * weight + bias
+
+    In training they are those of the batch; running means of them serve in evaluation. A layer norm takes mean and
+    variance of each token alone, and so forgets how strong it is beside the others; CNNs, which keep that, learn from
+    few images with batch norm.
+
+    Args:
+        dim: width C.
+
+    >>> import torch
+    >>> TokenBatchNorm(8)(torch.randn(2, 5, 8)).shape
+    torch.Size([2, 5, 8])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, N, C)`` to the same shape."""
+        return super().forward(x.flatten(0, 1)).view_as(x)
