@@ -55,8 +55,8 @@ def test_geometry_follows_the_native_size(native: int, images: int, name: str, s
 
 def test_the_shape_that_is_asked_for() -> None:
     asked = ModelConfig(
-        model="convit_micro_patch4_32", heads=4, stem="conv", pool="avg", norm="batch", position_embedding=False, gate_start=0.0,
-        weight_start="fan_in", ungated=True, random_start=True, local_up_to_layer=1,
+        model="convit_micro_patch4_32", heads=4, stem="conv", pool="avg", norm="batch", position_embedding=False,
+        gate_start=0.0, weight_start="fan_in", ungated=True, random_start=True, local_up_to_layer=1,
     )  # fmt: skip
     args = geometry(TrainConfig(data="d", model=asked), 32, 10)[1]
     model = create_model("convit_micro_patch4_32", **args)

@@ -13,7 +13,7 @@ from convit.errors import InputError
 from convit.experiments.cells import Cell, Label
 from convit.experiments.variants import Variant
 from convit.models import create_model
-from convit.train import DataConfig, DistillConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
+from convit.train import AugmentConfig, DataConfig, DistillConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
 from convit.train.plan import make_plan, split
 
 
@@ -64,10 +64,11 @@ class Settings:
         changes: Mapping[str, Any] | None = None,
         *,
         optim: Mapping[str, Any] | None = None,
+        augment: Mapping[str, Any] | None = None,
         test: bool = True,
         distilled: bool = False,
     ) -> TrainConfig:
-        """The options of one run; ``changes`` are fields of its model's, ``optim`` of its schedule's."""
+        """The options of one run; ``changes``, ``optim`` and ``augment`` are fields of its groups of options."""
         distill = DistillConfig(teacher=self.teacher, teacher_weights=self.teacher_weights)
         epochs = self.epochs if self.epochs is None else round(self.epochs / fraction)
         return TrainConfig(
@@ -86,6 +87,7 @@ class Settings:
                 **{"recipe": self.recipe, "epochs": epochs, "batch_size": self.batch_size, "lr": self.lr}
                 | dict(optim or {})
             ),
+            augment=AugmentConfig(**(augment or {})),
             distill=distill if distilled else DistillConfig(),
             run=RunConfig(seed=seed, device=self.device),
         )
@@ -130,6 +132,7 @@ class Settings:
                 fraction,
                 {**variant.changes, **(changes or {})},
                 optim=variant.optim,
+                augment=variant.augment,
                 test=test,
                 distilled=distilled,
             ),

@@ -33,6 +33,7 @@ ROWS = {
     "strength-1": Variant(title="locality strength 1", changes={"locality_strength": 1.0}),
     "strength-4": Variant(title="locality strength 4", changes={"locality_strength": 4.0}),
     "position-lr-10": Variant(title="gates and centres learn 10 times as fast", optim={"position_lr": 10.0}),
+    "plain-augmentation": Variant(title="flips and crops alone", augment={"rand_augment": "", "mix_prob": 0.0}),
     "published": Variant(title="all of these as in the paper", changes=PUBLISHED),
     "published-twin": Variant(title="the same with plain attention", changes={**PUBLISHED, **VARIANTS["twin"].changes}),
 }

@@ -18,6 +18,8 @@ class Variant:
     """Fields of :class:`convit.train.ModelConfig`."""
     optim: Mapping[str, Any] = field(default_factory=dict)
     """Fields of :class:`convit.train.OptimConfig`."""
+    augment: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of :class:`convit.train.AugmentConfig`."""
     ticks: tuple[bool, bool, bool, bool] = (True, True, True, True)
     """Columns of Table 3: train gating, convolutional start, train GPSA, use GPSA."""
 
