@@ -68,6 +68,23 @@ def test_ablation() -> None:
     assert len(got.figures["gating"].axes[0].lines) == 2
 
 
+def test_small_data() -> None:
+    tops = {"as-it-is": (50.0, 54.0), "twin": (47.0, 49.0), "heads-4": (52.0, 52.0)}
+    results = [made(row, seed, top1, part="val") for row, values in tops.items() for seed, top1 in enumerate(values)]
+    got = report("small-data", results, rows=tuple(tops), seeds=(0, 1), fractions=(1.0,))
+    (table,) = got.tables
+    assert rows(table) == [
+        ["as-it-is: as it is", "52.0 ± 2.0", ""],
+        ["twin: plain attention in every block", "48.0 ± 1.0", "-4.0 ± 1.0"],
+        ["heads-4: 4 heads (a 2 x 2 kernel)", "52.0 ± 0.0", "+0.0 ± 2.0"],
+    ]
+    (axes,) = got.figures["differences"].axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        "4 heads (a 2 x 2 kernel)",
+        "plain attention in every block",
+    ]
+
+
 def test_locality() -> None:
     results = [
         made("twin", 0, 70.0, labels={"layers": 0}),

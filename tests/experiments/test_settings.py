@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from convit.errors import InputError
-from convit.experiments import STUDIES, Cell, settle
+from convit.experiments import STUDIES, Cell, settle, small_data
 from convit.experiments.variants import TABLE_3
 
 MICRO = ("convit_micro_patch4_16",)
@@ -45,7 +45,10 @@ def test_each_fraction_shows_as_many_images() -> None:
     }
 
 
-@pytest.mark.parametrize("name", STUDIES)
+OF_THE_PAPER = [name for name in STUDIES if STUDIES[name].paper is not None]
+
+
+@pytest.mark.parametrize("name", OF_THE_PAPER)
 def test_variants_of_a_seed_differ_in_the_model_alone(name: str) -> None:
     for cell in cells(name):
         like = [other for other in cells(name) if other.seed == cell.seed]
@@ -74,7 +77,33 @@ def test_other_weights_of_the_teacher_are_other_settings(tmp_path: Path) -> None
     assert shared(b"a") == shared(b"a") != shared(b"b")
 
 
-@pytest.mark.parametrize("name", STUDIES)
+def test_rows_of_the_search_differ_from_the_base_in_one_thing() -> None:
+    base, *others = cells("small-data", seeds=(0,))
+    assert (base.labels["variant"], base.config.source.skip_test, base.config.source.fraction) == (
+        "as-it-is",
+        True,
+        0.1,
+    )
+    kinds = ("changes", "optim", "augment")
+    for other in others:
+        assert replace(other.config, model=base.config.model, optim=base.config.optim, augment=base.config.augment) == (
+            base.config
+        )
+        row = small_data.ROWS[str(other.labels["variant"])]
+        (kind,) = [kind for kind in kinds if getattr(row, kind)]
+        group = getattr(other.config, {"changes": "model"}.get(kind, kind))
+        for name, value in getattr(row, kind).items():
+            assert getattr(group, name) == value
+
+
+def test_the_search_is_not_the_papers() -> None:
+    with pytest.raises(InputError, match="preset: got paper for small-data, expected none"):
+        settle("small-data", "digits", {}, preset="paper")
+    with pytest.raises(InputError, match="rows: got psa, expected some of as-it-is, twin, "):
+        settle("small-data", "digits", {"rows": ("psa",)})
+
+
+@pytest.mark.parametrize("name", OF_THE_PAPER)
 def test_paper_preset(name: str) -> None:
     settings = settle(name, "imagenet-is-not-opened", {}, preset="paper")
     assert (settings.recipe, settings.epochs) == ("paper", 300)

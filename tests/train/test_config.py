@@ -58,7 +58,7 @@ def full() -> TrainConfig:
         data="bilder/ä $x",
         source=DataConfig(
             val_fraction=0.25, fraction=0.5, classes=2, data_root=Path("d"), skip_bad=True, workers=3,
-            balanced_sampling=True, test=False,
+            balanced_sampling=True, skip_test=True,
         ),
         model=ModelConfig(
             model="m", image_size=(32, 48), patch_size=4, local_up_to_layer=0, drop_path=0.0,

@@ -51,6 +51,13 @@ def distance(a: Learner, b: Learner) -> float:
     return max((p - q).abs().max().item() for p, q in pairs)
 
 
+def test_batch_norm_takes_no_parts(data: Path) -> None:
+    with pytest.raises(
+        InputError, match="got batch norm in it, .* expected --norm layer, or one process without --acc"
+    ):
+        learner(data, norm="batch", accumulate=2)
+
+
 @pytest.mark.parametrize("parts", [2, 3, 4])  # 4 does not divide the 6 images
 @pytest.mark.parametrize("more", [{}, {"mixup": 1.0, "mix_prob": 1.0, "class_weights": "balanced"}])
 def test_parts_add_up_to_the_whole(parts: int, more: dict[str, Any], data: Path) -> None:

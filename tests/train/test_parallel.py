@@ -113,14 +113,15 @@ def test_batch_that_cannot_be_shared() -> None:
 
 
 def test_what_is_refused() -> None:
-    plain = convit.create_model("convit_micro_patch4_32")
-    check_parallel("ddp", OptimConfig(compile=True, channels_last=True, precision="fp16"), plain)
-    check_parallel("fsdp", OptimConfig(precision="bf16"), plain)
+    check_parallel("ddp", OptimConfig(compile=True, channels_last=True, precision="fp16"))
+    check_parallel("fsdp", OptimConfig(precision="bf16"))
     for options in (OptimConfig(compile=True), OptimConfig(channels_last=True), OptimConfig(precision="fp16")):
         with pytest.raises(InputError, match="parallel: got fsdp with"):
-            check_parallel("fsdp", options, plain)
+            check_parallel("fsdp", options)
+    plain = convit.create_model("convit_micro_patch4_32")
+    check_divisible(plain)
     with pytest.raises(InputError, match="batch norm"):
-        check_parallel("ddp", OptimConfig(), nn.Sequential(plain, nn.BatchNorm1d(2)))
+        check_divisible(nn.Sequential(plain, nn.BatchNorm1d(2)))
 
 
 def test_tensors_without_parts() -> None:

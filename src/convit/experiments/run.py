@@ -185,7 +185,7 @@ def _caption(settings: Settings, results: Sequence[Result]) -> str:
     first, seeds = results[0], ", ".join(map(str, settings.seeds))
     images = f"{first.images} test images, read once, at the end; each run's best epoch is chosen on validation images"
     if first.part == "val":
-        why = "there is no test part" if first.asked["config"]["source"]["test"] else "the test part is not read"
+        why = "the test part is not read" if first.config["source"]["skip_test"] else "there is no test part"
         images = f"{first.images} validation images, which also chose each run's best epoch: {why}"
     epochs = {result.epochs for result in results}
     length = f"{min(epochs)} epochs" if len(epochs) == 1 else f"{min(epochs)} to {max(epochs)} epochs"

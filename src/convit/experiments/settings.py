@@ -77,7 +77,7 @@ class Settings:
                 fraction=None if fraction == 1 else fraction,
                 classes=self.classes,
                 val_fraction=self.val_fraction,
-                test=test,
+                skip_test=not test,
                 data_root=self.data_root,
                 skip_bad=self.skip_bad,
                 workers=self.workers,

@@ -23,8 +23,6 @@ class DataConfig:
 
     val_fraction: float = 0.1
     """Part of each class that is held out to choose the best epoch, where the data has no validation part."""
-    test: bool = True
-    """Evaluate the best model on the test part at the end, if there is one; it is not read otherwise."""
     fraction: float | None = None
     """Learn from this part of each class, drawn by seed, for 1 / fraction times the epochs, as in the paper [all]."""
     per_class: int | None = None
@@ -37,6 +35,8 @@ class DataConfig:
     """Where data sets are downloaded to [$CONVIT_DATA, or ~/.cache/convit/data]."""
     skip_bad: bool = False
     """Leave out files that do not decode, and list them in the run folder."""
+    skip_test: bool = False
+    """Leave the test part unread, for when options are still being chosen."""
     workers: int | None = None
     """Processes that load images [none if the images are kept in memory, else one per core, at most 8]."""
 

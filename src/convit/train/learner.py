@@ -18,7 +18,7 @@ from convit.train.distill import make_distiller
 from convit.train.distributed import ALONE, World
 from convit.train.evaluation import AUTOCAST
 from convit.train.objective import Objective, class_weights
-from convit.train.parallel import check_parallel, data_parallel, draw_by_rows, shard, whole
+from convit.train.parallel import check_divisible, check_parallel, data_parallel, draw_by_rows, shard, whole
 from convit.train.param_groups import parameter_groups
 from convit.train.plan import Plan
 
@@ -41,7 +41,9 @@ class Learner:
         if options.channels_last:
             model = model.to(memory_format=torch.channels_last)
         if world.size > 1:
-            check_parallel(plan.config.run.parallel, options, model)
+            check_parallel(plan.config.run.parallel, options)
+        if world.size * options.accumulate > 1:
+            check_divisible(model)
         self.rows = draw_by_rows(model) if world.size * options.accumulate > 1 else None
         self.model = model
         self.ema: ModelEmaV3 | None = None

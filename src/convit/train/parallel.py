@@ -60,17 +60,25 @@ def draw_by_rows(model: nn.Module) -> Rows:
     return rows
 
 
-def check_parallel(parallel: Parallel, options: OptimConfig, model: nn.Module) -> None:
-    """Refuses what does not give the numbers of a single process.
+def check_divisible(model: nn.Module) -> None:
+    """Refuses a model whose step in parts, one after the other or in several processes, is not the undivided one.
 
     Raises:
-        InputError: batch norm; options that FSDP does not go with.
+        InputError: batch norm.
     """
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         raise InputError(
-            "model: got batch norm in it, whose statistics are those of a process's own images; expected a model "
-            "without, or one process"
+            "model: got batch norm in it, whose statistics would be those of a part of each step's images; expected "
+            "--norm layer, or one process without --accumulate"
         )
+
+
+def check_parallel(parallel: Parallel, options: OptimConfig) -> None:
+    """Refuses options that FSDP does not go with.
+
+    Raises:
+        InputError: got such.
+    """
     if parallel == "fsdp" and (options.compile or options.channels_last or options.precision == "fp16"):
         raise InputError(
             "parallel: got fsdp with --compile, --channels-last or --precision fp16, expected none of them: "

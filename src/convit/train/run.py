@@ -128,7 +128,7 @@ def planned(config: TrainConfig, observer: Observer, world: World = ALONE) -> tu
     source = world.in_turn(
         lambda: open_source(config.data, root=config.source.data_root, missing=config.source.skip_bad)
     )
-    if not config.source.test:
+    if config.source.skip_test:
         source = replace(source, parts={part: images for part, images in source.parts.items() if part != "test"})
     if config.source.classes is not None:
         source = some_classes(source, config.source.classes, config.run.seed)
