@@ -94,6 +94,17 @@ def test_half_precision(precision: str, data: Path, tmp_path: Path) -> None:
         assert all('"scaler": {"scale": ' in state for state in states)
 
 
+def test_the_design_for_small_data(data: Path, tmp_path: Path) -> None:
+    """Running means of the norms are part of the state, rates of the gates part of the schedule."""
+    more = {"model": "convit_nano_patch4_16", "position_lr": 5.0, "ema_decay": 0.9}
+    train(options(data, tmp_path / "whole", **more))
+    stop_and_resume(data, tmp_path / "run", "epoch 2/2", 2, 0, **more)
+    assert exact(tmp_path / "run") == exact(tmp_path / "whole")
+    means = [value for name, value in weights(tmp_path / "run").items() if name.endswith("running_mean")]
+    assert means
+    assert all(mean.any() for mean in means)
+
+
 @pytest.mark.slow
 def test_compiled(data: Path, tmp_path: Path) -> None:
     if shutil.which("c++") is None and shutil.which("g++") is None:

@@ -53,7 +53,7 @@ def distance(a: Learner, b: Learner) -> float:
 
 def test_batch_norm_takes_no_parts(data: Path) -> None:
     with pytest.raises(
-        InputError, match="got batch norm in it, .* expected --norm layer, or one process without --acc"
+        InputError, match=r"got batch norm in it, .* expected --norm layer, or one process without --acc"
     ):
         learner(data, norm="batch", accumulate=2)
 

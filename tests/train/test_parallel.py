@@ -15,7 +15,7 @@ from convit.errors import InputError
 from convit.train.config import OptimConfig
 from convit.train.distributed import ALONE, World, join
 from convit.train.objective import Objective
-from convit.train.parallel import DropPathOfRows, Rows, check_parallel, draw_by_rows, in_parts, whole
+from convit.train.parallel import DropPathOfRows, Rows, check_divisible, check_parallel, draw_by_rows, in_parts, whole
 from convit.train.recipes import small
 
 
