@@ -231,7 +231,7 @@ class Trainer:
             "val_loss": result.loss,
             "val_top1": result.top1,
             **({"val_top5": result.top5} if len(plan.class_names) > 5 else {}),
-            "lr": max(group["lr"] for group in self.learner.optimizer.param_groups),
+            "lr": self.learner.lr,
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(shown / progress.seconds, 1),
             "gates": [[round(gate, 4) for gate in gates] for gates in _gates(self.classifier.model)],

@@ -85,6 +85,12 @@ class Learner:
         model: ConViT = self.model if self.ema is None else self.ema.module
         return model
 
+    @property
+    def lr(self) -> float:
+        """The learning rate of the last step, of parameters whose own is neither smaller nor larger."""
+        group = min(self.optimizer.param_groups, key=lambda group: abs(group.get("lr_scale", 1.0) - 1.0))
+        return float(group["lr"] / group.get("lr_scale", 1.0))
+
     def gather(self) -> None:
         """Makes :attr:`best` what the model is now, which takes all processes; without parts it is that anyway."""
         if self._whole is not None:

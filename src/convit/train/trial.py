@@ -103,7 +103,7 @@ def learning_rates(trainer: Trainer) -> list[tuple[float, float]]:
     rates = []
     for step in places:
         learner.scheduler.step_update(step)
-        rates.append((step / plan.steps_per_epoch, max(group["lr"] for group in learner.optimizer.param_groups)))
+        rates.append((step / plan.steps_per_epoch, learner.lr))
     return rates
 
 
