@@ -89,6 +89,15 @@ def test_two_processes_are_one(more: str, data: Path, alone: Path, tmp_path: Pat
     assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in alone.iterdir()}
 
 
+def test_batch_norm_is_over_all_processes(data: Path, tmp_path: Path) -> None:
+    options = ALL.replace("convit_micro_patch4_32", "convit_nano_patch4_32")
+    assert trained(data, tmp_path / "one", 1, options).wait() == [0]
+    run = trained(data, tmp_path / "two", 2, options)
+    assert run.wait() == [0, 0], run.err
+    assert run.err == ["", ""]
+    assert_same(tmp_path / "two", tmp_path / "one")
+
+
 def test_four_processes(data: Path, alone: Path, tmp_path: Path) -> None:
     """More processes than validation images: one of them has a single image of each part."""
     assert trained(data, tmp_path / "run", 4).wait() == [0] * 4

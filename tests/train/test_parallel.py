@@ -113,15 +113,19 @@ def test_batch_that_cannot_be_shared() -> None:
 
 
 def test_what_is_refused() -> None:
-    check_parallel("ddp", OptimConfig(compile=True, channels_last=True, precision="fp16"))
-    check_parallel("fsdp", OptimConfig(precision="bf16"))
+    plain = convit.create_model("convit_micro_patch4_32")
+    check_parallel("ddp", OptimConfig(compile=True, channels_last=True, precision="fp16"), plain)
+    check_parallel("fsdp", OptimConfig(precision="bf16"), plain)
     for options in (OptimConfig(compile=True), OptimConfig(channels_last=True), OptimConfig(precision="fp16")):
         with pytest.raises(InputError, match="parallel: got fsdp with"):
-            check_parallel("fsdp", options)
-    plain = convit.create_model("convit_micro_patch4_32")
+            check_parallel("fsdp", options, plain)
+    with_batch_norm = nn.Sequential(plain, nn.BatchNorm1d(2))
+    check_parallel("ddp", OptimConfig(), with_batch_norm)
+    with pytest.raises(InputError, match="parallel: got fsdp for a model with batch norm"):
+        check_parallel("fsdp", OptimConfig(), with_batch_norm)
     check_divisible(plain)
-    with pytest.raises(InputError, match="batch norm"):
-        check_divisible(nn.Sequential(plain, nn.BatchNorm1d(2)))
+    with pytest.raises(InputError, match="accumulate: got it for a model with batch norm"):
+        check_divisible(with_batch_norm)
 
 
 def test_tensors_without_parts() -> None:

@@ -10,9 +10,9 @@ from convit.train.config import ModelConfig, TrainConfig
 from convit.train.fields import given
 
 PRETRAINED = "convit_tiny_patch16_224"
-BY_NATIVE_SIZE = ((24, "convit_micro_patch4_16"), (48, "convit_micro_patch4_32"), (112, "convit_micro_patch8_64"))
+BY_NATIVE_SIZE = ((24, "convit_mini_patch4_16"), (48, "convit_mini_patch4_32"), (112, "convit_mini_patch8_64"))
 """The model for images whose shorter side is up to so many pixels."""
-LARGE, LARGE_AND_MANY, MANY = "convit_micro_patch8_128", "convit_tiny_patch16_224", 20_000
+LARGE, LARGE_AND_MANY, MANY = "convit_mini_patch8_128", "convit_tiny_patch16_224", 20_000
 """The models for larger images: one that a laptop trains in minutes, and the paper's from so many images on."""
 
 

@@ -18,7 +18,15 @@ from convit.train.distill import make_distiller
 from convit.train.distributed import ALONE, World
 from convit.train.evaluation import AUTOCAST
 from convit.train.objective import Objective, class_weights
-from convit.train.parallel import check_divisible, check_parallel, data_parallel, draw_by_rows, shard, whole
+from convit.train.parallel import (
+    check_divisible,
+    check_parallel,
+    data_parallel,
+    draw_by_rows,
+    shard,
+    share_batch_norm,
+    whole,
+)
 from convit.train.param_groups import parameter_groups
 from convit.train.plan import Plan
 
@@ -40,10 +48,11 @@ class Learner:
         options = plan.config.optim
         if options.channels_last:
             model = model.to(memory_format=torch.channels_last)
-        if world.size > 1:
-            check_parallel(plan.config.run.parallel, options)
-        if world.size * options.accumulate > 1:
+        if options.accumulate > 1:
             check_divisible(model)
+        if world.size > 1:
+            check_parallel(plan.config.run.parallel, options, model)
+            share_batch_norm(model)
         self.rows = draw_by_rows(model) if world.size * options.accumulate > 1 else None
         self.model = model
         self.ema: ModelEmaV3 | None = None

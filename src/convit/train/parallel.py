@@ -1,6 +1,6 @@
 """A model on several processes: each has a share of every batch, and the whole model (DDP) or a part of it (FSDP2)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from timm.layers import DropPath
@@ -12,10 +12,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from convit.errors import InputError
+from convit.layers import TokenBatchNorm
 from convit.models import ConViT
 from convit.train.config import OptimConfig
 from convit.train.distributed import World
 
+BatchNorm = nn.modules.batchnorm._BatchNorm
 Parallel = Literal["ddp", "fsdp"]
 
 
@@ -60,25 +62,104 @@ def draw_by_rows(model: nn.Module) -> Rows:
     return rows
 
 
+class _SumOfAll(torch.autograd.Function):
+    """The sum of a tensor over all processes. Each one's loss depends on it, so their gradients add up as well."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+
+def _sum_of_all(x: Tensor) -> Tensor:
+    total: Tensor = _SumOfAll.apply(x)
+    return total
+
+
+class BatchNormOfAll(nn.Module):
+    """Batch norm whose mean and variance in training are those of the whole step, over the shares of all processes.
+
+    All have to have a share of the same size. Takes over parameters and running means of ``norm``, under their names.
+    (PyTorch's ``SyncBatchNorm`` knows GPUs alone.)
+
+    Args:
+        norm: of tokens ``(B, N, C)``, or of feature maps ``(B, C, H, W)``.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, norm: BatchNorm) -> None:
+        super().__init__()
+        assert norm.momentum is not None, "a mean over all steps is not made here"
+        self.channels = 2 if isinstance(norm, TokenBatchNorm) else 1
+        self.eps, self.momentum = norm.eps, norm.momentum
+        self.weight, self.bias = norm.weight, norm.bias
+        for name, value in norm.named_buffers():
+            self.register_buffer(name, value)
+        self.train(norm.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """To the same shape."""
+        if not self.training:
+            return self._normed(x, self.running_mean, self.running_var)
+        others = [dim for dim in range(x.ndim) if dim != self.channels]
+        count = x.numel() // x.shape[self.channels] * torch.distributed.get_world_size()
+        values = x.float()
+        mean = _sum_of_all(values.sum(others)) / count
+        variance = _sum_of_all((values - self._along(mean, x)).square().sum(others)) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        return self._normed(x, mean, variance)
+
+    def _normed(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return x * self._along(scale, x).to(x.dtype) + self._along(self.bias - mean * scale, x).to(x.dtype)
+
+    def _along(self, values: Tensor, x: Tensor) -> Tensor:
+        """One value for each channel, in the shape that goes with ``x``."""
+        return values.view([-1 if dim == self.channels else 1 for dim in range(x.ndim)])
+
+
+def share_batch_norm(model: nn.Module) -> None:
+    """Lets every batch norm of a model take its mean and variance over all processes."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, BatchNorm):
+                setattr(module, name, BatchNormOfAll(child))
+
+
 def check_divisible(model: nn.Module) -> None:
-    """Refuses a model whose step in parts, one after the other or in several processes, is not the undivided one.
+    """Refuses a model whose step in parts, one after the other, is not the undivided one.
 
     Raises:
         InputError: batch norm.
     """
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+    if any(isinstance(module, BatchNorm) for module in model.modules()):
         raise InputError(
-            "model: got batch norm in it, whose statistics would be those of a part of each step's images; expected "
-            "--norm layer, or one process without --accumulate"
+            "accumulate: got it for a model with batch norm, whose statistics would be those of a part of each step's "
+            "images; expected a step in one piece, or --norm layer"
         )
 
 
-def check_parallel(parallel: Parallel, options: OptimConfig) -> None:
-    """Refuses options that FSDP does not go with.
+def check_parallel(parallel: Parallel, options: OptimConfig, model: nn.Module) -> None:
+    """Refuses what FSDP does not go with.
 
     Raises:
         InputError: got such.
     """
+    if parallel == "fsdp" and any(isinstance(module, BatchNorm) for module in model.modules()):
+        raise InputError("parallel: got fsdp for a model with batch norm, expected --parallel ddp, or --norm layer")
     if parallel == "fsdp" and (options.compile or options.channels_last or options.precision == "fp16"):
         raise InputError(
             "parallel: got fsdp with --compile, --channels-last or --precision fp16, expected none of them: "
