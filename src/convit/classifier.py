@@ -155,7 +155,7 @@ class Classifier:
                 "input_size": [self.model.in_chans, height, width],
                 **preprocess,
                 "classifier": "head",  # for timm, which drops or adapts these for other classes and channels
-                "first_conv": "patch_embed.proj",
+                "first_conv": self.model.first_conv,
                 "label_names": list(self.class_names),
             },
         }

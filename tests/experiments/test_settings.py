@@ -99,6 +99,8 @@ def test_rows_of_the_search_differ_from_the_base_in_one_thing() -> None:
 def test_the_search_is_not_the_papers() -> None:
     with pytest.raises(InputError, match="preset: got paper for small-data, expected none"):
         settle("small-data", "digits", {}, preset="paper")
+    with pytest.raises(InputError, match="rows: got twin, expected as-it-is too"):
+        settle("small-data", "digits", {"rows": ("twin",)})
     with pytest.raises(InputError, match="rows: got psa, expected some of as-it-is, twin, "):
         settle("small-data", "digits", {"rows": ("psa",)})
 

@@ -1,8 +1,10 @@
 """Batch norm of tokens, against its formula."""
 
 import torch
+from timm.models import create_feature_extractor
 
 from convit.layers import TokenBatchNorm
+from tests.helpers import tiny_model
 
 
 def test_by_the_formula_in_training_and_by_running_means_in_evaluation() -> None:
@@ -18,3 +20,11 @@ def test_by_the_formula_in_training_and_by_running_means_in_evaluation() -> None
     assert torch.allclose(norm.running_var, running)
     expected = (x - norm.running_mean) / (running + norm.eps).sqrt() * norm.weight + norm.bias
     assert torch.allclose(norm.eval()(x), expected)
+
+
+def test_torchscript_and_fx_read_it() -> None:
+    model = tiny_model(batch_norm=True, hybrid_backbone="conv").eval()
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.allclose(torch.jit.script(model)(x), model(x), atol=1e-6)
+    (features,) = create_feature_extractor(model, ["blocks.1"])(x).values()
+    assert features.shape == (2, 16, 36)

@@ -63,7 +63,7 @@ def full() -> TrainConfig:
         model=ModelConfig(
             model="m", image_size=(32, 48), patch_size=4, local_up_to_layer=0, drop_path=0.0,
             weights=Path("w.pth"), freeze=1, crop_pct=0.9, freeze_gates=True, freeze_gpsa=True,
-            pool="avg", position_embedding=False,
+            pool="avg",
         ),
         optim=OptimConfig(
             recipe="small", layer_decay=0.5, position_lr=3.0,
@@ -93,9 +93,8 @@ def test_full_differs_from_the_defaults_everywhere() -> None:
     """Else the round trip above could lose an option and not notice."""
     default, other = TrainConfig(data="digits").to_dict(), full().to_dict()
     same = [f"{g}.{k}" for g in default if g != "data" for k in default[g] if default[g][k] == other[g][k]]
-    from_scratch = {
-        f"model.{name}" for name in ("locality_strength", "heads", "stem", "norm", "gate_start", "weight_start")
-    }
+    from_scratch = {f"model.{name}" for name in ("locality_strength", "heads", "stem", "norm", "gate_start")}
+    from_scratch |= {"model.weight_start", "model.position_embedding"}
     excluded = {"source.per_class", "model.pretrained", "model.ungated", "model.random_start", "run.overwrite"}
     assert set(same) == excluded | from_scratch  # by others
 

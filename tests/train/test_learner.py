@@ -172,3 +172,15 @@ def test_other_faults_of_a_step_are_not_the_compilers(data: Path) -> None:
     run = trainer(data, compile=True)
     with pytest.raises(RuntimeError, match=r"^out of memory$"), run._compiler_named():
         raise RuntimeError("out of memory")
+
+
+def test_batch_norm_that_is_frozen_stays(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(options(data, run, model="convit_nano_patch4_16", epochs=1))
+    start = {"model": "convit_nano_patch4_16", "weights": run, "freeze": 2, "image_size": None, "patch_size": None}
+    of = learner(data, **start)
+    before = {name: value.clone() for name, value in of.model.named_buffers()}
+    steps(of)
+    moved = {name for name, value in of.model.named_buffers() if not torch.equal(value, before[name])}
+    assert moved
+    assert not any(name.startswith(("patch_embed", "blocks.0.", "blocks.1.")) for name in moved)

@@ -9,7 +9,7 @@ from timm.layers import HybridEmbed
 
 from convit.data import ArrayImages, DataSource
 from convit.errors import InputError
-from convit.layers import PositionalSelfAttention, TokenBatchNorm
+from convit.layers import GatedPositionalSelfAttention, TokenBatchNorm
 from convit.models import create_model
 from convit.train import AugmentConfig, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from convit.train.geometry import geometry
@@ -35,14 +35,14 @@ def plan(data: DataSource, **groups: Any) -> Plan:
 @pytest.mark.parametrize(
     ("native", "images", "name", "side", "patch"),
     [
-        (8, 10, "convit_micro_patch4_16", 16, 4),
-        (24, 10, "convit_micro_patch4_16", 16, 4),
-        (25, 10, "convit_micro_patch4_32", 32, 4),
-        (32, 50_000, "convit_micro_patch4_32", 32, 4),
-        (64, 10, "convit_micro_patch8_64", 64, 8),
-        (112, 10, "convit_micro_patch8_64", 64, 8),
-        (113, 10, "convit_micro_patch8_128", 128, 8),
-        (300, 19_999, "convit_micro_patch8_128", 128, 8),
+        (8, 10, "convit_mini_patch4_16", 16, 4),
+        (24, 10, "convit_mini_patch4_16", 16, 4),
+        (25, 10, "convit_mini_patch4_32", 32, 4),
+        (32, 50_000, "convit_mini_patch4_32", 32, 4),
+        (64, 10, "convit_mini_patch8_64", 64, 8),
+        (112, 10, "convit_mini_patch8_64", 64, 8),
+        (113, 10, "convit_mini_patch8_128", 128, 8),
+        (300, 19_999, "convit_mini_patch8_128", 128, 8),
         (300, 20_000, "convit_tiny_patch16_224", 224, 16),
     ],
 )
@@ -56,7 +56,7 @@ def test_geometry_follows_the_native_size(native: int, images: int, name: str, s
 def test_the_shape_that_is_asked_for() -> None:
     asked = ModelConfig(
         model="convit_micro_patch4_32", heads=4, stem="conv", pool="avg", norm="batch", position_embedding=False,
-        gate_start=0.0, weight_start="fan_in", ungated=True, random_start=True, local_up_to_layer=1,
+        gate_start=0.0, weight_start="fan_in", random_start=True, local_up_to_layer=1,
     )  # fmt: skip
     args = geometry(TrainConfig(data="d", model=asked), 32, 10)[1]
     model = create_model("convit_micro_patch4_32", **args)
@@ -64,7 +64,7 @@ def test_the_shape_that_is_asked_for() -> None:
     assert isinstance(model.blocks[2].norm1, TokenBatchNorm)
     assert (model.global_pool, model.pos_embed, model.local_up_to_layer) == ("avg", None, 1)
     attention = model.blocks[0].attn
-    assert (type(attention), attention.num_heads) == (PositionalSelfAttention, 4)
+    assert (type(attention), attention.num_heads) == (GatedPositionalSelfAttention, 4)
     assert (attention.conv_init, attention.weight_std, args["gate_init"]) == (False, "fan_in", 0.0)
     back = ModelConfig(model="convit_micro_patch4_32", stem="patch", weight_start="published")
     args = geometry(TrainConfig(data="d", model=back), 32, 10)[1]
@@ -72,13 +72,14 @@ def test_the_shape_that_is_asked_for() -> None:
 
 
 def test_heads_that_do_not_divide_the_width() -> None:
-    with pytest.raises(InputError, match="num_heads: got 5 for a width of 144, expected a divisor of the width"):
+    with pytest.raises(InputError, match=r"^heads: got 5 for a width of 144, expected a divisor of the width"):
         geometry(TrainConfig(data="d", model=ModelConfig(model="convit_micro_patch4_32", heads=5)), 32, 10)
 
 
 def test_geometry_that_is_given_is_not_decided() -> None:
     asked = ModelConfig(model="convit_micro_patch4_32", image_size=(48, 32), patch_size=8)
-    args = {"img_size": [48, 32], "patch_size": 8, "local_up_to_layer": 3}
+    args = {"img_size": [48, 32], "patch_size": 8, "local_up_to_layer": 3, "num_heads": 9}
+    args |= {"hybrid_backbone": "patch", "global_pool": "token", "batch_norm": False}
     assert geometry(TrainConfig(data="d", model=asked), 300, 10) == ("convit_micro_patch4_32", args, {})
     one_side = ModelConfig(model="convit_micro_patch4_32", image_size=(48,))
     assert geometry(TrainConfig(data="d", model=one_side), 300, 10)[1] == args | {"img_size": [48, 48], "patch_size": 4}
@@ -133,7 +134,7 @@ def test_nothing_is_left_open() -> None:
         "distill.teacher_weights",
         "run.save_minutes",
     ]  # None has a meaning of its own there
-    assert config["run"]["out"] == "runs/some-micro"
+    assert config["run"]["out"] == "runs/some-mini"
 
 
 def test_given_values_are_kept() -> None:
@@ -225,7 +226,7 @@ def test_workers_and_cache() -> None:
     assert plan(source(4)).cache
     assert not plan(source(4, side=128)).cache
     assert plan(source(4, side=128), source=DataConfig(workers=3)).workers == 3
-    assert plan(source(4)).out == Path("runs/some-micro")
+    assert plan(source(4)).out == Path("runs/some-mini")
 
 
 def test_fraction_shows_as_many_images_as_all() -> None:

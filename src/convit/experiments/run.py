@@ -109,6 +109,8 @@ def _check(experiment: str, settings: Settings) -> None:
     there = small_data.ROWS if experiment == "small-data" else ablation.ROWS
     if settings.rows and (unknown := [row for row in settings.rows if row not in there]):
         raise InputError(f"rows: got {unknown[0]}, expected some of {', '.join(there)}")
+    if experiment == "small-data" and small_data.BASE not in settings.rows:
+        raise InputError(f"rows: got {' '.join(settings.rows)}, expected {small_data.BASE} too, to compare with")
 
 
 def run_experiment(

@@ -11,7 +11,7 @@ from convit.experiments.settings import Settings
 from convit.experiments.statistics import difference, has, over_seeds, shown, signed
 from convit.experiments.study import Report, Study, headed, markdown, per_model, percent
 from convit.experiments.variants import VARIANTS, Variant
-from convit.figures import Figure, label, new_figure
+from convit.figures import BLUE, GREY, Figure, label, new_figure
 
 BASE, TWIN = "as-it-is", "twin"
 
@@ -33,8 +33,8 @@ ROWS = {
     "strength-1": Variant(title="locality strength 1", changes={"locality_strength": 1.0}),
     "strength-4": Variant(title="locality strength 4", changes={"locality_strength": 4.0}),
     "position-lr-10": Variant(title="gates and centres learn 10 times as fast", optim={"position_lr": 10.0}),
-    "plain-augmentation": Variant(title="flips and crops alone", augment={"rand_augment": "", "mix_prob": 0.0}),
-    "published": Variant(title="all of these as in the paper", changes=PUBLISHED),
+    "plain-augmentation": Variant(title="no RandAugment, no mixup", augment={"rand_augment": "", "mix_prob": 0.0}),
+    "published": Variant(title="stem, pooling, norm and start as in the paper", changes=PUBLISHED),
     "published-twin": Variant(title="the same with plain attention", changes={**PUBLISHED, **VARIANTS["twin"].changes}),
 }
 """The base first; all others are compared with it."""
@@ -66,7 +66,7 @@ def report(settings: Settings, results: Sequence[Result], runs: Path) -> Report:
             rows.append(line)
         header = [""]
         for fraction in settings.fractions:
-            header += [f"top-1, {percent(fraction)} of the data", "less the base"]
+            header += [f"top-1, {percent(fraction)} of the data", f"difference from {BASE}"]
         tables.append(headed(settings, model, markdown(header, rows)))
         figures[per_model(settings, "differences")(model)] = _differences(settings, own)
     return Report(tables=tuple(tables), figures=figures)
@@ -80,8 +80,8 @@ def _differences(settings: Settings, results: Sequence[Result]) -> Figure:
         here = [result for result in results if has(result, fraction=fraction)]
         for height, row in enumerate(reversed(rows)):
             if mean := difference(here, row, BASE):
-                place.errorbar(mean.mean, height, xerr=mean.error or 0.0, fmt="o", color="#0072b2", capsize=3)
-        place.axvline(0, color="#666666", linewidth=0.8, linestyle="--")
+                place.errorbar(mean.mean, height, xerr=mean.error or 0.0, fmt="o", color=BLUE, capsize=3)
+        place.axvline(0, color=GREY, linewidth=0.8, linestyle="--")
         label(place, f"{percent(fraction)} of each class", "change of top-1 (points)", "")
         place.set_yticks(range(len(rows)), [ROWS[row].title for row in reversed(rows)])
     return figure

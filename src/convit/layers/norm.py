@@ -1,5 +1,6 @@
 """Batch norm for tokens, in place of the layer norm of transformers."""
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -22,4 +23,11 @@ class TokenBatchNorm(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, N, C)`` to the same shape."""
-        return super().forward(x.flatten(0, 1)).view_as(x)
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        means, variances, training = self.running_mean, self.running_var, self.training
+        # Written out, because neither TorchScript nor FX goes through BatchNorm1d.forward.
+        out = F.batch_norm(
+            x.flatten(0, 1), means, variances, self.weight, self.bias, training, self.momentum or 0.0, self.eps
+        )
+        return out.view_as(x)

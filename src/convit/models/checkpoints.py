@@ -176,7 +176,7 @@ def filter_pretrained(weights: dict[str, Tensor], model: ConViT) -> dict[str, Te
     cfg: Any = model.pretrained_cfg
     weights = clean_state_dict(weights)
     origin = str(cfg.get("hf_hub_id") or cfg.get("file") or "the pretrained weights")
-    stem = "patch_embed.proj.weight"
+    stem = f"{model.first_conv}.weight"
     new_head = model.num_classes != cfg["num_classes"]
     # A head of other classes is timm's to leave out, and a stem of other channels to adapt.
     missing, unexpected, reshaped = _differences(model.state_dict(), weights, without=HEAD if new_head else ())

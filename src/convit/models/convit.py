@@ -22,7 +22,7 @@ from convit.layers import (
     TokenBatchNorm,
 )
 from convit.layers.init import PUBLISHED_STD, start_weights
-from convit.models.stem import make_stem, patch_grid
+from convit.models.stem import ConvStem, make_stem, patch_grid
 
 
 class ConViT(nn.Module):
@@ -275,6 +275,12 @@ class ConViT(nn.Module):
             self.reset_classifier(0, "")
         return take
 
+    @property
+    def first_conv(self) -> str:
+        """The name of the layer that sees the channels of the image, for timm, which adapts it to others."""
+        conv = isinstance(getattr(self.patch_embed, "backbone", None), ConvStem)
+        return "patch_embed.backbone.0" if conv else "patch_embed.proj"
+
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Parameters that weight decay would harm: embeddings of position and class."""
@@ -290,14 +296,17 @@ class ConViT(nn.Module):
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block in the backward pass: less memory, about a third more time."""
+        """Recompute each block in the backward pass: less memory, about a third more time.
+
+        Batch norm then counts each batch twice into its running means.
+        """
         self.grad_checkpointing = enable
 
     @torch.jit.ignore
     def freeze(self, blocks: int) -> None:
         """Makes the stem, the position embedding and the first ``blocks`` blocks untrainable; 0 changes nothing.
 
-        What they count in passing, such as a CNN stem's running statistics, goes on in training mode.
+        What batch norm counts in passing goes on in training mode; ``convit train`` holds it too.
         """
         if not 0 <= blocks <= len(self.blocks):
             raise ValueError(f"freeze: got {blocks}, expected 0 to the {len(self.blocks)} blocks of the model")

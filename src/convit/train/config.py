@@ -73,13 +73,13 @@ class ModelConfig:
     pool: Literal["token", "avg"] | None = None
     """What the classifier reads: the class token, or the mean of the patches [the model's]."""
     norm: Literal["layer", "batch"] | None = None
-    """Of each token alone, or over all tokens of a step's images, as in CNNs [the model's]."""
+    """'layer' norms each token by itself, 'batch' each channel over all images of a step, as in CNNs [the model's]."""
     position_embedding: bool | None = None
     """Whether patches carry an embedding of their place at the input [the model's]."""
     gate_start: float | None = None
     """Logit that every gate starts at; at 1 position has 73% of the attention, at 3 it has 95% [the model's]."""
     weight_start: Literal["published", "fan_in"] | None = None
-    """Spread of the weights at the start: 0.02, or 1 / sqrt(inputs of the layer) [the model's]."""
+    """How far weights spread at the start: 'published' 0.02, 'fan_in' 1 / sqrt(inputs of the layer) [the model's]."""
     locality_strength: float | None = None
     """How sharply each head looks at its cell of the convolution kernel at the start [2; 1 for paper; that of the
     weights]."""
@@ -131,8 +131,14 @@ class ModelConfig:
         )
         if started and (useless := given(self, from_scratch)):
             raise InputError(f"{useless[0]}: got it with --pretrained or --weights, expected a start from scratch")
-        if self.ungated and self.freeze_gates:
-            raise InputError("--ungated and --freeze-gates: got both, expected one of them: there are no gates to fix")
+        if started and self.position_embedding is not None:
+            raise InputError("position-embedding: got it with --pretrained or --weights, expected a start from scratch")
+        if self.ungated and (useless := given(self, ("freeze_gates", "gate_start"))):
+            raise InputError(f"--ungated and --{useless[0]}: got both, expected one of them: there are no gates")
+        if self.freeze_gates and self.gate_start is not None:
+            raise InputError(
+                "--freeze-gates and --gate-start: got both, expected one of them: it fixes gates at one half"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

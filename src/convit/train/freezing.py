@@ -1,10 +1,18 @@
 """Which parts of a model do not learn."""
 
 import torch
+from torch import nn
 
 from convit.layers import GatedPositionalSelfAttention, PositionalSelfAttention
 from convit.models import ConViT
 from convit.train.config import ModelConfig
+
+
+def hold_frozen_norms(model: nn.Module) -> None:
+    """Batch norm that does not learn normalises by its running means in training too, and leaves them as they are."""
+    for module in model.modules():
+        if hasattr(module, "running_mean") and module.weight is not None and not module.weight.requires_grad:
+            module.eval()
 
 
 def freeze_parts(model: ConViT, options: ModelConfig) -> None:

@@ -4,8 +4,10 @@ from typing import Any
 
 from convit.classifier import ClassifierConfig
 from convit.errors import InputError
+from convit.layers import TokenBatchNorm
 from convit.layers.init import PUBLISHED_STD
-from convit.models import create_model
+from convit.models import ConViT, create_model
+from convit.models.stem import CONV, PATCH, ConvStem
 from convit.train.config import ModelConfig, TrainConfig
 from convit.train.fields import given
 
@@ -40,13 +42,18 @@ def geometry(
         args |= _asked_shape(asked)
         model = create_model(name, device="meta", **args)
     except (ValueError, TypeError) as error:
-        raise InputError(str(error)) from error
-    args["local_up_to_layer"] = model.local_up_to_layer
+        said = str(error).replace("num_heads:", "heads:").replace("hybrid_backbone:", "stem:")
+        raise InputError(said) from error
+    args |= _architecture(model)
     if asked.freeze > len(model.blocks):
         raise InputError(f"freeze: got {asked.freeze}, expected at most the {len(model.blocks)} blocks of the model")
-    about_gpsa = ("gate_start", "ungated", "random_start", "freeze_gates", "freeze_gpsa")
-    if model.local_up_to_layer == 0 and (useless := given(asked, about_gpsa)):
-        raise InputError(f"{useless[0]}: got it for a model without GPSA, expected one with some")
+    about_gpsa = given(asked, ("gate_start", "ungated", "random_start", "freeze_gates", "freeze_gpsa"))
+    if config.optim.position_lr not in (None, 1.0):
+        about_gpsa.append("position-lr")
+    if model.local_up_to_layer == 0 and about_gpsa:
+        raise InputError(f"{about_gpsa[0]}: got it for a model without GPSA, expected one with some")
+    if asked.freeze_gpsa and "position-lr" in about_gpsa:
+        raise InputError("--freeze-gpsa and --position-lr: got both, expected one of them: nothing of it learns")
     if not asked.image_size:
         decided["image-size"] = f"{height} x {width} (the model's)"
     if asked.patch_size is None:
@@ -71,6 +78,19 @@ def _asked_shape(asked: ModelConfig) -> dict[str, Any]:
         "conv_init": False if asked.random_start else None,
     }
     return {name: value for name, value in named.items() if value is not None}
+
+
+def _architecture(model: ConViT) -> dict[str, Any]:
+    """What of a model's shape its name and sizes leave open, so that a saved model says it."""
+    attention: Any = model.blocks[0].attn
+    conv = isinstance(getattr(model.patch_embed, "backbone", None), ConvStem)
+    return {
+        "local_up_to_layer": model.local_up_to_layer,
+        "num_heads": attention.num_heads,
+        "hybrid_backbone": CONV if conv else PATCH,
+        "global_pool": model.global_pool,
+        "batch_norm": isinstance(model.norm, TokenBatchNorm),
+    }
 
 
 def _model_name(

@@ -17,6 +17,7 @@ from convit.models import ConViT
 from convit.train.distill import make_distiller
 from convit.train.distributed import ALONE, World
 from convit.train.evaluation import AUTOCAST
+from convit.train.freezing import hold_frozen_norms
 from convit.train.objective import Objective, class_weights
 from convit.train.parallel import (
     check_divisible,
@@ -124,6 +125,7 @@ class Learner:
             The mean loss of the images; of several processes, this one's part of the sum that it is.
         """
         self.model.train()
+        hold_frozen_norms(self.model)
         number = epoch * self.plan.steps_per_epoch + step
         self.scheduler.step_update(number)
         self.optimizer.zero_grad(set_to_none=True)

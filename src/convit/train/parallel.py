@@ -124,7 +124,7 @@ class BatchNormOfAll(nn.Module):
 
     def _normed(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         scale = self.weight * (variance + self.eps).rsqrt()
-        return x * self._along(scale, x).to(x.dtype) + self._along(self.bias - mean * scale, x).to(x.dtype)
+        return (x.float() * self._along(scale, x) + self._along(self.bias - mean * scale, x)).to(x.dtype)
 
     def _along(self, values: Tensor, x: Tensor) -> Tensor:
         """One value for each channel, in the shape that goes with ``x``."""
