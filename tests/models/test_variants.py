@@ -42,6 +42,16 @@ SMALL_IMAGES = [
     ("convit_micro_patch4_32", 32, 8),
     ("convit_micro_patch8_64", 64, 8),
     ("convit_micro_patch8_128", 128, 16),
+    *(
+        (f"convit_{size}_patch{patch}_{side}", side, side // patch)
+        for size in ("nano", "mini")
+        for patch, side in (
+            (4, 16),
+            (4, 32),
+            (8, 64),
+            (8, 128),
+        )
+    ),
     ("convit_tiny_patch4_32", 32, 8),
     ("convit_tiny_patch8_64", 64, 8),
     ("convit_small_patch4_32", 32, 8),

@@ -12,7 +12,10 @@ import pytest
 import torch
 
 from convit.cli.train import RecordingReporter
+from convit.errors import InputError
 from convit.train import train
+from convit.train import workers as workers_module
+from convit.train.workers import LEFT_TO_THE_LOOP, WorkerDied, batches, end_workers, make_loader
 from tests.train.small import exact, options, photos
 
 EPOCHS = 25
@@ -71,3 +74,41 @@ def test_stopped_process(signum: signal.Signals, workers: int, data: Path, whole
     assert len((out / "metrics.jsonl").read_text().splitlines()) < EPOCHS
     train(options(data, out, epochs=EPOCHS, resume=True), RecordingReporter())
     assert exact(out) == exact(whole)  # what the command measures of the attention, too
+
+
+class Masks(torch.utils.data.Dataset[list[int]]):
+    """Of the process that is asked: the signals that it ignores or holds back."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> list[int]:
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        return [int(number in held or signal.getsignal(number) is signal.SIG_IGN) for number in LEFT_TO_THE_LOOP]
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signals of POSIX here")
+def test_loader_processes_hold_signals_back_from_their_first_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before they come to ignore them: PyTorch's own handler would end them in between."""
+    monkeypatch.setattr(workers_module, "_ignore_signals", None)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    loader = make_loader(Masks(), 1)
+    try:
+        assert [[int(held) for held in item] for item in batches(loader)] == [[1, 1], [1, 1]]
+    finally:
+        end_workers(loader)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_loader_process_that_dies_in_the_last_evaluation(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evaluation(*args: object, **kwargs: object) -> None:
+        raise WorkerDied("a process that loads images died")
+
+    monkeypatch.setattr("convit.train.run.evaluate", evaluation)
+    with pytest.raises(InputError, match=r"died; all is trained, and saved in .*: --resume evaluates it"):
+        train(options(data, tmp_path / "run", epochs=1))
+    monkeypatch.undo()
+    train(options(data, tmp_path / "run", epochs=1, resume=True))
+    assert (tmp_path / "run/evaluation.json").exists()

@@ -152,7 +152,7 @@ def _digest(weights: Path | None) -> str | None:
 
 def decided_model(settings: Settings) -> str:
     """The model that ``convit train`` would take for the data."""
-    source = open_source(settings.data, root=settings.data_root)
+    source = open_source(settings.data, root=settings.data_root, missing=settings.skip_bad)
     config = settings.config(None, settings.seeds[0])
     if settings.classes is not None:
         source = some_classes(source, settings.classes, settings.seeds[0])

@@ -26,6 +26,7 @@ from convit.train.mistakes import Answers, write_mistakes
 from convit.train.observer import Observer, Stopped, stop_on_signals
 from convit.train.plan import Plan, make_plan, split
 from convit.train.run_folder import RunFolder, split_names
+from convit.train.workers import WorkerDied
 
 T = TypeVar("T")
 
@@ -251,15 +252,21 @@ def _finish(trainer: Trainer) -> Classifier:
     part, images = ("test", plan.test) if plan.test is not None else ("val", plan.val)
     trainer.observer.begin(f"best model on the {part} images", len(images))
     answers = Answers()
-    result = evaluate(
-        best.model,
-        images,
-        plan.preprocess,
-        workers=plan.workers,
-        on_batch=trainer.hear_batch,
-        on_logits=answers.add,
-        world=world,
-    )
+    try:
+        result = evaluate(
+            best.model,
+            images,
+            plan.preprocess,
+            workers=plan.workers,
+            on_batch=trainer.hear_batch,
+            on_logits=answers.add,
+            world=world,
+        )
+    except WorkerDied as died:
+        raise InputError(
+            f"{died}; all is trained, and saved in {folder.path}: --resume evaluates it, with fewer --workers than "
+            f"{plan.workers} if it happens again"
+        ) from died
     wrong = answers.mistakes(images, world)
     if not world.main:
         return best

@@ -1,11 +1,16 @@
 """Processes that load images, and who ends them."""
 
+import contextlib
 import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader
+
+from convit.errors import InputError
+
+LEFT_TO_THE_LOOP = (signal.SIGINT, signal.SIGTERM)
 
 
 def make_loader(dataset: Any, workers: int, **options: Any) -> DataLoader[Any]:
@@ -19,7 +24,7 @@ def make_loader(dataset: Any, workers: int, **options: Any) -> DataLoader[Any]:
     )
 
 
-class WorkerDied(Exception):
+class WorkerDied(InputError):
     """A loader process was killed, for want of memory as a rule."""
 
 
@@ -30,7 +35,8 @@ def batches(loader: DataLoader[Any]) -> Iterator[Any]:
         WorkerDied: a process of it is gone. That is noticed between two batches, never in the middle of a step.
     """
     try:
-        iterator = iter(loader)
+        with _held_signals():
+            iterator = iter(loader)
         _drop_handler_of_dead_workers()
         yield from iterator
     except (RuntimeError, ConnectionError, EOFError) as error:
@@ -38,6 +44,19 @@ def batches(loader: DataLoader[Any]) -> Iterator[Any]:
         if "Caught" in told or (isinstance(error, RuntimeError) and "DataLoader worker" not in told):
             raise  # what a process met while it loaded an image, or something else
         raise WorkerDied("a process that loads images died (killed for want of memory?)") from error
+
+
+@contextlib.contextmanager
+def _held_signals() -> Iterator[None]:
+    """Processes that are started within it never see a signal: until they ignore it, it waits; here, to the end."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_THE_LOOP)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _drop_handler_of_dead_workers() -> None:
@@ -57,5 +76,5 @@ def end_workers(loader: DataLoader[Any]) -> None:
 
 
 def _ignore_signals(_: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in LEFT_TO_THE_LOOP:
         signal.signal(number, signal.SIG_IGN)
