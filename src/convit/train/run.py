@@ -84,6 +84,7 @@ def _train(config: TrainConfig, observer: Observer, world: World, held: contextl
                 folder.write_identity(identity)
                 trainer.say("an earlier version began this run: from now on it knows its images by more than names")
         elif world.main:
+            observer.check()
             held.enter_context(folder.locked())
             folder.check_free(resume=False, overwrite=config.run.overwrite)  # nobody was quicker
             if config.run.overwrite:
