@@ -202,7 +202,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
 def _is_whole(path: Path, run: str | None) -> bool:
     try:
-        return _is_of(_read_meta(path), run) and bool(_read(path))
+        meta = _read_meta(path)
+        if not _is_of(meta, run):
+            return False
+        with (path / "tensors.safetensors").open("rb") as stream:
+            return bool(hashlib.file_digest(stream, "sha256").hexdigest() == meta["sha256"])
     except DAMAGE:
         return False
 
