@@ -74,3 +74,18 @@ def test_a_child_does_not_give_the_lock_up(tmp_path: Path) -> None:
         child.join()
         with pytest.raises(InputError), locked(tmp_path, "trains"):
             pass
+
+
+def test_of_a_file_that_was_removed(tmp_path: Path) -> None:
+    """Whoever had opened it before it was removed, by who gave the folder up, takes the new one."""
+    first = contextlib.ExitStack()
+    first.enter_context(locked(tmp_path, "trains"))
+
+    def discard(*_: object) -> None:
+        (tmp_path / ".lock").unlink()
+        first.close()
+
+    signal.signal(signal.SIGALRM, discard)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    with locked(tmp_path, "trains", wait=30), pytest.raises(InputError), locked(tmp_path, "trains"):
+        pass

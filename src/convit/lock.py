@@ -36,18 +36,27 @@ def locked(folder: Path, does: str, *, wait: float = 0.0) -> Iterator[int]:
     Raises:
         InputError: another process works there.
     """
+    until = time.monotonic() + wait
+    while True:
+        with _opened(folder) as descriptor:
+            if not _taken(descriptor):
+                if time.monotonic() >= until:
+                    who = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "which does not say its pid"
+                    raise InputError(f"another process ({who}) {does} in {folder}; expected its end, or another --out")
+                time.sleep(0.2)
+            elif _is_there(descriptor, folder / FILE):
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"pid {os.getpid()} on {platform.node()}\n".encode())
+                yield descriptor
+                return
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o666)
     _held.add(descriptor)
     try:
-        until = time.monotonic() + wait
-        while not _taken(descriptor):
-            if time.monotonic() >= until:
-                who = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "which does not say its pid"
-                raise InputError(f"another process ({who}) {does} in {folder}; expected its end, or another --out")
-            time.sleep(0.2)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"pid {os.getpid()} on {platform.node()}\n".encode())
         yield descriptor
     finally:
         if descriptor in _held:  # else this is a forked process
@@ -67,6 +76,14 @@ def _taken(descriptor: int) -> bool:
         if error.errno not in UNSUPPORTED:
             raise
     return True
+
+
+def _is_there(descriptor: int, path: Path) -> bool:
+    """Whether the open file is still the one of that name: who gives the folder up removes it, and its lock with it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _close_all() -> None:

@@ -38,6 +38,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[FakeRun]:
         return begun[-1]
 
     fake.init = init  # type: ignore[attr-defined]
+    fake.login = lambda **_: True  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wandb", fake)
     return begun
 
@@ -63,10 +64,10 @@ def test_weights_and_biases(animals: Path, tmp_path: Path, shell: Shell, runs: l
 def test_no_key_is_one_line(animals: Path, tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = types.ModuleType("wandb")
 
-    def init(**_: Any) -> None:
+    def fails(**_: Any) -> None:
         raise RuntimeError("api_key not configured (no-tty)\ncall wandb.login()")
 
-    fake.init = init  # type: ignore[attr-defined]
+    fake.init = fake.login = fails  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wandb", fake)
     says = ("track: wandb does not start (api_key not configured", "WANDB_MODE=offline")
     out = tmp_path / "run"
@@ -75,6 +76,8 @@ def test_no_key_is_one_line(animals: Path, tmp_path: Path, shell: Shell, monkeyp
     assert not out.exists()
     assert shell(*given).status == 0
     before = tree(out)
+    shell.refuses(*given, "--track", "wandb", "--overwrite", says=says)
+    assert tree(out) == before, "the run that was to be replaced"
     shell.refuses(*given, "--track", "wandb", "--resume", says=says)
     after = tree(out)
     assert [name for name in before if after[name] != before[name]] == ["log.txt"]
@@ -144,7 +147,7 @@ def test_together_tells_all() -> None:
             self.name, self.heard = name, list[tuple[Any, ...]]()
 
         def __getattribute__(self, name: str) -> Any:
-            if name in ("message", "begin", "advance", "begin_run", "end_epoch"):
+            if name in ("message", "begin", "advance", "check", "begin_run", "end_epoch"):
                 return lambda *given: self.heard.append((name, *given))
             return super().__getattribute__(name)
 
@@ -156,10 +159,11 @@ def test_together_tells_all() -> None:
     of.message("x")
     of.begin("epoch", 3, 1)
     of.advance(2, 0.5)
+    of.check()
     of.begin_run(Path("r"), {}, 0)
     of.end_epoch({}, 4)
     assert both[0].heard == both[1].heard
-    assert [name for name, *_ in both[0].heard] == ["message", "begin", "advance", "begin_run", "end_epoch"]
+    assert [name for name, *_ in both[0].heard] == ["message", "begin", "advance", "check", "begin_run", "end_epoch"]
     assert of.measure(None, None) == {"a": 1, "b": 1}  # type: ignore[arg-type]
     methods = {name for name in vars(Observer) if not name.startswith("_")}
     assert methods == {name for name in vars(Together) if not name.startswith("_")}

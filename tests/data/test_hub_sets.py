@@ -220,6 +220,9 @@ def test_images_in_files_and_rows_without_one(on_hub: Callable[[Any], Any], tmp_
     assert "gone.png' cannot be read" in bad[0].reason
     assert bad[1].reason.startswith("no image in this row")
     assert bad[2].reason.startswith("not an image")
+    contents = whole.contents()
+    assert contents[1:3] == [-1, -1]
+    assert min(contents[0], contents[3]) >= 0
     with pytest.raises(InputError, match="no image that decodes in class 'ape'"):
         drop(whole, bad)
 

@@ -63,6 +63,9 @@ def test_missing_files_are_left_to_the_scan(tmp_path: Path) -> None:
     (bad,) = scan(images)
     assert (bad.name, bad.reason.split(";")[0]) == ("cats/5.png", "cannot be read (No such file or directory)")
     assert labels(drop(images, [bad])) == EXPECTED
+    contents = images.contents()
+    assert contents[4] == -1
+    assert min(contents[:4]) > 0
 
 
 def test_a_split_column_makes_parts_that_are_matched_by_name(tmp_path: Path) -> None:

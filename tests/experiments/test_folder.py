@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from convit.data import ArrayImages, DataSource, open_folder
 from convit.errors import InputError
 from convit.experiments import folder as module
+from convit.experiments import run as run_module
 from convit.experiments.cells import RESULT
 from convit.experiments.folder import ExperimentFolder
 from convit.experiments.identity import code_identity, data_identity, first_difference
@@ -154,3 +156,16 @@ def test_data_identity_of_pixels() -> None:
         return str(data_identity(source)["digest"])
 
     assert len({of(0, 0), of(0, 1), of(1, 0)}) == 3
+
+
+def test_skip_bad_is_of_files_that_are_missing_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos(tmp_path / "pets", {"cat": 2, "dog": 2})
+    names = [f"{kind}/{i}.png" for kind in ("cat", "dog") for i in range(2)]
+    rows = "".join(f"{name},{name[:3]}\n" for name in (*names, "dog/gone.png"))
+    (tmp_path / "pets/list.csv").write_text(f"path,label\n{rows}")
+    given = {"skip_bad": True, "models": ("convit_micro_patch4_32",), "seeds": (0,)}
+    settings = run_module.settle("sample-efficiency", str(tmp_path / "pets/list.csv"), given)
+    monkeypatch.setattr(run_module, "run_cells", lambda cells, *_, **__: {cells[0].name: "no reason"})
+    with pytest.raises(InputError, match="runs failed, so there is no table"):
+        run_module.run_experiment("sample-efficiency", settings, tmp_path / "x", listener=Mock())
+    assert json.loads((tmp_path / "x/experiment.json").read_text())["data"]["images"] == {"whole": 5}

@@ -1,5 +1,6 @@
 """A damaged file of weights is never read as another model; one without a checksum is read as ever."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import safetensors
 import safetensors.torch
+import timm
 import torch
 
 from convit.errors import InputError
@@ -23,11 +25,35 @@ def test_round_trip(tmp_path: Path) -> None:
         assert loaded.keys() == TENSORS.keys()
         assert all(torch.equal(loaded[name], TENSORS[name]) for name in TENSORS)
     with safetensors.safe_open(path, framework="pt") as file:
-        assert list(file.metadata()) == ["sha256"]
+        assert file.metadata().keys() == {"format", "sha256"}
+        assert file.metadata()["format"] == "pt", "the loaders of other libraries ask for it"
+        assert all(torch.equal(file.get_tensor(name), TENSORS[name]) for name in TENSORS)
+    content = path.read_bytes()
+    assert int.from_bytes(content[:8], "little") % 8 == 0
+
+
+def test_timm_reads_it(tmp_path: Path) -> None:
+    model = torch.nn.Linear(3, 5)
+    (tmp_path / "model.safetensors").write_bytes(sealed(model.state_dict()))
+    loaded = timm.models.load_state_dict(str(tmp_path / "model.safetensors"))
+    assert torch.equal(loaded["weight"], model.weight)
+
+
+def test_checksum_alone(tmp_path: Path) -> None:
+    """The one entry that earlier versions wrote."""
+    path, digest = tmp_path / "model.safetensors", hashlib.sha256()
+    content = safetensors.torch.save(TENSORS, metadata={"sha256": "0" * 64})
+    digest.update(content)
+    content = content.replace(b"0" * 64, digest.hexdigest().encode(), 1)
+    path.write_bytes(content)
+    assert read_sealed(path).keys() == TENSORS.keys()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(InputError, match="damaged"):
+        read_sealed(path)
 
 
 def test_every_bit(tmp_path: Path) -> None:
-    """Refused, or the same tensors: a flip in the name of the checksum leaves them alone."""
+    """Refused, or the same tensors: a flip in the metadata leaves them alone."""
     path, content = tmp_path / "model.safetensors", sealed(TENSORS)
     silent = 0
     for position in range(8 * len(content)):
@@ -41,7 +67,7 @@ def test_every_bit(tmp_path: Path) -> None:
         silent += 1
         assert loaded.keys() == TENSORS.keys()
         assert all(torch.equal(loaded[name], TENSORS[name]) for name in TENSORS)
-    assert silent < 8 * len('"sha256":""') + 8 * 64  # of the checksum and its name alone
+    assert silent < 8 * len('"format":"pt","sha256":""') + 8 * 64  # of the metadata alone
 
 
 def test_without_a_checksum(tmp_path: Path) -> None:

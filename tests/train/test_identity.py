@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 
+from convit import create_model
 from convit.errors import InputError
 from convit.train import train
 from convit.train.run_folder import RunFolder
@@ -97,6 +98,43 @@ def test_other_weights_of_the_teacher(data: Path, tmp_path: Path) -> None:
     run(data, out, resume=True, **teacher)
     shutil.copy(tmp_path / "1.pth", weights)
     refuses(data, out, f"teacher-weights: {weights} is not what it was when the run in {out} started", **teacher)
+
+
+def test_teacher_that_is_gone(data: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "teacher.pth"
+    torch.save(timm.create_model("resnet10t", num_classes=3).state_dict(), weights)
+    teacher = {"teacher": "resnet10t", "teacher_weights": weights}
+    out = run(data, tmp_path / "run", **teacher)
+    weights.unlink()
+    refuses(data, out, f"teacher-weights: no such file or folder {weights}; expected what the run in {out}", **teacher)
+
+
+def test_other_weights_to_start_from(data: Path, tmp_path: Path) -> None:
+    """They count until there is a state, in which all that came of them is."""
+    start, out = tmp_path / "start.pth", tmp_path / "run"
+
+    def write(seed: int) -> None:
+        torch.manual_seed(seed)
+        torch.save(create_model("convit_micro_patch4_32", img_size=8, num_classes=3).state_dict(), start)
+
+    write(0)
+    run(data, out, weights=start)
+    write(1)
+    run(data, out, weights=start, resume=True)
+    shutil.rmtree(out / "checkpoints")
+    (out / "metrics.jsonl").unlink()
+    with pytest.raises(InputError, match=f"weights: {start} is not what it was when the run in {out} started"):
+        run(data, out, weights=start, resume=True)
+    write(0)
+    run(data, out, weights=start, resume=True)
+
+
+def test_where_weights_lie_makes_no_other_run(data: Path, tmp_path: Path) -> None:
+    torch.save(create_model("convit_micro_patch4_32", img_size=8, num_classes=3).state_dict(), tmp_path / "a.pth")
+    shutil.copy(tmp_path / "a.pth", tmp_path / "b.pth")
+    runs = [run(data, tmp_path / name, weights=tmp_path / f"{name}.pth") for name in ("a", "b")]
+    first, second = (RunFolder(out).read_identity()["run"] for out in runs)
+    assert first == second
 
 
 def test_run_of_an_earlier_version(data: Path, tmp_path: Path) -> None:

@@ -175,7 +175,9 @@ def test_resume_without_the_folder(data: Path, tmp_path: Path, monkeypatch: pyte
     with pytest.raises(Stopped) as caught:
         train(options(data, None, epochs=EPOCHS, lr=0.003), StopAt("epoch 2/3", 1))
     assert caught.value.folder == Path("runs/animals-micro")
-    train(options(data, None, epochs=None, batch_size=None, resume=True))
+    again = StopAt("nothing", 0)
+    train(options(data, None, epochs=None, batch_size=None, resume=True), again)
+    assert again.passes.count("checking images") == 1
     assert len(metrics(Path("runs/animals-micro"))) == EPOCHS
     with pytest.raises(InputError, match=r"its lr is 0\.003, got 0\.1"):
         train(options(data, None, epochs=None, lr=0.1, resume=True))

@@ -131,3 +131,9 @@ def test_overwrite_refuses_what_is_no_run(text: str | None, data: Path, tmp_path
     with pytest.raises(InputError, match="exists and is no run, so it is not overwritten; expected another --out"):
         overwritable(out, data)
     assert (out / "thesis.tex").read_text() == "precious"
+
+
+def test_skip_test_of_data_with_only_a_test_part(tmp_path: Path) -> None:
+    photos(tmp_path / "two/test", {"dark": 2, "light": 2})
+    with pytest.raises(InputError, match="two: only a test part in it; expected a train/ folder or class folders"):
+        train(options(tmp_path / "two", tmp_path / "run", skip_test=True))

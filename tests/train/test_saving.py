@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from convit.classifier import Classifier
 from convit.errors import InputError
 from convit.train import Observer, Stopped, saving, train
 from convit.train.run_folder import RunFolder
-from convit.train.state import states
+from convit.train.state import Parts, Progress, save_state, states
 from tests.train.small import exact, metrics, options, photos
 from tests.train.test_resume import StopAt
 
@@ -129,6 +131,23 @@ def test_log_without_room(data: Path, whole: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(RunFolder, "log", failing(RunFolder.log, set(range(100))))
     train(options(data, tmp_path / "run", epochs=EPOCHS))
     assert exact(tmp_path / "run") == exact(whole)
+
+
+def test_newest_is_whole_and_of_the_run(tmp_path: Path) -> None:
+    """What a person is told to go on from."""
+
+    def parts(run: str) -> Parts:
+        model = nn.Linear(2, 2)
+        return Parts(model, torch.optim.AdamW(model.parameters()), run=run)
+
+    folder = RunFolder(tmp_path)
+    saver = saving.Saver(folder, parts("own"), None, print)  # type: ignore[arg-type]
+    save_state(folder.checkpoints, parts("other"), Progress(epoch=9))
+    assert saver.newest() == "no state is saved yet"
+    for epoch in (1, 2):
+        save_state(folder.checkpoints, parts("own"), Progress(epoch=epoch))
+    (folder.checkpoints / "epoch-0002-step-000000/tensors.safetensors").write_bytes(b"damaged")
+    assert saver.newest().endswith("is epoch-0001-step-000000")
 
 
 def test_half_written_files_make_room(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,3 +168,50 @@ def test_the_new_state_stays_whatever_is_named_after_it(tmp_path: Path) -> None:
     save_state(tmp_path, Parts(*trained(1)), Progress(epoch=1))
     assert (tmp_path / "epoch-0001-step-000000/state.json").exists()
     assert len(states(tmp_path)) == 2
+
+
+def of_run(run: str, seed: int = 1) -> Parts:
+    return Parts(*trained(seed), run=run)
+
+
+def test_two_whole_ones_of_the_run_are_kept_beside_those_of_another(tmp_path: Path) -> None:
+    save_state(tmp_path, of_run("other"), Progress(epoch=10))
+    save_state(tmp_path, of_run("other"), Progress(epoch=9))
+    for epoch in range(1, 5):
+        save_state(tmp_path, of_run("own"), Progress(epoch=epoch))
+    assert [int(path.name[6:10]) for path in states(tmp_path)] == [10, 9, 4, 3]
+
+
+def test_damaged_ones_do_not_count(tmp_path: Path) -> None:
+    """They go once there are two whole ones, and not before: then there is nothing else."""
+    parts = of_run("own")
+    for epoch in (8, 9):
+        save_state(tmp_path, of_run("own"), Progress(epoch=epoch))
+    for path in states(tmp_path):
+        flip_bit(path / "tensors.safetensors", 0.5)
+    save_state(tmp_path, parts, Progress(epoch=1))
+    assert [int(path.name[6:10]) for path in states(tmp_path)] == [9, 8, 1]
+    save_state(tmp_path, parts, Progress(epoch=2))
+    assert [int(path.name[6:10]) for path in states(tmp_path)] == [2, 1]
+
+
+def test_own_states_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are large: neither what this process wrote nor what it loaded is read at the next save."""
+    save_state(tmp_path, of_run("other"), Progress(epoch=10))
+    save_state(tmp_path, of_run("own"), Progress(epoch=1))
+    parts = of_run("own")
+    load_state(tmp_path, parts)
+    real, read = Path.open, list[Path]()
+
+    def opened(path: Path, mode: str = "r", *more: Any, **also: Any) -> Any:
+        if path.name == "tensors.safetensors" and mode == "rb":
+            read.append(path)
+        return real(path, mode, *more, **also)
+
+    monkeypatch.setattr(Path, "open", opened)
+    for epoch in (2, 3, 4):
+        save_state(tmp_path, parts, Progress(epoch=epoch))
+    assert read == []
+    save_state(tmp_path, of_run("own"), Progress(epoch=5))
+    assert len(read) == 1, "another process reads one to know that it is whole"
+    assert [int(path.name[6:10]) for path in states(tmp_path)] == [10, 5, 4]

@@ -63,6 +63,11 @@ class Together(Observer):
         """Asks all."""
         return {key: value for one in self.observers for key, value in one.measure(classifier, images).items()}
 
+    def check(self) -> None:
+        """Asks all."""
+        for observer in self.observers:
+            observer.check()
+
     def begin_run(self, folder: Path, config: dict[str, Any], done: int) -> None:
         """Tells all."""
         for observer in self.observers:
@@ -143,17 +148,17 @@ class WeightsAndBiases(Tracker):
     library, package = "wandb", "wandb"
     run: Any = None
 
+    def check(self) -> None:
+        """Whether there is a key, and the service takes it. Offline it needs none."""
+        with _one_line():
+            self.module.login(verify=True)
+
     def begin_run(self, folder: Path, config: dict[str, Any], done: int) -> None:
         """Begins a run, or goes on with that of the folder."""
-        try:
+        with _one_line():
             self.run = self.module.init(
                 dir=str(folder), name=folder.name, config=config, id=_id(folder), resume="allow", **_project()
             )
-        except Exception as error:
-            raise InputError(
-                f"track: wandb does not start ({_line(error)}); expected a key, by 'wandb login', or "
-                "WANDB_MODE=offline; nothing was trained: the same command tries again"
-            ) from error
 
     def log(self, values: dict[str, float], epoch: int) -> None:
         """All in one step, which is the epoch."""
@@ -186,6 +191,18 @@ def tracking(name: str, say: Callable[[str], None]) -> Iterator[Observer]:
             tracker.close()
         except Exception as error:
             say(f"{tracker.package}: not closed ({_line(error)})")
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Turns a fault of wandb at its start, of whatever type, into one line."""
+    try:
+        yield
+    except Exception as error:
+        raise InputError(
+            f"track: wandb does not start ({_line(error)}); expected a key, by 'wandb login', or WANDB_MODE=offline; "
+            "nothing was trained: the same command tries again"
+        ) from error
 
 
 def _id(folder: Path) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from convit.data.images import decode_image, encoded_size, image_size, read_image, to_rgb
+from convit.data.images import UnreadableImageError, decode_image, encoded_size, image_size, read_image, to_rgb
 from convit.errors import InputError
 
 
@@ -49,7 +49,7 @@ class ImageSet(ABC):
     @abstractmethod
     def contents(self) -> list[int]:
         """A number for each image that is another one, as a rule, once the image is: where it lies in a file the number
-        of its bytes, else a checksum. No image is decoded for it."""
+        of its bytes, else a checksum; -1 where it cannot be read. No image is decoded for it."""
 
     @abstractmethod
     def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
@@ -105,7 +105,13 @@ class FileImages(ImageSet):
         return str(self.path(index))
 
     def contents(self) -> list[int]:
-        return [self.path(index).stat().st_size for index in range(len(self))]
+        return [self._content(index) for index in range(len(self))]
+
+    def _content(self, index: int) -> int:
+        try:
+            return self.path(index).stat().st_size
+        except OSError:
+            return -1
 
     def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
         return type(self)(self.root, [self.names[i] for i in indices], targets, class_names)
@@ -125,7 +131,13 @@ class EncodedImages(ImageSet):
         return encoded_size(self.encoded(index), self.where(index))
 
     def contents(self) -> list[int]:
-        return [zlib.crc32(self.encoded(index)) for index in range(len(self))]
+        return [self._content(index) for index in range(len(self))]
+
+    def _content(self, index: int) -> int:
+        try:
+            return zlib.crc32(self.encoded(index))
+        except UnreadableImageError:
+            return -1
 
 
 class ArrayImages(ImageSet):

@@ -131,7 +131,7 @@ def run_experiment(
         StoppedGrid: Ctrl-C or SIGTERM; the runs are saved.
     """
     study, folder = STUDIES[name], ExperimentFolder(out)
-    source = open_source(settings.data, root=settings.data_root)
+    source = open_source(settings.data, root=settings.data_root, missing=settings.skip_bad)
     settings = replace(settings, data=source.root, device=_kind(settings.device))
     identity = {
         "experiment": name,

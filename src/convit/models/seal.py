@@ -1,10 +1,11 @@
 """A checksum inside a .safetensors file: a bit that flips on a disk makes other weights, which nothing else would tell.
 
-It is the one entry of the file's metadata (several would be written in an order that changes from run to run), and is
-of the whole file, with zeros in its own place. So it moves with the file, and what another program writes has none.
+It is in the file's metadata, after ``format``, which the loaders of other libraries ask for, and is of the whole file,
+with zeros in its own place. So it moves with the file, and what another program writes has none.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,15 +16,24 @@ from torch import Tensor
 from convit.errors import InputError
 
 BLANK = "0" * 64
-_SEAL = re.compile(rb'^.{8}\{"__metadata__":\{"sha256":"([0-9a-f]{64})"\}', re.DOTALL)
+_SEAL = re.compile(  # earlier versions wrote no format
+    rb'^.{8}\{"__metadata__":\{(?:"format":"pt",)?"sha256":"([0-9a-f]{64})"\}', re.DOTALL
+)
 
 
 def sealed(tensors: Mapping[str, Tensor]) -> bytes:
     """The content of a .safetensors file with its checksum in it; the same bytes for the same tensors."""
-    content = safetensors.torch.save(dict(tensors), metadata={"sha256": BLANK})
+    content = safetensors.torch.save(dict(tensors))
+    end = 8 + int.from_bytes(content[:8], "little")
+    # Not by the library: it writes several entries in an order that changes from run to run.
+    header = {"__metadata__": {"format": "pt", "sha256": BLANK}, **json.loads(content[8:end])}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at multiples of 8 bytes
+    content = b"".join((len(text).to_bytes(8, "little"), text, memoryview(content)[end:]))
     place = _SEAL.match(content)
     assert place is not None
-    return b"".join((content[: place.start(1)], _checksum(content, place).encode(), content[place.end(1) :]))
+    view = memoryview(content)
+    return b"".join((view[: place.start(1)], _checksum(content, place).encode(), view[place.end(1) :]))
 
 
 def is_whole(content: bytes) -> bool:

@@ -9,24 +9,30 @@ from convit.data import ImageSet, describe, digest, first_change, first_changed_
 from convit.errors import InputError
 from convit.train.plan import Plan
 from convit.train.run_folder import IDENTITY, RunFolder, split_names, unreadable
+from convit.train.state import states
 
 
 def identify(plan: Plan, parts: dict[str, ImageSet | None]) -> dict[str, Any]:
-    """What ``identity.json`` says: the images (:func:`convit.data.describe`), the teacher's weights, and ``run``.
+    """What ``identity.json`` says: the images (:func:`convit.data.describe`), the weights to start from, the teacher's,
+    and ``run``.
 
     The latter stands for all of it and for the options, so two runs share it only if they are the same run. Where they
     lie, and what may differ when a run goes on, is not in it.
     """
     there = {part: images for part, images in parts.items() if images is not None}
-    learned = {**describe(plan.class_names, there), "teacher": _teacher(plan.config.distill.teacher_weights)}
+    learned = describe(plan.class_names, there)
+    learned["weights"] = _weights(plan.config.model.weights)
+    learned["teacher"] = _weights(plan.config.distill.teacher_weights)
     options = plan.config.to_dict()
     options["run"] = {"seed": options["run"]["seed"]}
     del options["data"], options["source"]["workers"], options["source"]["data_root"]
+    del options["model"]["weights"], options["distill"]["teacher_weights"]
     return learned | {"run": digest([options, split_names(parts), learned])}
 
 
 def identity_before(folder: RunFolder, plan: Plan, parts: dict[str, ImageSet | None]) -> dict[str, Any]:
-    """The identity of a run that goes on, which has to learn from what it did.
+    """The identity of a run that goes on, which has to learn from what it did. The weights that it started from count
+    until it has a state.
 
     Of a run that an earlier version began only the names of the images are known; then it is what :func:`identify`
     gives now.
@@ -39,22 +45,31 @@ def identity_before(folder: RunFolder, plan: Plan, parts: dict[str, ImageSet | N
     try:
         change = first_changed_name(split, names) or first_change(before, now, names)
         teacher, _ = before["teacher"], before["run"]
+        start = before.get("weights", now["weights"])  # earlier versions did not look at them
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise unreadable(folder.path / IDENTITY, error) from error
     if change is not None:
         raise InputError(
             f"{plan.config.data}: other images than when the run in {folder.path} started: {change}; expected the same"
         )
-    if teacher != now["teacher"]:
-        raise InputError(
-            f"teacher-weights: {plan.config.distill.teacher_weights} is not what it was when the run in {folder.path} "
-            "started; expected the same"
-        )
+    _check_weights("teacher-weights", plan.config.distill.teacher_weights, teacher, now["teacher"], folder)
+    if not states(folder.checkpoints):
+        _check_weights("weights", plan.config.model.weights, start, now["weights"], folder)
     return before
 
 
-def _teacher(path: Path | None) -> str | None:
-    """A digest of the teacher's weights, and of what says how they are used; None where no file is read."""
+def _check_weights(option: str, path: Path | None, before: str | None, now: str | None, folder: RunFolder) -> None:
+    if before == now:
+        return
+    if path is not None and not path.exists():
+        raise InputError(
+            f"{option}: no such file or folder {path}; expected what the run in {folder.path} started with"
+        )
+    raise InputError(f"{option}: {path} is not what it was when the run in {folder.path} started; expected the same")
+
+
+def _weights(path: Path | None) -> str | None:
+    """A digest of weights, and of what says how they are used; None where no file is read."""
     if path is None:
         return None
     whole = hashlib.sha256()

@@ -31,6 +31,13 @@ class Observer:
         """
         return {}
 
+    def check(self) -> None:
+        """Asked before a new run writes anything, or replaces another.
+
+        Raises:
+            InputError: it could not begin.
+        """
+
     def begin_run(self, folder: Path, config: dict[str, Any], done: int) -> None:
         """Training begins in ``folder``, with the options ``config``, after ``done`` epochs of an earlier start."""
 

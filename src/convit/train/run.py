@@ -57,8 +57,7 @@ def _train(config: TrainConfig, observer: Observer, world: World, held: contextl
     """As :func:`train`; ``held`` is closed at the end, with the lock on the folder in it."""
     pick_device(config.run.device)
     if config.run.resume and config.run.out is None:  # where it lies is decided from the data, all else as it was
-        plan, _, _ = planned(config, observer, world)
-        config = replace(config, run=replace(config.run, out=plan.out))
+        config = replace(config, run=replace(config.run, out=_usual_folder(config, observer, world)))
     if config.run.out is not None:  # before the scan, which can take a while
         before = RunFolder(config.run.out)
         before.check_free(resume=config.run.resume, overwrite=config.run.overwrite)
@@ -86,6 +85,7 @@ def _train(config: TrainConfig, observer: Observer, world: World, held: contextl
                 folder.write_identity(identity)
                 trainer.say("an earlier version began this run: from now on it knows its images by more than names")
         elif world.main:
+            observer.check()
             held.enter_context(folder.locked())
             folder.check_free(resume=False, overwrite=config.run.overwrite)  # nobody was quicker
             if config.run.overwrite:
@@ -126,19 +126,33 @@ def planned(config: TrainConfig, observer: Observer, world: World = ALONE) -> tu
     Raises:
         InputError: data or options that do not work.
     """
-    source = world.in_turn(
-        lambda: open_source(config.data, root=config.source.data_root, missing=config.source.skip_bad)
-    )
-    if config.source.skip_test:
-        source = replace(source, parts={part: images for part, images in source.parts.items() if part != "test"})
-    if config.source.classes is not None:
-        source = some_classes(source, config.source.classes, config.run.seed)
-    source, bad = scanned(source, skip_bad=config.source.skip_bad, observer=observer, world=world)
+    source, bad = scanned(_opened(config, world), skip_bad=config.source.skip_bad, observer=observer, world=world)
     plan = make_plan(config, source, split(source, config.source.val_fraction, config.run.seed))
     world.check_batch(plan.batch_size, plan.config.optim.accumulate)
     _check_apart(plan.out, source)
     _check_weights_apart(config)
     return plan, source, bad
+
+
+def _usual_folder(config: TrainConfig, observer: Observer, world: World) -> Path:
+    """Where a run lies that was begun without ``--out``."""
+    source = _opened(config, world)
+    if config.source.skip_bad:  # without those there may be another model for the images, else nothing is decoded
+        source, _ = scanned(source, skip_bad=True, observer=observer, world=world)
+    return make_plan(config, source, split(source, config.source.val_fraction, config.run.seed)).out
+
+
+def _opened(config: TrainConfig, world: World) -> DataSource:
+    """The images that the options ask for, not looked at yet."""
+    source = world.in_turn(
+        lambda: open_source(config.data, root=config.source.data_root, missing=config.source.skip_bad)
+    )
+    parts = {part: images for part, images in source.parts.items() if part != "test"}
+    if config.source.skip_test and parts:  # a test part alone is refused as ever
+        source = replace(source, parts=parts)
+    if config.source.classes is not None:
+        source = some_classes(source, config.source.classes, config.run.seed)
+    return source
 
 
 def as_before(options: T, before: T) -> T:

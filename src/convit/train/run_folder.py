@@ -111,8 +111,8 @@ class RunFolder:
     def discard(self) -> None:
         """Removes the run, and the folder if nothing else is in it."""
         self.clear()
-        (self.path / LOCK).unlink(missing_ok=True)
-        with suppress(OSError):
+        with suppress(OSError):  # it is still locked, and another process may take the folder at once
+            (self.path / LOCK).unlink()
             self.path.rmdir()
 
     def read_config(self) -> TrainConfig:

@@ -7,7 +7,7 @@ from convit.classifier import Classifier
 from convit.errors import InputError
 from convit.train.distributed import ALONE, World
 from convit.train.run_folder import RunFolder
-from convit.train.state import Parts, Progress, save_state, states, sync, tensors_of
+from convit.train.state import Parts, Progress, own_states, save_state, sync, tensors_of
 
 
 class Saver:
@@ -78,8 +78,8 @@ class Saver:
 
     def newest(self) -> str:
         """Says what there is to go on from."""
-        there = states(self.folder.checkpoints)
-        return f"the newest state in {self.folder.path} is {there[0].name}" if there else "no state is saved yet"
+        newest = next(own_states(self.folder.checkpoints, self.parts), None)
+        return f"the newest state in {self.folder.path} is {newest.name}" if newest else "no state is saved yet"
 
     def _clear(self) -> None:
         """Removes half-written files: they are no use, and a full disk needs their room."""

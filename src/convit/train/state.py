@@ -5,7 +5,9 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from convit.train.parallel import in_parts, whole
 
 KEEP = 2
 """How many states are kept: should the newest be damaged, the one before it is there."""
+DAMAGE = (OSError, ValueError, KeyError, SafetensorError)
+"""What reading a state raises that is not whole."""
 
 
 @dataclass(slots=True)
@@ -51,6 +55,8 @@ class Parts:
     """The loss scale of fp16; one that is not enabled has no state."""
     run: str | None = None
     """Which run they are of, as its ``identity.json`` says; states of others are passed over."""
+    known: set[Path] = field(default_factory=set)
+    """States of it that this process wrote, or read whole: they are large, and not read again."""
 
     @property
     def sharded(self) -> bool:
@@ -69,10 +75,11 @@ def tensors_of(parts: Parts) -> dict[str, torch.Tensor]:
 
 
 def save_state(folder: Path, parts: Parts, progress: Progress, tensors: dict[str, torch.Tensor] | None = None) -> Path:
-    """Writes a state into ``folder`` and removes those that are too old.
+    """Writes a state into ``folder``; once there are ``KEEP`` whole ones of the run, its others are removed.
 
-    The files are written and synced under a temporary name, which is then renamed. A whole state of the same step is
-    kept as it is: it is the same. How many processes trained it does not show in it.
+    States of other runs stay, but for one of the same step, whose place is taken. The files are written and synced
+    under a temporary name, which is then renamed. A whole state of the same step is kept as it is: it is the same. How
+    many processes trained it does not show in it.
 
     Args:
         folder: where to.
@@ -102,9 +109,18 @@ def save_state(folder: Path, parts: Parts, progress: Progress, tensors: dict[str
         shutil.rmtree(temporary, ignore_errors=True)  # half a state is no use, and a full disk needs its room
         raise
     sync(folder)
-    for old in [path for path in states(folder) if path != final][KEEP - 1 :]:
-        shutil.rmtree(old)
+    parts.known.add(final)
+    _remove_old(folder, final, parts)
     return final
+
+
+def _remove_old(folder: Path, newest: Path, parts: Parts) -> None:
+    """A damaged state counts for nothing, so it goes when there are enough without it."""
+    kept = [newest, *islice((path for path in own_states(folder, parts) if path != newest), KEEP - 1)]
+    if len(kept) == KEEP:
+        for old in states(folder):
+            if old not in kept and not _is_foreign(old, parts.run):
+                shutil.rmtree(old)
 
 
 def _files(parts: Parts, progress: Progress, tensors: dict[str, torch.Tensor]) -> list[tuple[str, bytes]]:
@@ -128,6 +144,15 @@ def states(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)], reverse=True)
 
 
+def own_states(folder: Path, parts: Parts) -> Iterator[Path]:
+    """Those of them that are whole and of the run. Each is read as it is asked for, unless it is known."""
+    for path in states(folder):
+        if path not in parts.known and _is_whole(path, parts.run):
+            parts.known.add(path)
+        if path in parts.known:
+            yield path
+
+
 def load_state(folder: Path, parts: Parts) -> tuple[Progress, list[str]]:
     """Puts the newest whole state of ``folder`` that is of the run into ``parts``.
 
@@ -141,7 +166,7 @@ def load_state(folder: Path, parts: Parts) -> tuple[Progress, list[str]]:
     for path in states(folder):
         try:
             meta, tensors = _read(path)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except DAMAGE as error:
             passed.append(f"{path}: damaged ({' '.join(str(error).split())[:120]}); taking the state before it")
             continue
         if not _is_of(meta, parts.run):
@@ -149,6 +174,7 @@ def load_state(folder: Path, parts: Parts) -> tuple[Progress, list[str]]:
             passed.append(f"{path}: the state of another run; taking the one before it")
             continue
         _restore(meta, tensors, parts)
+        parts.known.add(path)
         return Progress(**meta["progress"]), passed
     whole = f"whole and of this run ({foreign} of another one)" if foreign else "whole"
     raise InputError(f"{folder}: {len(passed)} states, none of them {whole}; expected one to resume from")
@@ -159,11 +185,15 @@ def _is_of(meta: dict[str, Any], run: str | None) -> bool:
     return run is None or meta.get("run") in (None, run)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _read_meta(path: Path) -> dict[str, Any]:
     check, body = (path / "state.json").read_text().rstrip("\n").split("\n", 1)
     if hashlib.sha256(body.encode()).hexdigest() != check:
         raise ValueError("checksum of state.json")
-    meta = json.loads(body)
+    return dict(json.loads(body))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    meta = _read_meta(path)
     content = (path / "tensors.safetensors").read_bytes()
     if hashlib.sha256(content).hexdigest() != meta["sha256"]:
         raise ValueError("checksum of tensors.safetensors")
@@ -172,10 +202,21 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
 def _is_whole(path: Path, run: str | None) -> bool:
     try:
-        meta, _ = _read(path)
-    except (OSError, ValueError, KeyError, SafetensorError):
+        meta = _read_meta(path)
+        if not _is_of(meta, run):
+            return False
+        with (path / "tensors.safetensors").open("rb") as stream:
+            return bool(hashlib.file_digest(stream, "sha256").hexdigest() == meta["sha256"])
+    except DAMAGE:
         return False
-    return _is_of(meta, run)
+
+
+def _is_foreign(path: Path, run: str | None) -> bool:
+    """Whether a state says that it is of another run, whole or not."""
+    try:
+        return not _is_of(_read_meta(path), run)
+    except DAMAGE:
+        return False
 
 
 def _restore(meta: dict[str, Any], tensors: dict[str, torch.Tensor], parts: Parts) -> None:
