@@ -31,7 +31,7 @@ from convit.train.plan import make_plan, split
 from convit.train.run_folder import RunFolder
 from convit.train.workers import batches, end_workers
 
-MODELS = ("convit_micro_patch4_32", "convit_tiny_patch4_32")
+MODELS = ("convit_mini_patch4_32", "convit_tiny_patch4_32")
 WORKERS = (0, 1, 2)
 
 
