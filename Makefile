@@ -43,7 +43,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
-# About ten minutes on two idle cores; prints its counts at the end.
+# Nine minutes on two cores; prints its counts at the end.
 fault-tests: $(VENV)/installed
 	FAULTS=full $(BIN)/python -m pytest tests/faults tests/train/test_distributed.py::test_killed_process
 
