@@ -22,6 +22,7 @@ from convit.classifier import WEIGHTS
 from convit.data import open_source
 from convit.experiments import Settings
 from convit.train import Observer, evaluate
+from convit.train.config import VAL_FRACTION
 from convit.train.engine import Trainer
 from convit.train.evaluation import best_record
 from convit.train.observer import StopRequest
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=None, help="of all the data, as for convit experiment")
     parser.add_argument("--batch-size", type=int, default=None)
     parser.add_argument("--lr", type=float, default=None)
-    parser.add_argument("--val-fraction", type=float, default=0.1)
+    parser.add_argument("--val-fraction", type=float, default=VAL_FRACTION)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     options = parser.parse_args()
     settings = Settings(

@@ -1,28 +1,18 @@
 """What each part of ConViT contributes (Table 3, figure 12), and gates against none (figure 9)."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from convit.experiments import paper
-from convit.experiments.cells import Cell, Result
+from convit.experiments.cells import Result
 from convit.experiments.curves import Named, learning_curves
 from convit.experiments.settings import Settings
 from convit.experiments.statistics import has, over_seeds, shown
-from convit.experiments.study import Report, Study, headed, markdown, per_model, percent
+from convit.experiments.study import Report, Study, headed, markdown, per_model, percent, row_cells
 from convit.experiments.variants import TABLE_3, VARIANTS
 
 ROWS = {**TABLE_3, "psa": VARIANTS["psa"]}
-
-
-def cells(settings: Settings) -> list[Cell]:
-    """Every row, for every fraction."""
-    return [
-        settings.cell(model, row, ROWS[row], seed, fraction=fraction)
-        for seed in settings.seeds
-        for model in settings.models
-        for fraction in settings.fractions
-        for row in settings.rows
-    ]
 
 
 def report(settings: Settings, results: Sequence[Result], runs: Path) -> Report:
@@ -88,6 +78,7 @@ STUDY = Study(
         "epochs": 300,
     },
     digits={"fractions": (1.0,), "rows": tuple(ROWS), "seeds": (0, 1), "epochs": 10, "batch_size": 64},
-    cells=cells,
+    rows=ROWS,
+    cells=partial(row_cells, rows=ROWS),
     report=report,
 )

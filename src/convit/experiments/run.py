@@ -70,7 +70,7 @@ def settle(name: str, data: str, given: Mapping[str, Any], *, preset: str | None
             raise InputError(f"{axis.replace('_', '-')}: got it for {name}, expected {there}")
     if preset == "paper" and study.paper is None:
         raise InputError(f"preset: got paper for {name}, expected none: it is not an experiment of the paper")
-    own = (study.paper if preset == "paper" else study.digits) or {}
+    own = study.digits if preset is None or study.paper is None else study.paper
     if preset is None and data != "digits":  # its axes; how long and in which batches depends on the data
         own = {key: value for key, value in own.items() if key not in ("epochs", "batch_size")}
     asked = {key: value for key, value in given.items() if value is not None}
@@ -79,7 +79,7 @@ def settle(name: str, data: str, given: Mapping[str, Any], *, preset: str | None
     settings = Settings(data=data, **{"models": (), **own, **asked})
     if "teacher" in study.axes and settings.teacher is None and settings.teacher_weights is None:
         raise InputError(f"teacher: got none for {name}, expected --teacher NAME of timm's, or --teacher-weights RUN")
-    _check(name, settings)
+    _check(study, settings)
     if not settings.models:
         settings = replace(settings, models=(decided_model(settings),))
     depths = [gpsa_layers(model) for model in settings.models]
@@ -96,7 +96,7 @@ def _layers(name: str, depth: int) -> tuple[int, ...]:
     return tuple(step for step in steps if step or name == "locality")
 
 
-def _check(experiment: str, settings: Settings) -> None:
+def _check(study: Study, settings: Settings) -> None:
     check_each("seeds", settings.seeds, 0, 2**32)
     check_each("fractions", settings.fractions, 1e-6, 1.0)
     if settings.strengths:
@@ -106,11 +106,10 @@ def _check(experiment: str, settings: Settings) -> None:
         if len(set(values)) != len(values):
             raise InputError(f"{name}: got {' '.join(values)}, expected each once")
     settings.config(None, 0)  # checks the ranges of what goes to each run
-    there = small_data.ROWS if experiment == "small-data" else ablation.ROWS
-    if settings.rows and (unknown := [row for row in settings.rows if row not in there]):
-        raise InputError(f"rows: got {unknown[0]}, expected some of {', '.join(there)}")
-    if experiment == "small-data" and small_data.BASE not in settings.rows:
-        raise InputError(f"rows: got {' '.join(settings.rows)}, expected {small_data.BASE} too, to compare with")
+    if unknown := [row for row in settings.rows if row not in study.rows]:
+        raise InputError(f"rows: got {unknown[0]}, expected some of {', '.join(study.rows)}")
+    if study.base is not None and study.base not in settings.rows:
+        raise InputError(f"rows: got {' '.join(settings.rows)}, expected {study.base} too, to compare with")
 
 
 def run_experiment(

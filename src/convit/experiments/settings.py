@@ -14,6 +14,7 @@ from convit.experiments.cells import Cell, Label
 from convit.experiments.variants import Variant
 from convit.models import create_model
 from convit.train import AugmentConfig, DataConfig, DistillConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
+from convit.train.config import VAL_FRACTION
 from convit.train.plan import make_plan, split
 
 
@@ -40,7 +41,7 @@ class Settings:
     recipe: RecipeName | None = None
     image_size: tuple[int, ...] | None = None
     classes: int | None = None
-    val_fraction: float = 0.1
+    val_fraction: float = VAL_FRACTION
     """Of data without a validation part."""
     data_root: Path | None = None
     skip_bad: bool = False

@@ -4,22 +4,21 @@ A search: its runs never see the test part, so that what it chooses can be judge
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from convit.experiments.cells import Cell, Result
+from convit.experiments.cells import Result
 from convit.experiments.settings import Settings
 from convit.experiments.statistics import difference, has, over_seeds, shown, signed
-from convit.experiments.study import Report, Study, headed, markdown, per_model, percent
+from convit.experiments.study import Report, Study, headed, markdown, per_model, percent, row_cells
 from convit.experiments.variants import VARIANTS, Variant
 from convit.figures import BLUE, GREY, Figure, label, new_figure
 
-BASE, TWIN = "as-it-is", "twin"
-
-
+BASE = "as-it-is"
 PUBLISHED = {"stem": "patch", "pool": "token", "norm": "layer", "weight_start": "published"}
 ROWS = {
     BASE: Variant(title="as it is"),
-    TWIN: Variant(title="plain attention in every block", changes=VARIANTS["twin"].changes),
+    "twin": Variant(title="plain attention in every block", changes=VARIANTS["twin"].changes),
     "patch-stem": Variant(title="a linear map of each patch, no convolutions", changes={"stem": "patch"}),
     "class-token": Variant(title="class token in place of the mean patch", changes={"pool": "token"}),
     "layer-norm": Variant(title="layer norm in place of batch norm", changes={"norm": "layer"}),
@@ -38,17 +37,6 @@ ROWS = {
     "published-twin": Variant(title="the same with plain attention", changes={**PUBLISHED, **VARIANTS["twin"].changes}),
 }
 """The base first; all others are compared with it."""
-
-
-def cells(settings: Settings) -> list[Cell]:
-    """Every row, for every fraction; no test images."""
-    return [
-        settings.cell(model, row, ROWS[row], seed, fraction=fraction, test=False)
-        for seed in settings.seeds
-        for model in settings.models
-        for fraction in settings.fractions
-        for row in settings.rows
-    ]
 
 
 def report(settings: Settings, results: Sequence[Result], runs: Path) -> Report:
@@ -92,6 +80,8 @@ STUDY = Study(
     axes=("fractions", "rows"),
     paper=None,
     digits={"fractions": (0.1,), "rows": tuple(ROWS), "seeds": (0, 1), "epochs": 10, "batch_size": 64},
-    cells=cells,
+    rows=ROWS,
+    base=BASE,
+    cells=partial(row_cells, rows=ROWS, test=False),
     report=report,
 )

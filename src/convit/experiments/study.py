@@ -7,6 +7,7 @@ from typing import Any
 
 from convit.experiments.cells import Cell, Result
 from convit.experiments.settings import Settings
+from convit.experiments.variants import Variant
 from convit.figures import Figure
 
 
@@ -31,9 +32,30 @@ class Study:
     """The published settings; None for an experiment that is not the paper's."""
     digits: Mapping[str, Any]
     """Settings with which it takes minutes on the digits; their axes are those for other data too."""
+    rows: Mapping[str, Variant] = field(default_factory=dict)
+    """What ``--rows`` chooses from."""
+    base: str | None = None
+    """The row that all others are compared with, if they are."""
     cells: Callable[[Settings], list[Cell]]
     report: Callable[[Settings, Sequence[Result], Path], Report]
     """From settings, results in the order of the cells, and the folder of the run folders."""
+
+
+def row_cells(settings: Settings, *, rows: Mapping[str, Variant], test: bool = True) -> list[Cell]:
+    """A run of every row, for every fraction, model and seed.
+
+    Args:
+        settings: which of the rows.
+        rows: what they are.
+        test: whether the runs read the test part.
+    """
+    return [
+        settings.cell(model, row, rows[row], seed, fraction=fraction, test=test)
+        for seed in settings.seeds
+        for model in settings.models
+        for fraction in settings.fractions
+        for row in settings.rows
+    ]
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

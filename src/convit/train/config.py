@@ -16,12 +16,15 @@ from convit.choices import Device, Precision, RecipeName
 from convit.errors import InputError
 from convit.train.fields import at_least, between, from_plain, given, positive, to_plain
 
+VAL_FRACTION = 0.1
+"""Part of each class that is held out, where nothing else is said."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
     """What to learn from."""
 
-    val_fraction: float = 0.1
+    val_fraction: float = VAL_FRACTION
     """Part of each class that is held out to choose the best epoch, where the data has no validation part."""
     fraction: float | None = None
     """Learn from this part of each class, drawn by seed, for 1 / fraction times the epochs, as in the paper [all]."""

@@ -31,7 +31,7 @@ class Options:
     seeds: tuple[int, ...] | None = None
     """Every run is made with each of them [0 1; for masking, distillation, models 0 1 2; for dynamics, paper 0]."""
     fractions: tuple[float, ...] | None = None
-    """Parts of each class to learn from, for as many images shown [0.1 0.3 1; for ablation 1]."""
+    """Parts of each class to learn from, for as many images shown [0.1 0.3 1; for ablation 1, small-data 0.1]."""
     rows: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="ROW ...")] = None
     """Ablation: rows of table 3, a to g, and psa, the ungated one of figure 9; small-data: its rows [all]."""
     strengths: tuple[float, ...] | None = None
@@ -54,8 +54,8 @@ class Options:
     """Side of the models' input in pixels, or height and width [the model's]."""
     classes: int | None = None
     """Take so many of the classes, drawn by seed [all]."""
-    val_fraction: float = 0.1
-    """Part of each class held out to choose the best epoch, where the data has no validation part."""
+    val_fraction: float | None = None
+    """Part of each class held out to choose the best epoch, where the data has no validation part [0.1]."""
     data_root: Path | None = None
     """Where data sets are downloaded to [$CONVIT_DATA, or ~/.cache/convit/data]."""
     skip_bad: bool = False
