@@ -1,5 +1,8 @@
 """Batch norm of tokens, against its formula."""
 
+from typing import Any
+
+import pytest
 import torch
 from timm.models import create_feature_extractor
 
@@ -22,8 +25,9 @@ def test_by_the_formula_in_training_and_by_running_means_in_evaluation() -> None
     assert torch.allclose(norm.eval()(x), expected)
 
 
-def test_torchscript_and_fx_read_it() -> None:
-    model = tiny_model(batch_norm=True, hybrid_backbone="conv").eval()
+@pytest.mark.parametrize("options", [{}, {"batch_norm": True, "hybrid_backbone": "conv"}])
+def test_torchscript_and_fx_read_it(options: dict[str, Any]) -> None:
+    model = tiny_model(**options).eval()
     x = torch.randn(2, 3, 16, 16)
     assert torch.allclose(torch.jit.script(model)(x), model(x), atol=1e-6)
     (features,) = create_feature_extractor(model, ["blocks.1"])(x).values()

@@ -128,6 +128,9 @@ class ConViT(nn.Module):
         self.patch_embed = make_stem(
             hybrid_backbone, self.img_size, patch_size, in_chans, embed_dim, batch_norm=batch_norm, **dd
         )
+        # The layer that sees the channels of the image, which timm adapts to others.
+        conv_stem = isinstance(getattr(self.patch_embed, "backbone", None), ConvStem)
+        self.first_conv = "patch_embed.backbone.0" if conv_stem else "patch_embed.proj"
         self.cls_token: nn.Parameter | None = nn.Parameter(torch.empty(1, 1, embed_dim, **dd))
         self.num_prefix_tokens = 1
         self.pos_embed: nn.Parameter | None = None
@@ -274,12 +277,6 @@ class ConViT(nn.Module):
         if prune_head:
             self.reset_classifier(0, "")
         return take
-
-    @property
-    def first_conv(self) -> str:
-        """The name of the layer that sees the channels of the image, for timm, which adapts it to others."""
-        conv = isinstance(getattr(self.patch_embed, "backbone", None), ConvStem)
-        return "patch_embed.backbone.0" if conv else "patch_embed.proj"
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
