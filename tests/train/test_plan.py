@@ -162,7 +162,9 @@ def test_given_values_are_kept() -> None:
     ("side", "scale", "rand", "cutmix"),
     [
         (8, 0.6, "", 0.0),
-        (32, 0.6, "rand-m6-mstd0.5-inc1", 1.0),
+        (32, 0.6, "", 0.0),
+        (64, 0.6, "", 0.0),
+        (65, 0.35, "rand-m6-mstd0.5-inc1", 1.0),
         (224, 0.35, "rand-m6-mstd0.5-inc1", 1.0),
     ],
 )

@@ -13,9 +13,11 @@ from convit.experiments.statistics import difference, has, over_seeds, shown, si
 from convit.experiments.study import Report, Study, headed, markdown, per_model, percent, row_cells
 from convit.experiments.variants import VARIANTS, Variant
 from convit.figures import BLUE, GREY, Figure, label, new_figure
+from convit.train.recipes import MODERATE
 
 BASE = "as-it-is"
-PUBLISHED = {"stem": "patch", "pool": "token", "norm": "layer", "weight_start": "published"}
+PUBLISHED_TWIN = {"stem": "patch", "pool": "token", "norm": "layer", "weight_start": "published"}
+PUBLISHED = {**PUBLISHED_TWIN, "gate_start": 1.0}
 ROWS = {
     BASE: Variant(title="as it is"),
     "twin": Variant(title="plain attention in every block", changes=VARIANTS["twin"].changes),
@@ -28,13 +30,21 @@ ROWS = {
     "published-start": Variant(title="weights start from 0.02", changes={"weight_start": "published"}),
     "heads-4": Variant(title="4 heads (a 2 x 2 kernel)", changes={"heads": 4}),
     "no-position": Variant(title="no embedding of absolute position", changes={"position_embedding": False}),
-    "gates-3": Variant(title="gates start at 3 (95% position)", changes={"gate_start": 3.0}),
+    "gates-1": Variant(title="gates start at 1 (73% position)", changes={"gate_start": 1.0}),
+    "gates-5": Variant(title="gates start at 5 (99% position)", changes={"gate_start": 5.0}),
+    "layers-4": Variant(title="GPSA in the last block too", changes={"local_up_to_layer": 4}),
     "strength-1": Variant(title="locality strength 1", changes={"locality_strength": 1.0}),
     "strength-4": Variant(title="locality strength 4", changes={"locality_strength": 4.0}),
     "position-lr-10": Variant(title="gates and centres learn 10 times as fast", optim={"position_lr": 10.0}),
-    "plain-augmentation": Variant(title="no RandAugment, no mixup", augment={"rand_augment": "", "mix_prob": 0.0}),
+    "augmentation": Variant(
+        title="RandAugment, and mixup or CutMix for half of the batches",
+        augment={"rand_augment": MODERATE, "mixup": 0.2, "cutmix": 1.0},
+    ),
+    "shift": Variant(title="shifted crops in place of resized ones", augment={"crop": "shift"}),
     "published": Variant(title="stem, pooling, norm and start as in the paper", changes=PUBLISHED),
-    "published-twin": Variant(title="the same with plain attention", changes={**PUBLISHED, **VARIANTS["twin"].changes}),
+    "published-twin": Variant(
+        title="the same with plain attention", changes={**PUBLISHED_TWIN, **VARIANTS["twin"].changes}
+    ),
 }
 """The base first; all others are compared with it."""
 

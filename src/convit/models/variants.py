@@ -33,6 +33,7 @@ class Size:
     local_up_to_layer: int = 10
     hybrid_backbone: str = PATCH
     global_pool: str = "token"
+    gate_init: float = 1.0
     weight_std: float | str = PUBLISHED_STD
     batch_norm: bool = False
 
@@ -46,6 +47,7 @@ def _small(width: int) -> Size:
         local_up_to_layer=3,
         hybrid_backbone=CONV,
         global_pool="avg",
+        gate_init=3.0,
         weight_std=FAN_IN,
         batch_norm=True,
     )

@@ -54,6 +54,10 @@ class Recipe:
         return lr if self.scaling == 1 else float(f"{lr:.2g}")
 
 
+MODERATE = "rand-m6-mstd0.5-inc1"
+"""RandAugment of two operations at magnitude 6 of 10, each changed by half a step."""
+
+
 def small(images: int, side: int, model: str) -> Recipe:
     """From scratch on few or small images.
 
@@ -64,7 +68,7 @@ def small(images: int, side: int, model: str) -> Recipe:
     >>> small(images=1294, side=16, model="convit_micro_patch4_16").epochs
     36
     """
-    tiny = side <= 16
+    light = side <= 64
     epochs = min(200, max(10, round(1300 / math.sqrt(images))))
     return Recipe(
         epochs=epochs,
@@ -83,13 +87,13 @@ def small(images: int, side: int, model: str) -> Recipe:
         locality_strength=2.0,
         drop_path=0.05,
         crop_pct=1.0,
-        crop_scale=0.6 if side <= 64 else 0.35,
-        rand_augment="" if tiny else "rand-m6-mstd0.5-inc1",
+        crop_scale=0.6 if light else 0.35,
+        rand_augment="" if light else MODERATE,
         color_jitter=0.0,
         random_erasing=0.0,
         repeated_augmentation=1,
-        mixup=0.2,
-        cutmix=0.0 if tiny else 1.0,
+        mixup=0.0 if light else 0.2,
+        cutmix=0.0 if light else 1.0,
         mix_prob=0.5,
         label_smoothing=0.1,
     )
@@ -108,8 +112,16 @@ def finetune(images: int, side: int, model: str) -> Recipe:
     """
     epochs = min(100, max(5, round(800 / math.sqrt(images))))
     warmup = min(5.0, epochs / 10)
-    scratch = small(images, side, model)
-    return replace(scratch, epochs=epochs, warmup_epochs=warmup, base_lr=1e-3, layer_decay=0.75)
+    return replace(
+        small(images, side, model),
+        epochs=epochs,
+        warmup_epochs=warmup,
+        base_lr=1e-3,
+        layer_decay=0.75,
+        rand_augment="" if side <= 16 else MODERATE,
+        mixup=0.2,
+        cutmix=0.0 if side <= 16 else 1.0,
+    )
 
 
 def paper(images: int, side: int, model: str) -> Recipe:
