@@ -4,13 +4,13 @@
 
 timm's ``resnet18`` with the stem that images of 32 pixels need: a convolution of 3 x 3 that does not stride, and no
 pooling after it. Split, subsets, order, augmentation, mixup, schedule and optimiser are those of ``convit train`` with
-the same options, as ``convit experiment`` makes its runs. Prints a line of JSON for each run.
+the same options, as ``convit experiment`` makes its runs. Prints a line of JSON for each run; its seconds are those of
+the training steps with their loading. ``benchmarks/cost.py`` draws them beside the runs of an experiment.
 """
 
 import argparse
 import json
 import tempfile
-import time
 from pathlib import Path
 
 import safetensors.torch
@@ -85,7 +85,6 @@ def run(settings: Settings, seed: int, fraction: float, optim: dict[str, object]
     with tempfile.TemporaryDirectory() as folder:
         run_folder = RunFolder(Path(folder))
         trainer = ResNetTrainer(plan, run_folder, Observer(), StopRequest())
-        began = time.perf_counter()
         trainer.fit()
         best = best_record(trainer.progress.history)
         trainer.model.load_state_dict(safetensors.torch.load_file(run_folder.path / WEIGHTS))
@@ -98,7 +97,7 @@ def run(settings: Settings, seed: int, fraction: float, optim: dict[str, object]
         "epochs": plan.epochs,
         "val_top1": best["val_top1"],
         "top1": result.top1,
-        "seconds": round(time.perf_counter() - began),
+        "seconds": round(sum(record["seconds"] for record in trainer.progress.history), 3),
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
     }
 
