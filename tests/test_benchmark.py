@@ -37,6 +37,7 @@ from convit.benchmark.memory import held_bytes, pages_of, peak_memory
 from convit.benchmark.plots import draw_resolutions
 from convit.benchmark.steps import CannotMeasureError, build, cannot_measure, random_images
 from convit.errors import InputError
+from convit.layers import TokenBatchNorm
 
 CPU = torch.device("cpu")
 TINY = Case(model="convit_tiny_patch16_224", image_size=224, batch_size=4)
@@ -181,6 +182,18 @@ def test_ratio_is_the_median_of_the_rounds() -> None:
     assert (spread([1.0, 2.0]).low, spread([1.0, 2.0]).high) == (1.25, 1.75)
     assert measured.time_ratio("convit", "timm") is None
     assert measured.memory_ratio("convit", "twin") is None
+
+
+def test_shape_of_an_exported_model() -> None:
+    """It is measured against models of its own shape, not of what its name stands for."""
+    args = {"img_size": [8, 8], "num_heads": 4, "batch_norm": True, "hybrid_backbone": "conv"}
+    case = replace(MICRO, model_args=args)
+    for who, gpsa in (("convit", 3), ("twin", 0)):
+        model = build(case, who)
+        assert model.local_up_to_layer == gpsa
+        assert {block.attn.num_heads for block in model.blocks} == {4}
+        assert isinstance(model.norm, TokenBatchNorm)
+        assert model.img_size == (MICRO.image_size, MICRO.image_size)
 
 
 def test_measure() -> None:

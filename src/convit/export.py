@@ -386,6 +386,7 @@ def _metadata(classifier: Classifier, dynamic_size: bool) -> dict[str, str]:
         "convit_format": FORMAT,
         "convit_version": importlib.metadata.version("convit"),
         "model_name": classifier.model_name,
+        "model_args": json.dumps(classifier.model_args),
         "class_names": json.dumps(classifier.class_names, ensure_ascii=False),
         "preprocessing": json.dumps(classifier.preprocess.to_dict()),
         "patch_size": json.dumps(classifier.model.patch_size),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+import convit
 from convit.benchmark import PRESETS, Measured, Result
 from convit.cli import bench
 from tests.cli.command import Shell
@@ -102,10 +103,11 @@ def test_preset(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     assert given["seconds"] == 1
 
 
-def test_exported_file(exported: Path, shell: Shell) -> None:
+def test_exported_file(exported: Path, trained: Path, shell: Shell) -> None:
     got = shell("bench", "--onnx", exported, "--rounds", 2, "--batch-size", 2, 3, "--threads", 1, "--json")
     cases = json.loads(got.out)["cases"]
     assert [(c["case"]["image_size"], c["case"]["num_classes"], c["case"]["patch"]) for c in cases] == 4 * [(8, 3, 4)]
+    assert cases[0]["case"]["model_args"] == convit.load(trained).model_args
     people = [[result["who"] for result in case["results"]] for case in cases]
     assert people == 2 * [["convit", "twin", "onnx"], ["convit", "twin"]]
     assert len(cases[0]["results"][2]["seconds"]) == 2

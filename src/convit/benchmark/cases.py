@@ -1,9 +1,9 @@
 """What is measured: a model of ours at one size, batch, type and mode, and the models that stand beside it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 from convit.choices import RIVALS, Mode, Precision, PresetName, Rival
 from convit.errors import InputError, nearest
@@ -50,6 +50,8 @@ class Case:
     patch: int | None = None
     """Side of a patch in pixels, where it is not the model's own."""
     num_classes: int = 1000
+    model_args: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Arguments of :class:`convit.ConViT` in place of the name's own, for the model and its twin."""
 
     def __post_init__(self) -> None:
         if self.model not in _SHAPES:

@@ -30,7 +30,8 @@ def build(case: Case, who: str) -> nn.Module:
     }
     if who in TIMM_NAMES:
         return timm.create_model(TIMM_NAMES[who][case.size], **shape)
-    return create_model(case.model, **shape, **({"local_up_to_layer": 0} if who == "twin" else {}))
+    twin = {"local_up_to_layer": 0} if who == "twin" else {}
+    return create_model(case.model, **{**case.model_args, **shape, **twin})
 
 
 def random_images(case: Case, device: torch.device) -> Tensor:

@@ -1,9 +1,10 @@
 """``convit bench``: speed and memory beside plain attention and timm, in one interleaved run."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,6 +72,7 @@ class _Exported(NamedTuple):
 
     path: Path
     model: str
+    model_args: dict[str, Any]
     patch: int
     num_classes: int
     image_size: tuple[int, int]
@@ -84,6 +86,7 @@ def _exported(path: Path) -> _Exported:
     return _Exported(
         path=path,
         model=file.model_name,
+        model_args=json.loads(facts.get("model_args", "{}")),
         patch=int(facts["patch_size"]),
         num_classes=len(file.class_names),
         image_size=file.preprocessing.image_size,
@@ -119,6 +122,7 @@ def _cases(options: Options, exported: _Exported | None) -> tuple[Case, ...]:
         )
     if exported:
         _check_exported(exported, cases)
+        cases = tuple(replace(case, model_args=exported.model_args) for case in cases)
     return tuple(replace(case, memory=True) for case in cases) if options.memory else cases
 
 

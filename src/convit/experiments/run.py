@@ -176,12 +176,14 @@ def _report(study: Study, settings: Settings, results: Sequence[Result], folder:
     report = study.report(settings, results, folder.runs)
     for name, figure in report.figures.items():
         save(figure, folder.path / f"{name}.png")
-    text = "\n\n".join((f"# {study.title[0].upper()}{study.title[1:]}", _caption(settings, results), *report.tables))
+    text = "\n\n".join(
+        (f"# {study.title[0].upper()}{study.title[1:]}", _caption(study, settings, results), *report.tables)
+    )
     folder.write("table.md", text + "\n")
     return Outcome(markdown=text, folder=folder.path, results=tuple(results))
 
 
-def _caption(settings: Settings, results: Sequence[Result]) -> str:
+def _caption(study: Study, settings: Settings, results: Sequence[Result]) -> str:
     """What the numbers are of."""
     first, seeds = results[0], ", ".join(map(str, settings.seeds))
     images = f"{first.images} test images, read once, at the end; each run's best epoch is chosen on validation images"
@@ -192,7 +194,7 @@ def _caption(settings: Settings, results: Sequence[Result]) -> str:
     length = f"{min(epochs)} epochs" if len(epochs) == 1 else f"{min(epochs)} to {max(epochs)} epochs"
     several = len(settings.seeds) > 1
     over = f"mean ± standard error over the seeds {seeds}" if several else f"seed {seeds}"
-    return (
-        f"{Path(settings.data).name}: accuracy in percent on {images}. {', '.join(settings.models)}; {length}; {over}. "
-        "Columns in italics are the paper's figures: another data set."
+    caption = (
+        f"{Path(settings.data).name}: accuracy in percent on {images}. {', '.join(settings.models)}; {length}; {over}."
     )
+    return f"{caption} Columns in italics are the paper's figures: another data set." if study.paper is not None else caption
