@@ -72,6 +72,7 @@ def test_stopped_and_killed_gives_the_same_table(
     assert "1/2 micro_patch4_32-" in got.err
     assert "| 50% |" in got.out
     assert "11 test images" in got.out
+    assert "Columns in italics are the paper's" in got.out
 
     with monkeypatch.context() as patch:
         patch.setattr(GridProgress, "progress", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
@@ -108,6 +109,17 @@ def test_stopped_and_killed_gives_the_same_table(
     shell.refuses(
         "experiment", "models", pets, "--out", whole, *SMALL, "--epochs", 10, says=("its experiment is sample-eff",)
     )
+
+
+def test_small_data_leaves_the_test_part_unread(pets: Path, tmp_path: Path, shell: Shell) -> None:
+    rows = ("--rows", "as-it-is", "twin", "augmentation", "--epochs", 1, "--fractions", 0.5)
+    got = shell("experiment", "small-data", pets, "--out", tmp_path / "x", *SMALL, *rows)
+    assert got.status == 0, got
+    assert "2 validation images" in got.out
+    assert "the test part is not read" in got.out
+    assert "italics" not in got.out  # the paper has no such table
+    assert "| augmentation: RandAugment" in got.out
+    assert (tmp_path / "x/differences.png").is_file()
 
 
 def test_a_run_that_fails(pets: Path, tmp_path: Path, shell: Shell) -> None:

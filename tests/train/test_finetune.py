@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 import convit
-from convit.data import open_source
+from convit.data import Preprocess, open_source
 from convit.errors import InputError
 from convit.train import Stopped, train
 from convit.train.engine import Trainer
@@ -59,6 +59,18 @@ def test_all_but_the_head_is_taken(before: Path, plants: Path, tmp_path: Path) -
     assert trainer.plan.preprocess.image_size == (8, 12)
     assert trainer.plan.model_args["patch_size"] == 4
     assert trainer.plan.decided["model"] == "convit_micro_patch4_32 (that of the weights)"
+
+
+def test_a_stem_that_no_option_names_is_taken(plants: Path, tmp_path: Path) -> None:
+    name, args = "convit_micro_patch4_32", {"img_size": [16, 16], "patch_size": 8, "hybrid_backbone": "resnet18"}
+    model = convit.create_model(name, num_classes=2, **args)
+    preprocess = Preprocess(image_size=(16, 16))
+    convit.Classifier(model, preprocess, ["fern", "moss"], model_name=name, model_args=args).save(tmp_path / "own")
+    trainer = started(plants, tmp_path / "run", weights=tmp_path / "own")
+    assert trainer.plan.model_args["hybrid_backbone"] == "resnet18"
+    own = safetensors.torch.load_file(tmp_path / "own/model.safetensors")
+    new = trainer.model.state_dict()
+    assert all(torch.equal(new[key], tensor) for key, tensor in own.items())
 
 
 def test_the_head_is_kept_for_the_same_classes(before: Path, animals: Path, tmp_path: Path) -> None:

@@ -197,4 +197,6 @@ def _caption(study: Study, settings: Settings, results: Sequence[Result]) -> str
     caption = (
         f"{Path(settings.data).name}: accuracy in percent on {images}. {', '.join(settings.models)}; {length}; {over}."
     )
-    return f"{caption} Columns in italics are the paper's figures: another data set." if study.paper is not None else caption
+    if study.paper is None:
+        return caption
+    return f"{caption} Columns in italics are the paper's figures: another data set."

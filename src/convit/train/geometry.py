@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from timm.layers import PatchEmbed
+
 from convit.classifier import ClassifierConfig
 from convit.errors import InputError
 from convit.layers import TokenBatchNorm
 from convit.layers.init import PUBLISHED_STD
 from convit.models import ConViT, create_model
-from convit.models.stem import CONV, PATCH, ConvStem
+from convit.models.stem import CONV, PATCH
 from convit.train.config import ModelConfig, TrainConfig
 from convit.train.fields import given
 
@@ -16,6 +18,8 @@ BY_NATIVE_SIZE = ((24, "convit_mini_patch4_16"), (48, "convit_mini_patch4_32"), 
 """The model for images whose shorter side is up to so many pixels."""
 LARGE, LARGE_AND_MANY, MANY = "convit_mini_patch8_128", "convit_tiny_patch16_224", 20_000
 """The models for larger images: one that a laptop trains in minutes, and the paper's from so many images on."""
+OPTIONS = {"num_heads": "heads", "hybrid_backbone": "stem"}
+"""The option of an argument of :class:`convit.ConViT` with another name."""
 
 
 def geometry(
@@ -42,9 +46,9 @@ def geometry(
         args |= _asked_shape(asked)
         model = create_model(name, device="meta", **args)
     except (ValueError, TypeError) as error:
-        said = str(error).replace("num_heads:", "heads:").replace("hybrid_backbone:", "stem:")
-        raise InputError(said) from error
-    args |= _architecture(model)
+        argument, colon, wrong = str(error).partition(":")
+        raise InputError(f"{OPTIONS.get(argument, argument)}{colon}{wrong}") from error
+    args = _architecture(model) | args
     if asked.freeze > len(model.blocks):
         raise InputError(f"freeze: got {asked.freeze}, expected at most the {len(model.blocks)} blocks of the model")
     about_gpsa = given(asked, ("gate_start", "ungated", "random_start", "freeze_gates", "freeze_gpsa"))
@@ -83,11 +87,10 @@ def _asked_shape(asked: ModelConfig) -> dict[str, Any]:
 def _architecture(model: ConViT) -> dict[str, Any]:
     """What of a model's shape its name and sizes leave open, so that a saved model says it."""
     attention: Any = model.blocks[0].attn
-    conv = isinstance(getattr(model.patch_embed, "backbone", None), ConvStem)
     return {
         "local_up_to_layer": model.local_up_to_layer,
         "num_heads": attention.num_heads,
-        "hybrid_backbone": CONV if conv else PATCH,
+        "hybrid_backbone": PATCH if isinstance(model.patch_embed, PatchEmbed) else CONV,
         "global_pool": model.global_pool,
         "batch_norm": isinstance(model.norm, TokenBatchNorm),
     }
