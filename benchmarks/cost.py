@@ -30,16 +30,22 @@ Runs = dict[tuple[str, float, int], list[tuple[float, float]]]
 
 
 def read(paths: list[Path]) -> Runs:
-    """All runs of the files."""
+    """All runs of the files; of one model and its twin, on test images."""
     runs: Runs = defaultdict(list)
+    names = set()
     for path in paths:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, file)
             for row in rows:
+                if row.get("part", "test") != "test":
+                    raise SystemExit(f"{path}: of {row['part']} images, expected test images")
+                names.add(row.get("label.model", "resnet18"))
                 model = row.get("label.variant") or row["model"]
                 fraction = float(row.get("label.fraction") or row["fraction"])
                 point = (float(row["seconds"]) / 60, float(row["top1"]))
                 runs[model, fraction, int(row["epochs"])].append(point)
+    if len(names - {"resnet18"}) > 1:
+        raise SystemExit(f"got runs of {', '.join(sorted(names))}; expected one model beside resnet18")
     return runs
 
 
@@ -62,7 +68,7 @@ def draw(runs: Runs, fractions: list[float]) -> Figure:
                 label=title,
             )
         axes.set_xscale("log")
-        label(axes, f"{percent(fraction)} of each class", "minutes of training on one core", "")
+        label(axes, f"{percent(fraction)} of each class", "minutes of training", "")
     panels[0].set_ylabel("top-1 (%)")
     panels[0].legend(frameon=False)
     return figure
@@ -72,10 +78,12 @@ def main() -> None:
     """Draws what the files say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="+", metavar="FILE", help="of runs: .csv or .jsonl")
-    parser.add_argument("--fractions", type=float, nargs="+", default=[0.02, 0.05, 0.1], help="a panel for each")
+    parser.add_argument("--fractions", type=float, nargs="+", help="a panel for each [all that were run]")
     parser.add_argument("--out", type=Path, default=Path("cost.png"), help="the picture")
     options = parser.parse_args()
-    save(draw(read(options.results), options.fractions), options.out)
+    runs = read(options.results)
+    fractions = options.fractions or sorted({kept for _, kept, _ in runs})
+    save(draw(runs, fractions), options.out)
 
 
 if __name__ == "__main__":

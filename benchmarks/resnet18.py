@@ -1,6 +1,6 @@
 """ResNet-18 on small images, in the trainer of this package: the same images as often, in the same order.
 
-    python benchmarks/resnet18.py DATA --fractions 0.02 0.1 --epochs 1 --seeds 0
+    OMP_NUM_THREADS=1 python benchmarks/resnet18.py DATA --fractions 0.02 0.1 --epochs 1 --seeds 0
 
 timm's ``resnet18`` with the stem that images of 32 pixels need: a convolution of 3 x 3 that does not stride, and no
 pooling after it. Split, subsets, order, augmentation, mixup, schedule and optimiser are those of ``convit train`` with

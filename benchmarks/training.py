@@ -24,10 +24,11 @@ from PIL import Image
 
 from convit.benchmark import interleaved, spread
 from convit.data import open_source
-from convit.train import DataConfig, ModelConfig, Observer, OptimConfig, RunConfig, TrainConfig
+from convit.train import AugmentConfig, DataConfig, ModelConfig, Observer, OptimConfig, RunConfig, TrainConfig
 from convit.train.engine import Trainer
 from convit.train.observer import StopRequest
 from convit.train.plan import make_plan, split
+from convit.train.recipes import MODERATE
 from convit.train.run_folder import RunFolder
 from convit.train.workers import batches, end_workers
 
@@ -99,6 +100,7 @@ def loop(data: Path, model: str, batch_size: int, workers: int) -> Iterator[Trai
         source=DataConfig(workers=workers),
         model=ModelConfig(model=model),
         optim=OptimConfig(batch_size=batch_size, epochs=100),
+        augment=AugmentConfig(rand_augment=MODERATE, mixup=0.2, cutmix=1.0),
         run=RunConfig(out=Path("nowhere"), device="cpu"),
     )
     source = open_source(str(data))

@@ -363,12 +363,21 @@ def _read_config(path: Path) -> ClassifierConfig:
         raise InputError(
             f"{path}: not a model's configuration ({error!r}); expected what 'convit train' writes"
         ) from error
-    unknown = set(args) - set(inspect.signature(ConViT).parameters)
-    if unknown:
-        raise InputError(f"{path}: unknown model_args {sorted(unknown)}; expected arguments of ConViT")
+    check_model_args(path, args)
     try:
         training = TrainingFacts.from_dict(config["training"]) if "training" in config else None
         labels = [str(label) for label in classes]
         return ClassifierConfig(name, labels, args, Preprocess.from_dict(preprocess), training)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def check_model_args(path: Path, args: dict[str, Any]) -> None:
+    """Of a file that may come from anybody: nothing but what the model takes, so nothing that loads or downloads.
+
+    Raises:
+        InputError: another name.
+    """
+    unknown = set(args) - set(inspect.signature(ConViT).parameters)
+    if unknown:
+        raise InputError(f"{path}: unknown model_args {sorted(unknown)}; expected arguments of ConViT")

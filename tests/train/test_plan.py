@@ -79,7 +79,7 @@ def test_heads_that_do_not_divide_the_width() -> None:
 def test_geometry_that_is_given_is_not_decided() -> None:
     asked = ModelConfig(model="convit_micro_patch4_32", image_size=(48, 32), patch_size=8)
     args = {"img_size": [48, 32], "patch_size": 8, "local_up_to_layer": 3, "num_heads": 9}
-    args |= {"hybrid_backbone": "patch", "global_pool": "token", "batch_norm": False}
+    args |= {"hybrid_backbone": "patch", "global_pool": "token", "batch_norm": False, "gate_init": 1.0}
     assert geometry(TrainConfig(data="d", model=asked), 300, 10) == ("convit_micro_patch4_32", args, {})
     one_side = ModelConfig(model="convit_micro_patch4_32", image_size=(48,))
     assert geometry(TrainConfig(data="d", model=one_side), 300, 10)[1] == args | {"img_size": [48, 48], "patch_size": 4}

@@ -8,7 +8,7 @@ import pytest
 
 from convit.train import AugmentConfig, ModelConfig, OptimConfig
 from convit.train.config import RecipeName
-from convit.train.recipes import RECIPES, Recipe, finetune, paper, small
+from convit.train.recipes import MODERATE, RECIPES, Recipe, finetune, paper, small
 from tests.train.test_plan import plan, source
 
 # "AdamW, lr 5e-4 x batch / 512, batch 1024, weight decay 0.05, 300 epochs, cosine to 1e-5, 5 warm-up epochs from 1e-6,
@@ -29,6 +29,16 @@ def test_paper() -> None:
     assert dataclasses.asdict(paper(1_281_167, 224, "convit_small_patch16_224")) == PAPER
     plus = dataclasses.asdict(paper(1_281_167, 224, "convit_small_plus_patch16_224"))
     assert plus == PAPER | {"batch_size": 512, "base_lr": 4e-4}
+
+
+def test_up_to_64_pixels_only_fine_tuning_mixes() -> None:
+    """Short trainings from scratch underfit (docs/small-data.md); fine-tuning was measured with both."""
+    for side, rand, mixup, cutmix in ((64, "", 0.0, 0.0), (65, MODERATE, 0.2, 1.0)):
+        scratch = small(100, side, "m")
+        assert (scratch.rand_augment, scratch.mixup, scratch.cutmix) == (rand, mixup, cutmix)
+    for side, rand, cutmix in ((16, "", 0.0), (32, MODERATE, 1.0)):
+        tuned = finetune(100, side, "m")
+        assert (tuned.rand_augment, tuned.mixup, tuned.cutmix) == (rand, 0.2, cutmix)
 
 
 def test_published_code_leaves_color_jitter_out_beside_rand_augment() -> None:

@@ -142,7 +142,7 @@ def half(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"epochs": 4}, "its epochs is 3, got 4"),
         ({"seed": 1}, "its seed is 0, got 1"),
         ({"lr": 0.5}, r"its lr is [\d.]+, got 0.5"),
-        ({"mixup": 0.0}, "its mixup is 0.2, got 0.0"),
+        ({"mixup": 0.5}, r"its mixup is 0\.0, got 0\.5"),
         ({"image_size": (8, 16)}, r"its image-size is \[8, 8\], got \[8, 16\]"),
         ({"precision": "bf16"}, "its precision is fp32, got bf16"),
         ({"val_fraction": 0.3}, "its val-fraction is 0.1, got 0.3"),

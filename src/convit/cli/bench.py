@@ -20,6 +20,7 @@ from convit.benchmark import (
     measure,
     table,
 )
+from convit.classifier import check_model_args
 from convit.cli.options import print_or_write_json
 from convit.cli.options.bench import Options
 from convit.cli.progress import Reporter
@@ -83,10 +84,15 @@ def _exported(path: Path) -> _Exported:
     """Raises :class:`InputError` for what 'convit export' did not write."""
     file = convit_onnx.OnnxClassifier(path)
     facts = file.session.get_modelmeta().custom_metadata_map
+    try:
+        model_args = dict(json.loads(facts.get("model_args", "{}")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: its model_args are not readable ({error}); export it again") from error
+    check_model_args(path, model_args)
     return _Exported(
         path=path,
         model=file.model_name,
-        model_args=json.loads(facts.get("model_args", "{}")),
+        model_args=model_args,
         patch=int(facts["patch_size"]),
         num_classes=len(file.class_names),
         image_size=file.preprocessing.image_size,

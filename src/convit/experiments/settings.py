@@ -33,7 +33,7 @@ class Settings:
     layers: tuple[int, ...] = ()
     """Numbers of GPSA layers to try, or of first layers to mask."""
     rows: tuple[str, ...] = ()
-    """Rows of Table 3, and ``psa``."""
+    """Rows of Table 3 and ``psa``, or of small-data."""
     epochs: int | None = None
     """Of all the data; of a fraction f 1 / f times as many."""
     batch_size: int | None = None

@@ -23,7 +23,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Study:
-    """An experiment of the paper."""
+    """An experiment: one of the paper's, or a search of ours."""
 
     title: str
     axes: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """What is compared with what: a model, its plain-attention twin, and the rows of the paper's Table 3.
 
-All variants of a model have its width, heads, depth and position embeddings, and are trained by the same recipe on the
-same images in the same order, with the same augmentation, mixup and number of steps.
+The variants and rows here have the model's width, heads, depth and position embeddings, and are trained by the same
+recipe on the same images in the same order, with the same augmentation, mixup and number of steps.
 """
 
 from collections.abc import Mapping

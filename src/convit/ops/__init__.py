@@ -46,7 +46,7 @@ def gated_attention(
 
     Args:
         q, k, v: queries, keys and values, ``(B, h, P + N, d)``, prefix tokens first.
-        gate: ``l``, the logit of each head's gate, ``(h,)``; 1 at the start, sigmoid(1) = 0.731.
+        gate: ``l``, the logit of each head's gate, ``(h,)``; 1 at the start in the paper, sigmoid(1) = 0.731.
         pos_weight: ``v_pos``, ``(h, 3)``: the weights of ``dx``, ``dy`` and ``dx^2 + dy^2``, in patches.
         grid: ``(height, width)`` of the patches; a square if left out.
         num_prefix_tokens: P.

@@ -215,7 +215,7 @@ class AugmentConfig:
     crop_scale: float | None = None
     """Smallest part of the area that 'random_resized' takes [0.6 up to 64 px, 0.35 above; 0.08 for paper]."""
     rand_augment: str | None = None
-    """timm's RandAugment; '' for none [none up to 64 px, 16 px for finetune; rand-m6-mstd0.5-inc1 above;
+    """timm's RandAugment; '' for none [none up to 64 px (when fine-tuning up to 16 px), rand-m6-mstd0.5-inc1 above;
     rand-m9-mstd0.5-inc1 for paper]."""
     color_jitter: float | None = None
     """Largest change of brightness, contrast and saturation [0]."""
@@ -224,11 +224,11 @@ class AugmentConfig:
     repeated_augmentation: int | None = None
     """Show each image of an epoch so many times, varied anew each time, and that many times fewer [1; 3 for paper]."""
     mixup: float | None = None
-    """Mixup's alpha; 0 for none [none up to 64 px, 0.2 above and for finetune; 0.8 for paper]."""
+    """Mixup's alpha; 0 for none [0 up to 64 px, 0.2 above and when fine-tuning; 0.8 for paper]."""
     cutmix: float | None = None
-    """CutMix's alpha; 0 for none [none up to 64 px, 16 px for finetune, 1 above; 1 for paper]."""
+    """CutMix's alpha; 0 for none [0 up to 64 px (when fine-tuning up to 16 px), 1 above and for paper]."""
     mix_prob: float | None = None
-    """Probability that a batch is mixed [0.5; 1 for paper]."""
+    """Probability that a batch is mixed, where --mixup or --cutmix is above 0 [0.5; 1 for paper]."""
     label_smoothing: float | None = None
     """Part of the target that is spread over all classes [0.1]."""
 

@@ -6,7 +6,7 @@ from timm.layers import PatchEmbed
 
 from convit.classifier import ClassifierConfig
 from convit.errors import InputError
-from convit.layers import TokenBatchNorm
+from convit.layers import GatedPositionalSelfAttention, TokenBatchNorm
 from convit.layers.init import PUBLISHED_STD
 from convit.models import ConViT, create_model
 from convit.models.stem import CONV, PATCH
@@ -93,6 +93,7 @@ def _architecture(model: ConViT) -> dict[str, Any]:
         "hybrid_backbone": PATCH if isinstance(model.patch_embed, PatchEmbed) else CONV,
         "global_pool": model.global_pool,
         "batch_norm": isinstance(model.norm, TokenBatchNorm),
+        **({"gate_init": attention.gate_init} if isinstance(attention, GatedPositionalSelfAttention) else {}),
     }
 
 

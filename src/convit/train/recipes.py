@@ -55,16 +55,16 @@ class Recipe:
 
 
 MODERATE = "rand-m6-mstd0.5-inc1"
-"""RandAugment of two operations at magnitude 6 of 10, each changed by half a step."""
+"""RandAugment of two operations, their magnitudes drawn around 6 of 10 with a standard deviation of 0.5."""
 
 
 def small(images: int, side: int, model: str) -> Recipe:
     """From scratch on few or small images.
 
     Command: ``convit train DATA``. Source: searched on parts of CIFAR-10 for short trainings, see docs/small-data.md,
-    and tried out on scikit-learn's digits. Shows about ``1300 sqrt(images)`` images in all, which so small models do
-    not overfit: up to 64 px there is neither RandAugment nor mixing. Expected: 99 to 100% on the digits after 36
-    epochs, two minutes on two CPU cores.
+    and tried out on scikit-learn's digits. Shows about ``1300 sqrt(images)`` images in all: too few for models this
+    small to overfit, so up to 64 px there is neither RandAugment nor mixing. Expected: 99 to 100% on the digits after
+    36 epochs, two minutes on two CPU cores.
 
     >>> small(images=1294, side=16, model="convit_micro_patch4_16").epochs
     36
@@ -105,8 +105,8 @@ def finetune(images: int, side: int, model: str) -> Recipe:
 
     Command: ``convit train DATA --pretrained`` or ``--weights FILE``. Source: layer-wise decay of the learning rate as
     BEiT and MAE fine-tune vision transformers (0.65 to 0.75 for 12 blocks); the rest tried out from one half of
-    CIFAR-10's classes to the other. Expected, with 20 images of each of 5 classes: 43%, against 32% from scratch, see
-    docs/fine-tuning.md.
+    CIFAR-10's classes to the other. Expected, with 20 images of each of 5 classes: 43%, against 32% from scratch with
+    the same augmentation, see docs/fine-tuning.md.
 
     >>> finetune(images=250, side=32, model="convit_micro_patch4_32").layer_decay
     0.75
