@@ -38,6 +38,7 @@ def resnet18(num_classes: int) -> nn.Module:
     model = timm.create_model("resnet18", num_classes=num_classes)
     model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     model.maxpool = nn.Identity()
+    model.first_conv = "conv1"  # the trainer saves it as one of ours
     model.no_weight_decay = set
     return model
 

@@ -32,8 +32,9 @@ def learning_curves(panels: Sequence[tuple[str, float, Named]], title: str) -> F
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure, axes = new_figure(max(5.0, 3.4 * columns) + 2.6, 3.0 * rows + 1.0, rows, columns, share=True)
-    for empty in axes[len(panels) :]:
+    for number, empty in enumerate(axes[len(panels) :], len(panels)):
         empty.set_visible(False)
+        axes[number - columns].tick_params(labelbottom=True)  # the lowest of its column
     for place, (heading, worth, lines) in zip(axes, panels, strict=False):
         for colour, (name, results) in zip(colours(len(lines)), lines, strict=True):
             _curve(place, name, worth, results, colour)
