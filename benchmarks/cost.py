@@ -14,6 +14,8 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
+from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
+
 from convit.experiments.statistics import mean_of
 from convit.experiments.study import percent
 from convit.figures import BLUE, GREY, ORANGE, Figure, label, new_figure, save
@@ -51,7 +53,7 @@ def read(paths: list[Path]) -> Runs:
 
 def draw(runs: Runs, fractions: list[float]) -> Figure:
     """A panel for each fraction."""
-    figure, panels = new_figure(3.3 * len(fractions) + 0.4, 3.6, columns=len(fractions), share=True)
+    figure, panels = new_figure(3.3 * len(fractions) + 1.4, 3.6, columns=len(fractions), share=True)
     for axes, fraction in zip(panels, fractions, strict=True):
         for model, (title, colour, mark) in MODELS.items():
             lengths = sorted(epochs for name, kept, epochs in runs if (name, kept) == (model, fraction))
@@ -68,6 +70,9 @@ def draw(runs: Runs, fractions: list[float]) -> Figure:
                 label=title,
             )
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_locator(NullLocator())
         label(axes, f"{percent(fraction)} of each class", "minutes of training", "")
     panels[0].set_ylabel("top-1 (%)")
     panels[0].legend(frameon=False)
