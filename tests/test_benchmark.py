@@ -396,6 +396,7 @@ def test_json_document() -> None:
         "memory": False,
         "patch": 16,
         "num_classes": 1000,
+        "model_args": {},
     }
     ours, twin, timm = first["results"]
     assert ours["seconds"] == [0.2, 0.22, 0.24]
