@@ -62,9 +62,9 @@ def small(images: int, side: int, model: str) -> Recipe:
     """From scratch on few or small images.
 
     Command: ``convit train DATA``. Source: searched on parts of CIFAR-10 for short trainings, see docs/small-data.md,
-    and tried out on scikit-learn's digits. Shows about ``1300 sqrt(images)`` images in all: so short a training
-    that RandAugment and mixing cost more than they bring, so up to 64 px there is neither. Expected: 99 to 100% on the digits after
-    36 epochs, two minutes on two CPU cores.
+    and tried out on scikit-learn's digits. Shows about ``1300 sqrt(images)`` images in all, so short a training that
+    RandAugment and mixing cost more than they bring: up to 64 px there is neither. Expected: 99 to 100% on the digits
+    after 36 epochs, two minutes on two CPU cores.
 
     >>> small(images=1294, side=16, model="convit_micro_patch4_16").epochs
     36
