@@ -5,11 +5,17 @@ BIN = $(VENV)/bin
 RUN = runs/digits
 # Processes that run the tests.
 JOBS ?= 2
+# What is tested in two minutes: mathematics, selection of images, options, recipes, plans, rules, words and help.
+QUICK = tests/ops tests/layers tests/test_grid.py tests/test_options.py tests/test_imports.py tests/test_lock.py \
+	$(addprefix tests/data/test_,images.py sampling.py scan.py select.py evaluating.py facts.py record.py recorded.py table.py) \
+	$(addprefix tests/training/test_,options.py plan.py recipes.py objective.py parameters.py evaluation.py) \
+	$(addprefix tests/cli/test_,words.py help.py bad_options.py) tests/experiments/test_settings.py tests/experiments/test_tables.py
 
-.PHONY: demo test fault-tests browser-tests check timm-tests bench format clean help
+.PHONY: demo test test-quick fault-tests browser-tests check timm-tests bench format clean help
 
 help:
 	@echo "make demo           train on the embedded digits, evaluate, predict, look inside (about 5 minutes with set-up)"
+	@echo "make test-quick     mathematics, selection, recipes, plans, rules: about two minutes"
 	@echo "make test           all tests"
 	@echo "make fault-tests    kills, damage, full disks, dead workers and processes, done to real runs (a short form is in all tests)"
 	@echo "make browser-tests  the attention page in Chromium (part of all tests where there is one)"
@@ -43,9 +49,12 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
+test-quick: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) $(QUICK)
+
 # Nine minutes on two cores; prints its counts at the end.
 fault-tests: $(VENV)/installed
-	FAULTS=full $(BIN)/python -m pytest tests/faults tests/train/test_distributed.py::test_killed_process
+	FAULTS=full $(BIN)/python -m pytest tests/faults tests/training/test_distributed.py::test_killed_process
 
 browser-tests: $(VENV)/installed
 	$(BIN)/python -m pytest -m browser tests/browser

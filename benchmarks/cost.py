@@ -16,8 +16,7 @@ from pathlib import Path
 
 from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
-from convit.experiments.statistics import mean_of
-from convit.experiments.study import percent
+from convit.experiments.tables import mean_of, percent
 from convit.figures import BLUE, GREY, ORANGE, Figure, label, new_figure, save
 
 MODELS = {
@@ -39,8 +38,8 @@ def read(paths: list[Path]) -> Runs:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, file)
             for row in rows:
-                if row.get("part", "test") != "test":
-                    raise SystemExit(f"{path}: of {row['part']} images, expected test images")
+                if row.get("split", "test") != "test":
+                    raise SystemExit(f"{path}: of {row['split']} images, expected test images")
                 names.add(row.get("label.model", "resnet18"))
                 model = row.get("label.variant") or row["model"]
                 fraction = float(row.get("label.fraction") or row["fraction"])

@@ -19,15 +19,13 @@ import torch
 from torch import nn
 
 from convit.classifier import WEIGHTS
-from convit.data import open_source
-from convit.experiments import Settings
-from convit.train import Observer, evaluate
-from convit.train.config import VAL_FRACTION
-from convit.train.engine import Trainer
-from convit.train.evaluation import best_record
-from convit.train.observer import StopRequest
-from convit.train.plan import make_plan, split
-from convit.train.run_folder import RunFolder
+from convit.events import ignore
+from convit.training import Asked, evaluate
+from convit.training.engine import Trainer
+from convit.training.evaluation import best_record
+from convit.training.run import planned
+from convit.training.run_folder import RunFolder
+from convit.training.stopping import StopRequest
 
 FILLS_IN = "convit_nano_patch4_32"
 """The model that the plan is made for: it decides the size of the images, and nothing else of the run."""
@@ -46,8 +44,8 @@ def resnet18(num_classes: int) -> nn.Module:
 class ResNetTrainer(Trainer):
     """Trains a ResNet-18 in place of a ConViT."""
 
-    def _start(self) -> nn.Module:  # type: ignore[override]
-        torch.manual_seed(self.plan.config.run.seed)
+    def _start(self, *, load: bool) -> nn.Module:  # type: ignore[override]
+        torch.manual_seed(self.plan.options.seed)
         return resnet18(len(self.plan.class_names))
 
 
@@ -60,41 +58,41 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=None, help="of all the data, as for convit experiment")
     parser.add_argument("--batch-size", type=int, default=None)
     parser.add_argument("--lr", type=float, default=None)
-    parser.add_argument("--val-fraction", type=float, default=VAL_FRACTION)
+    parser.add_argument("--val-fraction", type=float, default=0.1)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     options = parser.parse_args()
-    settings = Settings(
-        data=options.data,
-        models=(FILLS_IN,),
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        lr=options.lr,
-        val_fraction=options.val_fraction,
-        workers=0,
-    )
     for seed in options.seeds:
         for fraction in options.fractions:
-            optim = {"precision": options.precision, "channels_last": options.precision == "bf16"}
-            print(json.dumps(run(settings, seed, fraction, optim)), flush=True)
+            asked = Asked(
+                data=options.data,
+                model=FILLS_IN,
+                seed=seed,
+                fraction=None if fraction == 1 else fraction,
+                epochs=options.epochs and round(options.epochs / fraction),
+                batch_size=options.batch_size,
+                lr=options.lr,
+                val_fraction=options.val_fraction,
+                precision=options.precision,
+                workers=0,
+            )
+            print(json.dumps(run(asked)), flush=True)
 
 
-def run(settings: Settings, seed: int, fraction: float, optim: dict[str, object]) -> dict[str, object]:
+def run(asked: Asked) -> dict[str, object]:
     """One run; accuracies in percent, of the best epoch by the validation images."""
-    config = settings.config(FILLS_IN, seed, fraction, optim=optim)
-    source = open_source(config.data)
-    plan = make_plan(config, source, split(source, config.source.val_fraction, seed))
+    selection, plan = planned(asked, ignore)
     with tempfile.TemporaryDirectory() as folder:
         run_folder = RunFolder(Path(folder))
-        trainer = ResNetTrainer(plan, run_folder, Observer(), StopRequest())
+        trainer = ResNetTrainer(plan, selection.splits, run_folder, ignore, StopRequest())
         trainer.fit()
         best = best_record(trainer.progress.history)
         trainer.model.load_state_dict(safetensors.torch.load_file(run_folder.path / WEIGHTS))
-        images = plan.test if plan.test is not None else plan.val
+        images = selection.splits.get("test") or selection.splits["val"]
         result = evaluate(trainer.model, images, plan.preprocess)
     return {
         "model": "resnet18",
-        "fraction": fraction,
-        "seed": seed,
+        "fraction": asked.fraction or 1.0,
+        "seed": asked.seed,
         "epochs": plan.epochs,
         "val_top1": best["val_top1"],
         "top1": result.top1,

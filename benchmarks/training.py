@@ -16,6 +16,7 @@ import statistics
 import tempfile
 from collections.abc import Iterator
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +24,13 @@ import torch
 from PIL import Image
 
 from convit.benchmark import interleaved, spread
-from convit.data import open_source
-from convit.train import AugmentConfig, DataConfig, ModelConfig, Observer, OptimConfig, RunConfig, TrainConfig
-from convit.train.engine import Trainer
-from convit.train.observer import StopRequest
-from convit.train.plan import make_plan, split
-from convit.train.recipes import MODERATE
-from convit.train.run_folder import RunFolder
-from convit.train.workers import batches, end_workers
+from convit.events import ignore
+from convit.training import Asked
+from convit.training.engine import Trainer
+from convit.training.recipes import MODERATE
+from convit.training.run import planned
+from convit.training.run_folder import RunFolder
+from convit.training.stopping import StopRequest
 
 MODELS = ("convit_mini_patch4_32", "convit_tiny_patch4_32")
 WORKERS = (0, 1, 2)
@@ -61,15 +61,15 @@ def main() -> None:
             print(f"{model:24} {speed:7.0f} im/s" + "".join(f"{spread(ratio)!s:>26}" for ratio in ratios))
 
 
-def noise(folder: Path, count: int) -> Path:
-    """A folder with ``count`` images to learn from, and some to validate on."""
+def noise(folder: Path, images: int) -> Path:
+    """A folder with ``images`` images to learn from, and some to validate on."""
     rng = np.random.default_rng(0)
-    for part, images in (("train", count // 2), ("val", 1)):
+    for split, each in (("train", images // 2), ("val", 1)):
         for name in ("a", "b"):
-            (folder / part / name).mkdir(parents=True)
-            for i in range(images):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(each):
                 pixels = rng.integers(0, 255, (32, 32, 3)).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / part / name / f"{i}.png")
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
     return folder
 
 
@@ -77,16 +77,15 @@ def measure(data: Path, model: str, batch_size: int, rounds: int) -> dict[str, l
     """Seconds of every round, of the steps alone and of the loop by number of workers."""
     with contextlib.ExitStack() as stack:
         trainers = {str(workers): stack.enter_context(loop(data, model, batch_size, workers)) for workers in WORKERS}
-        fixed = list(batches(trainers["0"].loader))
+        fixed, epochs = list(trainers["0"].batches.of_epoch(0)), count(1)
 
         def alone() -> None:
             for images, target in fixed:
-                trainers["0"].learner.step(images, target, 0, 0, lambda loss: None)
+                trainers["0"].learner.step(images, target, 0, 0)
 
         def whole(trainer: Trainer) -> None:
-            trainer.sampler.set_epoch(trainer.sampler.epoch + 1)
-            for images, target in batches(trainer.loader):
-                trainer.learner.step(images, target, 0, 0, lambda loss: None)
+            for images, target in trainer.batches.of_epoch(next(epochs)):
+                trainer.learner.step(images, target, 0, 0)
 
         contestants = {"alone": alone} | {name: partial(whole, trainer) for name, trainer in trainers.items()}
         return interleaved(contestants, rounds)
@@ -95,22 +94,22 @@ def measure(data: Path, model: str, batch_size: int, rounds: int) -> dict[str, l
 @contextlib.contextmanager
 def loop(data: Path, model: str, batch_size: int, workers: int) -> Iterator[Trainer]:
     """A trainer at its beginning; its processes end with it."""
-    config = TrainConfig(
+    asked = Asked(
         data=str(data),
-        source=DataConfig(workers=workers),
-        model=ModelConfig(model=model),
-        optim=OptimConfig(batch_size=batch_size, epochs=100),
-        augment=AugmentConfig(rand_augment=MODERATE, mixup=0.2, cutmix=1.0),
-        run=RunConfig(out=Path("nowhere"), device="cpu"),
+        workers=workers,
+        model=model,
+        batch_size=batch_size,
+        epochs=100,
+        rand_augment=MODERATE,
+        mixup=0.2,
+        cutmix=1.0,
+        out=Path("nowhere"),
+        device="cpu",
     )
-    source = open_source(str(data))
-    plan = make_plan(config, source, split(source, 0.1, 0))
-    trainer = Trainer(plan, RunFolder(plan.out), Observer(), StopRequest())
-
-    try:
+    selection, plan = planned(asked, ignore)
+    trainer = Trainer(plan, selection.splits, RunFolder(Path("nowhere")), ignore, StopRequest())
+    with contextlib.closing(trainer.batches):
         yield trainer
-    finally:
-        end_workers(trainer.loader)
 
 
 if __name__ == "__main__":

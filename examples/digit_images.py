@@ -12,12 +12,12 @@ from convit.data import open_source
 
 
 def main() -> None:
-    """One picture of each digit, the first of the test part."""
+    """One picture of each digit, the first of the test split."""
     if len(sys.argv) != 2:
         sys.exit(f"usage: python {sys.argv[0]} FOLDER")
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    images = open_source("digits").part("test")
+    images = open_source("digits").splits["test"]
     for digit, class_name in enumerate(images.class_names):
         first = int(np.flatnonzero(images.targets == digit)[0])
         images.read(first).save(folder / f"a-{class_name}.png")

@@ -9,13 +9,14 @@ that of a run (``make demo`` makes one), or an untrained one; either way it is f
 
 import sys
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 import convit
+from convit.data import open_source
 
 STEPS = 200
 CELLS = (3, 4)
@@ -51,13 +52,15 @@ class SegmentationModel(nn.Module):
 
 def pages(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Pages of digits, ``(count, 3, 48, 64)``, and the class of every pixel, ``(count, 48, 64)``."""
-    data = load_digits()
+    digits = [images for _, images in sorted(open_source("digits").splits.items())]
+    pixels = np.concatenate([np.stack([np.asarray(s.read(i).convert("L")) for i in range(len(s))]) for s in digits])
+    labels = np.concatenate([s.targets for s in digits])
     rows, columns = CELLS
-    chosen = torch.randint(len(data.images), (count, rows, columns), generator=generator)
-    cells = torch.from_numpy(data.images / 16).float()[chosen]  # (count, rows, columns, 8, 8)
+    chosen = torch.randint(len(pixels), (count, rows, columns), generator=generator)
+    cells = torch.from_numpy(pixels / 255).float()[chosen]  # (count, rows, columns, 8, 8)
     page = cells.transpose(2, 3).reshape(count, 1, 8 * rows, 8 * columns)
     page = F.interpolate(page, scale_factor=2, mode="bicubic").clamp(0, 1)  # as the run's images: 16 px a digit
-    digit = torch.from_numpy(data.target)[chosen].repeat_interleave(16, 1).repeat_interleave(16, 2)
+    digit = torch.from_numpy(labels)[chosen].repeat_interleave(16, 1).repeat_interleave(16, 2)
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
     return (page - mean) / std, torch.where(page[:, 0] > 0.5, digit, PAPER)
 

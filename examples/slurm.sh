@@ -22,9 +22,9 @@ fi
 data=$1 out=$2
 shift 2
 
-resume=()
+what=("$data" --out "$out" "$@")
 if [ -f "$out/config.yaml" ]; then
-    resume=(--resume)
+    what=(--resume "$out")
 fi
 
 processes=${SLURM_GPUS_ON_NODE:-1}
@@ -34,7 +34,7 @@ export OMP_NUM_THREADS=$((SLURM_CPUS_PER_TASK / processes))
 srun torchrun \
     --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "$processes" \
     --rdzv-backend c10d --rdzv-endpoint "$first:29500" --rdzv-id "$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" \
-    -m convit train "$data" --out "$out" ${resume[@]+"${resume[@]}"} "$@"
+    -m convit train "${what[@]}"
 status=$?
 
 # Out of time: the state is saved. Anything else that failed would fail again.

@@ -1,11 +1,12 @@
 """The ``convit`` command until its libraries are loaded. Outside the package, which takes seconds to import: help,
 version, a misspelt command and a mistyped option are answered at once, and Ctrl-C ends it without a traceback."""
 
+import importlib
 import importlib.util
 import os
 import signal
 import sys
-from types import FrameType
+from types import FrameType, ModuleType
 
 COMMANDS = {
     "train": "train a classifier on your images; writes a run folder",
@@ -50,8 +51,14 @@ def raise_interrupts() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def put_off_package() -> None:
+    """Lets modules of the package be imported without its ``__init__``, which imports PyTorch for the public names."""
+    if "convit" not in sys.modules and (spec := importlib.util.find_spec("convit")):  # finds it, and does not run it
+        sys.modules["convit"] = importlib.util.module_from_spec(spec)
+
+
 def complete_package() -> None:
-    """Runs the ``__init__`` of the package, if this command has put it off until its options were read."""
+    """Runs the ``__init__`` that was put off."""
     package = sys.modules["convit"]
     spec = package.__spec__
     if not hasattr(package, "__all__") and spec is not None and spec.loader is not None:
@@ -74,29 +81,25 @@ def _answer(arguments: list[str]) -> int:
         print(f"convit {importlib.metadata.version('convit')}")
         return 0
     command, *rest = arguments
+    put_off_package()
     if command not in COMMANDS:
-        import difflib
+        from convit.errors import nearest
 
-        close = difflib.get_close_matches(command, COMMANDS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        print(f"convit: unknown command {command!r}, expected one of {', '.join(COMMANDS)}{hint}", file=sys.stderr)
+        expected = f"expected one of {', '.join(COMMANDS)}"
+        print(f"convit: unknown command {command!r}, {expected}{nearest(command, COMMANDS)}", file=sys.stderr)
         return 2
-    if command == "predict" and any(argument.lower().endswith(".onnx") for argument in rest):
-        import convit_onnx
-
-        if any(map(convit_onnx.is_onnx, rest)):  # needs neither PyTorch nor the seconds that it takes
-            raise_interrupts()
-            return convit_onnx.main(rest)
-    _put_off_package()
     from convit.cli import run
 
-    return run(command, rest)
+    return run(command, rest, _load)
 
 
-def _put_off_package() -> None:
-    """Lets modules of the package be imported without its ``__init__``, which imports PyTorch for the public names."""
-    if "convit" not in sys.modules and (spec := importlib.util.find_spec("convit")):  # finds it, and does not run it
-        sys.modules["convit"] = importlib.util.module_from_spec(spec)
+def _load(name: str, whole: bool) -> ModuleType:
+    """A module of a command, with the whole package if it needs that; from then on Ctrl-C is the command's to hear."""
+    if whole:
+        complete_package()
+    module = importlib.import_module(name)
+    raise_interrupts()
+    return module
 
 
 if __name__ == "__main__":

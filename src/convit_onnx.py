@@ -1,62 +1,31 @@
-"""``convit predict MODEL.onnx IMAGE|FOLDER...``: an exported classifier on onnxruntime, numpy and Pillow alone.
+"""An exported classifier on onnxruntime, numpy and Pillow, as ``convit predict MODEL.onnx IMAGE|FOLDER...`` has it.
 
-Outside the package, whose import takes PyTorch and seconds. What it needs of the package are modules that need no
-more than numpy and Pillow themselves.
+Outside the package, whose import takes PyTorch and seconds.
 """
 
-import argparse
-import errno
-import importlib
-import importlib.util
 import json
 import math
 import os
-import signal
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-if TYPE_CHECKING:
-    from convit.cli.pictures import pictures, show, write_csv
-    from convit.data.images import UnreadableImageError, read_image
-    from convit.errors import InputError, nearest
-else:
+import convit_launcher
 
-    def _of_the_package(*names: str) -> list[ModuleType]:
-        """Modules of the package, without running the ``__init__`` of the packages that they are in."""
-        if "convit" in sys.modules:
-            return [importlib.import_module(name) for name in names]
-        spec = importlib.util.find_spec("convit")  # finds it, and does not import it
-        root = Path(spec.submodule_search_locations[0])
-        try:
-            for parent in {parent for name in names for parent in _parents(name)}:
-                sys.modules[parent] = bare = ModuleType(parent)
-                bare.__path__ = [str(root.joinpath(*parent.split(".")[1:]))]
-            return [importlib.import_module(name) for name in names]
-        finally:  # whoever imports the package after this gets all of it
-            for name in [name for name in sys.modules if name.split(".")[0] == "convit"]:
-                del sys.modules[name]
+_alone = "convit" not in sys.modules
+convit_launcher.put_off_package()
 
-    def _parents(name: str) -> list[str]:
-        """``convit`` and ``convit.data`` for ``convit.data.images``."""
-        parts = name.split(".")
-        return [".".join(parts[:i]) for i in range(1, len(parts))]
+from convit.errors import InputError  # noqa: E402
 
-    _errors, _images, _cli = _of_the_package("convit.errors", "convit.data.images", "convit.cli.pictures")
-    InputError, nearest = _errors.InputError, _errors.nearest
-    UnreadableImageError, read_image = _images.UnreadableImageError, _images.read_image
-    pictures, show, write_csv = _cli.pictures, _cli.show, _cli.write_csv
+if _alone:  # whoever imports the package after this gets all of it
+    del sys.modules["convit.errors"], sys.modules["convit"]
 
-BATCH = 32
 FORMAT = "1"
-DISK_FAULTS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENAMETOOLONG}
-DISK_FAULTS |= {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
 class Prediction(NamedTuple):
@@ -74,11 +43,6 @@ class Preprocessing(NamedTuple):
     std: tuple[float, float, float]
     interpolation: str
     crop_pct: float
-
-
-def is_onnx(argument: str) -> bool:
-    """Whether an argument names an ONNX file, there or not. (A run folder may have any name.)"""
-    return argument.lower().endswith(".onnx") and not Path(argument).is_dir()
 
 
 class OnnxClassifier:
@@ -192,111 +156,3 @@ def _preprocessing(entries: dict[str, Any]) -> Preprocessing:
         raise ValueError(f"preprocessing {entries}")
     Image.Resampling[settings.interpolation.upper()]
     return settings
-
-
-# -- the command line: the form of 'convit predict RUN', without the libraries that it is made with --------------------
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Predicts and prints; returns the exit status."""
-    try:
-        _run(_parse(arguments))
-    except InputError as error:
-        return _fail(str(error))
-    except KeyboardInterrupt:
-        return _fail("interrupted", 128 + signal.SIGINT)
-    except BrokenPipeError:  # the reader, such as head, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        if error.errno not in DISK_FAULTS:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror}; expected a place with room that can be written to")
-    return 0
-
-
-def _fail(message: str, status: int = 2) -> int:
-    print(f"convit predict: {' '.join(message.split())}", file=sys.stderr)
-    return status
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see 'convit predict MODEL.onnx --help'")
-
-
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(
-        prog="convit predict",
-        description="Classify pictures with a file of 'convit export', on onnxruntime: PyTorch is not needed.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("model", metavar="MODEL.onnx", type=Path, help="a file of 'convit export --format onnx'")
-    parser.add_argument("images", metavar="IMAGE|FOLDER", type=Path, nargs="*", help="pictures, or folders of pictures")
-    parser.add_argument("--top-k", metavar="N", default="5", help="how many classes to give for each picture [5]")
-    parser.add_argument("--csv", metavar="FILE", type=Path, help="write a table to this file")
-    parser.add_argument("--json", metavar="FILE", help="print one JSON document, or write it to this .json file")
-    parser.add_argument("--device", metavar="cpu", default="auto", help="an .onnx file is computed on the CPU")
-    parser.add_argument("--skip-bad", action="store_true", help="go on past files that do not decode; each is named")
-    options, unknown = parser.parse_known_intermixed_args(_with_json_value(arguments))
-    if unknown:
-        known = ("--top-k", "--csv", "--json", "--device", "--skip-bad")
-        parser.error(f"unknown option or argument {unknown[0]!r}{nearest(unknown[0], known)}")
-    if not is_onnx(str(options.model)):
-        raise InputError(f"{options.model}: not an .onnx file; expected MODEL.onnx first, then pictures or folders")
-    if not options.images:
-        raise InputError("images: got none, expected at least one picture or folder")
-    if options.device not in ("auto", "cpu"):
-        raise InputError(f"device: got {options.device!r}, expected cpu: an .onnx file is computed there")
-    try:
-        options.top_k = int(options.top_k)
-    except ValueError:
-        parser.error(f"--top-k: got {options.top_k}, expected a number")
-    if options.top_k < 1:
-        raise InputError(f"top_k: got {options.top_k}, expected at least 1")
-    return options
-
-
-def _with_json_value(arguments: Sequence[str]) -> list[str]:
-    """``--json`` alone means standard output; only a name that ends in ``.json`` (or ``-``) is its file."""
-    out = []
-    for argument, following in zip(arguments, (*arguments[1:], ""), strict=True):
-        bare = argument == "--json" and not (following.endswith(".json") or following == "-")
-        out.append("--json=-" if bare else argument)
-    return out
-
-
-def _run(options: argparse.Namespace) -> None:
-    classifier = OnnxClassifier(options.model)
-    paths = list(pictures(options.images))
-    results: list[tuple[Path, list[Prediction]]] = []
-    for start in range(0, len(paths), BATCH):
-        readable, images = [], []
-        for path in paths[start : start + BATCH]:
-            try:
-                images.append(read_image(path))
-                readable.append(path)
-            except UnreadableImageError as error:
-                if not options.skip_bad:
-                    raise InputError(f"{error}; mend it, or leave such files out with --skip-bad") from error
-                print(f"left out: {error}", file=sys.stderr)
-        results += zip(readable, classifier.predict(images, options.top_k), strict=True)
-    if options.csv:
-        write_csv(results, options.csv)
-    if options.json:
-        document = [
-            {"image": str(path), "predictions": [{"class": p.class_name, "probability": p.probability} for p in best]}
-            for path, best in results
-        ]
-        text = json.dumps(document, indent=1, ensure_ascii=False)
-        if options.json == "-":
-            print(text)
-            sys.stdout.flush()
-            return
-        Path(options.json).write_text(text + "\n", encoding="utf-8")
-    show(results)
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -27,7 +27,7 @@ def script(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Mo
 def results(path: Path, **more: str) -> Path:
     """A study of ConViT and its twin with two seeds."""
     rows = [
-        {"label.model": "m", "label.variant": variant, "label.fraction": "1.0", "seed": seed, "part": "test"}
+        {"label.model": "m", "label.variant": variant, "label.fraction": "1.0", "seed": seed, "split": "test"}
         | {"epochs": "1", "seconds": "60", "top1": top1}
         | more
         for variant, top1 in (("convit", "50"), ("twin", "40"))
@@ -63,6 +63,6 @@ def test_resnet18_beside_a_study(
 
 def test_cost_refuses_what_does_not_belong_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = results(tmp_path / "results.csv")
-    for more, says in (({"part": "val"}, "of val images, expected test"), ({"label.model": "n"}, "got runs of m, n")):
+    for more, says in (({"split": "val"}, "of val images, expected test"), ({"label.model": "n"}, "got runs of m, n")):
         with pytest.raises(SystemExit, match=says):
             script("cost", monkeypatch).read([study, results(tmp_path / "other.csv", **more)])

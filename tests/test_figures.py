@@ -3,7 +3,7 @@
 import io
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -36,8 +36,8 @@ def test_a_failed_picture_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest
     figures.save(figure(), tmp_path / "a.png")
     before = (tmp_path / "a.png").read_bytes()
 
-    def half(self: Any, path: Path, **_: Any) -> None:
-        path.write_bytes(b"half")
+    def half(self: Any, stream: IO[bytes], **_: Any) -> None:
+        stream.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(figures.Picture, "savefig", half)

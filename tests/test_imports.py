@@ -14,10 +14,13 @@ PACKAGE = Path(convit.__file__).parent
 # folder right under convit/; a file with a row of its own is held to that row instead of its folder's.
 MODEL = {"grid", "ops", "layers", "models"}
 TOOLS = {"classifier", "data", "device", "hub", "model_card", *MODEL}
-PARTS_OF_THE_TOP = {"train", "analysis", "export", "benchmark"}
+PARTS_OF_THE_TOP = {"training", "analysis", "export", "benchmark"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "choices": set(),
+    "options": set(),
+    "events": set(),
+    "files": set(),
     "device": set(),
     "lock": set(),
     "grid": set(),
@@ -25,27 +28,28 @@ ALLOWED: dict[str, set[str]] = {
     "layers": {"grid", "ops"},
     "hub": set(),
     "models": {"grid", "ops", "layers", "hub"},
-    "data": {"hub"},
+    "data": {"hub", "events", "files"},
     "model_card": set(),
-    "figures": set(),
-    "classifier": {"data", "device", "hub", "model_card", *MODEL},
+    "figures": {"files"},
+    "classifier": {"data", "device", "hub", "model_card", "files", *MODEL},
     # These stand side by side, and do not import each other.
-    "train": {"figures", "lock", *TOOLS},
-    "analysis": {"figures", *TOOLS},
-    "export": TOOLS,
-    "benchmark": {"figures", *TOOLS},
-    "experiments": {"figures", "lock", *TOOLS, *PARTS_OF_THE_TOP},
-    "cli": {"convit", "experiments", "figures", *TOOLS, *PARTS_OF_THE_TOP},
+    "training": {"figures", "lock", "options", "events", "files", *TOOLS},
+    "analysis": {"figures", "files", *TOOLS},
+    "export": {"files", *TOOLS},
+    "benchmark": {"figures", "events", "files", *TOOLS},
+    "entry": {"training", "analysis", "events"},
+    "experiments": {"entry", "figures", "lock", "options", "events", "files", *TOOLS, *PARTS_OF_THE_TOP},
+    "cli": {"entry", "experiments", "figures", "options", "events", "files", *TOOLS, *PARTS_OF_THE_TOP},
     "__main__": {"cli"},
     # The public names. The root module is `convit` here.
-    "convit": {"experiments", "cli", *TOOLS, *PARTS_OF_THE_TOP},
+    "convit": {"entry", *TOOLS, *PARTS_OF_THE_TOP},
 }
 
 # Libraries that are heavy or not everywhere, and the only modules that may import them.
 ONLY_IN = {
     "triton": {"convit.ops.triton"},
     "matplotlib": {
-        *("convit.figures", "convit.train.plots", "convit.benchmark.plots"),
+        *("convit.figures", "convit.training.plots", "convit.benchmark.plots"),
         *("convit.analysis.plots", "convit.analysis.map_plot", "convit.experiments.curves"),
     },
 }
@@ -107,6 +111,27 @@ def test_table_has_no_circle() -> None:
         left = {part: allowed for part, allowed in left.items() if part not in ready}
 
 
+@pytest.mark.parametrize("folder", ["data", "training", "cli", "experiments"])
+def test_no_circle_of_modules(folder: str) -> None:
+    """No two modules of a folder import each other, directly or in a circle; also not inside functions."""
+    files = {module_name(file): file for file in sorted((PACKAGE / folder).rglob("*.py"))}
+    left: dict[str, set[str]] = {}
+    for module, file in files.items():
+        names = {name for _, name in imports_of(file.read_text(encoding="utf-8"), module, file.name == "__init__.py")}
+        if file.name == "__init__.py":  # it gives the names of its modules, and none of them asks it for one
+            names = {name for name in names if not name.startswith(f"{module}.")}
+        left[module] = {at for name in names if (at := _module_of(name, files)) not in (None, module)}  # type: ignore[misc]
+    while left:
+        ready = {module for module, needed in left.items() if not needed & left.keys()}
+        assert ready, f"these import each other: {sorted(left)}"
+        left = {module: needed for module, needed in left.items() if module not in ready}
+
+
+def _module_of(name: str, files: dict[str, Path]) -> str | None:
+    """The module that gives a name that is imported."""
+    return next((m for m in (name, name.rpartition(".")[0]) if m in files), None)
+
+
 FORBIDDEN = [
     ("convit.grid", "from convit.ops import naive"),
     ("convit.ops.naive", "import convit.layers.attention"),
@@ -119,8 +144,8 @@ FORBIDDEN = [
     ("convit.data.sources", "from convit.grid import Grid"),
     ("convit.data.sources", "from convit.classifier import Classifier"),
     ("convit.models.convit", "from convit.data import open_source"),
-    ("convit.train.engine", "from convit.analysis.capture import capture"),
-    ("convit.analysis.page", "if True:\n    from convit.train import engine"),
+    ("convit.training.engine", "from convit.analysis.capture import capture"),
+    ("convit.analysis.page", "if True:\n    from convit.training import engine"),
     ("convit.export", "from convit.benchmark import measure"),
     ("convit.experiments.table1", "from convit.cli import main"),
     ("convit.errors", "from convit.grid import Grid"),
@@ -144,10 +169,13 @@ PERMITTED = [
     ),
     ("convit.layers.attention", "from convit import ops\nfrom .init import start_weights"),
     ("convit.classifier", "from convit.data import Preprocess\nfrom convit.models import ConViT"),
-    ("convit.train.engine", "from convit.classifier import Classifier\nfrom convit.data import open_source"),
-    ("convit.train.plots", "import matplotlib"),
+    ("convit.training.engine", "from convit.classifier import Classifier\nfrom convit.data import open_source"),
+    ("convit.training.plots", "import matplotlib"),
     ("convit.ops.triton", "import triton"),
-    ("convit.cli.train", "import convit\nfrom convit.train import train\nfrom convit.experiments import table1"),
+    (
+        "convit.cli.train",
+        "from convit.entry import start\nfrom convit.training import train\nfrom convit.experiments import table1",
+    ),
 ]
 
 

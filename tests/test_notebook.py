@@ -27,7 +27,7 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     convit.load(run)
     from convit.data import open_source
 
-    open_source("digits").part("test").read(0).save(run / "test-images" / "a-3.png")
+    open_source("digits").splits["test"].read(0).save(run / "test-images" / "a-3.png")
     (tmp_path / "examples").mkdir()
     monkeypatch.chdir(tmp_path / "examples")
     names_there: dict[str, object] = {}

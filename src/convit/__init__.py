@@ -2,6 +2,7 @@
 
 from convit.analysis import inspect
 from convit.classifier import Classifier, Prediction, load
+from convit.entry import train
 from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention as GPSA
 from convit.models import ConViT, create_model, list_models, load_weights
@@ -22,4 +23,5 @@ __all__ = [
     "prune_gates",
     "restore",
     "speed_up",
+    "train",
 ]

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from convit import hub
+from convit import files, hub
 from convit.data import Preprocess, evaluation_transform, read_image, to_rgb
 from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention
@@ -317,12 +316,7 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Writes files, one after the other into place, so that neither a kill nor a power cut leaves half a file."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        temporary = folder / f".{name}.tmp"
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(folder / name)
+        files.write(folder / name, content)
 
 
 class ClassifierConfig(NamedTuple):

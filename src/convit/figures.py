@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from convit.errors import InputError
+from convit.files import replacing
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#666666"  # tell apart also without colour vision (Okabe and Ito)
 DPI = 130
@@ -77,13 +78,8 @@ def missing_glyphs() -> Iterator[None]:
 def save(figure: Figure, path: str | Path) -> None:
     """Writes the picture whole or not at all, in the format that the path's suffix names."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with missing_glyphs():
-            figure.savefig(temporary, format=path.suffix.removeprefix(".") or "png")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as stream, missing_glyphs():
+        figure.savefig(stream, format=path.suffix.removeprefix(".") or "png")
 
 
 def by_epoch(history: History, key: str, otherwise: str) -> tuple[list[int], NDArray[np.float64]]:

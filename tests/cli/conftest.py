@@ -3,11 +3,12 @@
 import contextlib
 import io
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
-from convit.cli import run as run_command
+import convit_launcher
 from tests.cli.command import SMALL, Shell, photos
 
 
@@ -18,7 +19,7 @@ def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture(scope="session")
 def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder without parts; read only."""
+    """A folder without official splits; read only."""
     return photos(tmp_path_factory.mktemp("cli") / "animals", {"ape": 6, "bee": 5, "cow": 7})
 
 
@@ -26,8 +27,10 @@ def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(animals: Path) -> Path:
     """A run on them; read only."""
     out = animals.parent / "run"
-    with contextlib.redirect_stdout(io.StringIO()):
-        assert run_command("train", [str(animals), "--out", str(out), "--lr", "0.002", *SMALL]) == 0
+    words = ["convit", "train", str(animals), "--out", str(out), "--lr", "0.002", *SMALL]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        patch.setattr(sys, "argv", words)
+        assert convit_launcher.main() == 0
     return out
 
 

@@ -40,15 +40,15 @@ def test_own_folder_means_the_validation_images(run: Path, animals: Path, shell:
     assert (out / "mistakes.png").exists() == bool(wrong) == ("mistakes.png" in got.out)
 
 
-@pytest.mark.parametrize(("part", "images"), [("auto", 3), ("val", 3), ("train", 15), ("all", 18)])
-def test_parts_of_the_own_folder(
-    part: str, images: int, trained: Path, animals: Path, shell: Shell, tmp_path: Path
+@pytest.mark.parametrize(("split", "images"), [("auto", 3), ("val", 3), ("train", 15), ("all", 18)])
+def test_splits_of_the_own_folder(
+    split: str, images: int, trained: Path, animals: Path, shell: Shell, tmp_path: Path
 ) -> None:
-    got = shell("evaluate", trained, animals, "--part", part, "--json", "--out", tmp_path)
+    got = shell("evaluate", trained, animals, "--split", split, "--json", "--out", tmp_path)
     document = json.loads(got.out)
     assert (got.status, got.err) == (0, "")
     assert document["images"] == images
-    assert document["part"] == ("val" if part == "auto" else part)
+    assert document["split"] == ("val" if split == "auto" else split)
     assert {"run", "data", "top1", "top5", "loss", "classes", "confusion"} <= document.keys()
 
 
@@ -57,16 +57,16 @@ def test_other_data_means_all_of_it_matched_by_name(trained: Path, tmp_path: Pat
     target = tmp_path / "figures.json"
     got = shell("evaluate", trained, other, "--json", target, "--out", tmp_path / "out")
     document = json.loads(target.read_text())
-    assert (document["part"], document["images"]) == ("all", 5)
+    assert (document["split"], document["images"]) == ("all", 5)
     assert [entry["images"] for entry in document["classes"]] == [0, 2, 3]  # by position these were 2, 3, 0
     assert "other, all images: top-1" in got.out
 
 
-def test_official_parts(trained: Path, tmp_path: Path, shell: Shell) -> None:
-    for part, count in (("train", 4), ("val", 2), ("test", 3)):
-        photos(tmp_path / "data" / part, {"ape": count, "bee": count})
-    for part, images in (("auto", 6), ("val", 4), ("train", 8)):
-        got = shell("evaluate", trained, tmp_path / "data", "--part", part, "--json", "--out", tmp_path / "out")
+def test_official_splits(trained: Path, tmp_path: Path, shell: Shell) -> None:
+    for split, count in (("train", 4), ("val", 2), ("test", 3)):
+        photos(tmp_path / "data" / split, {"ape": count, "bee": count})
+    for split, images in (("auto", 6), ("val", 4), ("train", 8)):
+        got = shell("evaluate", trained, tmp_path / "data", "--split", split, "--json", "--out", tmp_path / "out")
         assert json.loads(got.out)["images"] == images
 
 
@@ -89,13 +89,13 @@ def test_json_is_one_document_and_nothing_else(trained: Path, animals: Path, tmp
         ("missing DATA", ("missing: no such folder", "expected a run folder of 'convit train'")),
         ("DATA DATA", ("animals: no config.json in it", "expected a run folder")),
         ("RUN missing", ("'missing'", "no such folder")),
-        ("RUN DATA --part test", ("animals: got --part test", "expected one of auto, all, train, val")),
-        ("RUN DATA --part tset", ("--part", "tset", "test")),
-        ("RUN DATA --batch-size 0", ("batch-size", "expected at least 1")),
-        ("RUN DATA --workers -1", ("workers", "-1")),
-        ("RUN DATA --jsn", ("--jsn", "did you mean '--json'")),
-        ("RUN", ("DATA",)),
-        ("", ("RUN",)),
+        ("RUN DATA --split test", ("animals: got split test", "expected one of auto, all, train, val")),
+        ("RUN DATA --split tset", ("split: got tset, expected", "did you mean 'test'?")),
+        ("RUN DATA --workers -1", ("workers: got -1, expected a whole number of at least 0",)),
+        ("RUN DATA --jsn", ("unknown option 'jsn'; did you mean 'json'?",)),
+        ("RUN DATA DATA", ("arguments: got", "expected RUN DATA")),
+        ("RUN", ("data: got none",)),
+        ("", ("run: got none",)),
     ],
 )
 def test_bad_input(arguments: str, says: tuple[str, ...], run: Path, animals: Path, shell: Shell) -> None:
@@ -111,7 +111,7 @@ def test_copied_folder(run: Path, animals: Path, tmp_path: Path, shell: Shell) -
     got = shell("evaluate", run, copy, "--out", tmp_path / "out")
     assert got.status == 0
     assert "15 of the 18 files have names of images that the run learned from" in got.err
-    got = shell("evaluate", run, copy, "--part", "val", "--json", "--out", tmp_path / "out")
+    got = shell("evaluate", run, copy, "--split", "val", "--json", "--out", tmp_path / "out")
     assert (json.loads(got.out)["images"], got.err) == (3, "")
 
 
@@ -128,16 +128,16 @@ def test_unknown_class(run: Path, tmp_path: Path, shell: Shell) -> None:
 
 
 def test_run_of_some_of_the_classes(tmp_path: Path, shell: Shell) -> None:
-    """On the official test part of all of them: its own are evaluated."""
+    """On the official test split of all of them: its own are evaluated."""
     data = tmp_path / "data"
-    for part, count in (("train", 6), ("test", 3)):
-        photos(data / part, dict.fromkeys(("ape", "bee", "cow", "yak"), count))
+    for split, count in (("train", 6), ("test", 3)):
+        photos(data / split, dict.fromkeys(("ape", "bee", "cow", "yak"), count))
     assert shell("train", data, "--out", tmp_path / "run", "--classes", "2", *SMALL).status == 0
     got = shell("evaluate", tmp_path / "run", data, "--json")
     assert got.status == 0
     assert "6 images are of classes that the run left out by --classes: not evaluated" in got.err
     result = json.loads(got.out)
-    assert (result["part"], result["images"], len(result["classes"])) == ("test", 6, 2)
+    assert (result["split"], result["images"], len(result["classes"])) == ("test", 6, 2)
     names = convit.load(tmp_path / "run").class_names
     others = photos(tmp_path / "others", dict.fromkeys(sorted({"ape", "bee", "cow", "yak"} - set(names)), 2))
     shell.refuses("evaluate", tmp_path / "run", others, says=("no image of the run's classes", names[0]))

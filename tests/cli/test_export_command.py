@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import convit_onnx
 from tests.cli.command import Shell, photos, tree
 
 
@@ -83,11 +82,11 @@ def test_torch(run: Path, animals: Path, tmp_path: Path, shell: Shell) -> None:
         ("RUN --out RUN/x.pt2", ("x.pt2: got a name that ends in '.pt2', expected '.onnx'",)),
         ("RUN --format torch --out x.onnx", ("x.onnx", "expected '.pt2'")),
         ("RUN --format torch --int8", ("format: got torch with --int8, expected --format onnx",)),
-        ("RUN --format tflite", ("--format", "tflite", "onnx")),
+        ("RUN --format tflite", ("format: got tflite, expected onnx or torch",)),
         ("RUN --opset 5", ("opset: got 5, expected 18 or later",)),
         ("RUN --out none/x.onnx", ("none/x.onnx", "expected one that is there")),
         ("RUN --data missing", ("missing", "expected")),
-        ("RUN --datas x", ("--datas", "did you mean '--data'")),
+        ("RUN --datas x", ("unknown option 'datas'; did you mean 'data'?",)),
     ],
 )
 def test_bad_input(arguments: str, says: tuple[str, ...], run: Path, shell: Shell) -> None:
@@ -166,13 +165,9 @@ def test_predict_bad_pictures(
         ("FOREIGN ALBUM", ("foreign.onnx: no convit metadata in it", "expected a file that 'convit export'")),
         ("FORGED ALBUM", ("forged.onnx: metadata that do not fit it", "export it again")),
         ("LATER ALBUM", ("later.onnx: format '2'", "of this version")),
-        ("ALBUM ONNX", ("album: not an .onnx file", "expected MODEL.onnx first")),
+        ("ALBUM ONNX", ("album: no config.json in it", "expected a run folder")),
         ("ONNX missing.png", ("missing.png: no such file or folder", "expected a picture or a folder")),
         ("ONNX NOTHING", ("nothing: no picture in it", "expected")),
-        ("ONNX", ("images: got none, expected at least one picture or folder",)),
-        ("ONNX ALBUM --top-k 0", ("top_k: got 0, expected at least 1",)),
-        ("ONNX ALBUM --top-k many", ("--top-k", "many", "expected")),
-        ("ONNX ALBUM --topk 3", ("--topk", "did you mean '--top-k'")),
         ("ONNX ALBUM --device cuda", ("device: got 'cuda', expected cpu",)),
         ("ONNX ALBUM --csv none/x.csv", ("none/x.csv", "expected")),
         ("ONNX ALBUM --json none/x.json", ("none/x.json", "expected")),
@@ -200,13 +195,4 @@ def test_predict_bad_input(
 
 
 def test_a_folder_that_ends_in_onnx_is_a_run(run: Path, album: Path, shell: Shell) -> None:
-    renamed = run.rename(run.with_name("x.onnx"))
-    assert not convit_onnx.is_onnx(str(renamed))
-    assert shell("predict", renamed, album).status == 0
-
-
-def test_help_of_the_predictor(shell: Shell) -> None:
-    got = shell("predict", "model.onnx", "--help")
-    assert (got.status, got.err) == (0, "")
-    for word in ("--top-k", "--csv", "--json", "--device", "--skip-bad", "MODEL.onnx"):
-        assert word in got.out
+    assert shell("predict", run.rename(run.with_name("x.onnx")), album).status == 0

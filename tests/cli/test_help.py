@@ -5,131 +5,98 @@ import re
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import convit_launcher
+from convit.options import Option, options_of
 from tests.cli.command import Shell
 
 COMMANDS = tuple(convit_launcher.COMMANDS)
 
-NOISE = {
-    "a default that says nothing": r"default: *(None|False)?\)",
-    "None as a choice": r"\bNone\b",
-    "a type in braces": r"[{}]",
-    "a list in double brackets": r"\[\w+ \[",
-}
-
 WITHOUT_TORCH = """
 import sys, convit_launcher
 sys.argv = ["convit", *sys.argv[1:]]
-try:
-    status = convit_launcher.main()
-except SystemExit as stop:
-    status = stop.code
-loaded = {"torch", "timm", "torchvision", "matplotlib", "sklearn"} & set(sys.modules)
+status = convit_launcher.main()
+loaded = {"torch", "timm", "torchvision", "matplotlib", "sklearn", "yaml", "rich", "numpy"} & set(sys.modules)
 sys.exit(f"loaded {loaded}" if loaded else status)
 """
 
 
-def shown(command: str, columns: int, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The help, as text without boxes: where output is no UTF-8, as here, they are blanks."""
+def options(command: str) -> tuple[Option, ...]:
+    module = import_module(f"convit.cli.options.{command}")
+    return options_of(getattr(module, f"{command.capitalize()}Command"))
+
+
+def shown(shell: Shell, monkeypatch: pytest.MonkeyPatch, columns: int, *arguments: str) -> str:
     monkeypatch.setenv("COLUMNS", str(columns))
-    got = shell(command, "--help")
+    got = shell(*arguments)
     assert (got.status, got.err) == (0, "")
     return got.out
 
 
-def in_one_line(text: str) -> str:
-    return " ".join(text.split())
+def offered(text: str) -> set[str]:
+    """The options that a page has a line for."""
+    return set(re.findall(r"^  --([a-z0-9-]+)", text, flags=re.MULTILINE))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["--no-such-option"], 2)])
-def test_neither_help_nor_a_mistake_loads_pytorch(command: str, arguments: list[str], status: int) -> None:
+@pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["--help-all"], 0), (["--no-such-option"], 2)])
+def test_neither_help_nor_a_mistake_loads_heavy_libraries(command: str, arguments: list[str], status: int) -> None:
     code = [sys.executable, "-c", WITHOUT_TORCH, command, *arguments]
     done = subprocess.run(code, capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stderr
 
 
-@pytest.mark.parametrize("columns", [80, 120])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_no_noise(command: str, columns: int, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = in_one_line(shown(command, columns, shell, monkeypatch))
-    for what, pattern in NOISE.items():
-        found = re.search(pattern, text)
-        assert found is None, f"{what}: {text[max(0, found.start() - 60) : found.end() + 20]}"
+def test_all_options_are_there(command: str, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = shown(shell, monkeypatch, 80, command, "--help-all")
+    assert offered(text) == {option.word for option in options(command) if not option.arg.positional}
+    for option in options(command):
+        assert " ".join(option.text.removesuffix(".").split()) in " ".join(text.split())
+        if option.arg.positional:
+            assert option.arg.metavar in text.splitlines()[0]
 
 
-@pytest.mark.parametrize("columns", [80, 120])
+def test_train_shows_first_what_people_use_first(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = shown(shell, monkeypatch, 80, "train", "--help")
+    first = offered(text)
+    assert {"out", "model", "epochs", "batch-size", "lr", "pretrained", "resume", "help-all"} <= first
+    assert 10 <= len(first) <= 20
+    assert len(text.splitlines()) < 50
+    whole = shown(shell, monkeypatch, 80, "train", "--help-all")
+    for option in options("train"):
+        if not option.arg.positional:
+            assert option.group in whole.splitlines()
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "train"])
+def test_the_others_have_few_and_show_all(command: str, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(shell, monkeypatch, 80, command, "-h") == shown(shell, monkeypatch, 80, command, "--help-all")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_fits_the_terminal(command: str, columns: int, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = shown(command, columns, shell, monkeypatch).splitlines()
-    assert max(map(len, lines)) <= columns
+    text = shown(shell, monkeypatch, columns, command, "--help-all")
+    assert max(map(len, text.splitlines())) <= columns
+    assert not re.search(r"\n\n\n|\bNone\b|\[\]|\bMISSING\b", text)
 
 
 def test_how_options_read(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = shown("train", 120, shell, monkeypatch)
-    for invocation in (
-        "--epochs INT ",
-        "--image-size INT [INT] ",
-        "--recipe small|finetune|paper ",
-        "--flip True|False ",
-        "--out PATH ",
-        "--compile ",
+    text = shown(shell, monkeypatch, 110, "train", "--help-all")
+    for line in (
+        "  --epochs N            Times that",
+        "  --image-size N [N]    Side of",
+        "  --recipe small|finetune|paper\n",
+        "  --flip, --no-flip     Mirror",
+        "  --compile             Compile",
+        "order, the augmentation [0]\n",
     ):
-        assert f"\n  {invocation}" in text
-    assert "--against twin|timm|deit ..." in shown("bench", 120, shell, monkeypatch)
-
-
-def test_every_option_says_its_default_in_brackets(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = shown("train", 120, shell, monkeypatch)
-    words = in_one_line(text)
-    for said in (
-        "where the data has no validation part [0.1] --fraction",
-        "Name of the model, from 'convit models' [by the size of the images] --image-size",
-        "Replace the run in --out [off]",
-        "with a new head [none]",
-    ):
-        assert said in words
-    assert words.count("[") == len(re.findall(r"\n  --[a-z]", text)) + len(["[-h]", "[OPTIONS]", "[brackets]", "[INT]"])
-
-
-def test_options_stay_grouped(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = in_one_line(re.sub("-{9,}", "", shown("train", 80, shell, monkeypatch)))
-    for title, said in {
-        "data": "What to learn from.",
-        "model": "What to train.",
-        "training": "How to train: AdamW, a linear warm-up, then a cosine.",
-        "augmentation": "How images are varied in training.",
-        "distillation": "A trained model to learn from besides the labels.",
-        "run": "Where it goes and where it runs.",
-        "trial": "Looks ahead: each prints what it finds and ends, and leaves the run folder alone.",
-    }.items():
-        assert f"{title} options {said}" in words
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["train", "--rceipe", "small"], "unknown option or argument '--rceipe'; did you mean '--recipe'?"),
-        (["train", "x", "--batch_size", "many"], "--batch-size: got many, expected a whole number"),
-        (["train", "x", "--image-size", "224", "big"], "--image-size: got big, expected a whole number"),
-        (["train", "x", "--recipe", "big"], "--recipe: got big, expected one of 'small', 'finetune', 'paper'"),
-        (["train", "x", "--epochs"], "--epochs: got no value, expected one"),
-        (["train", "x", "--epochs", "0"], "epochs: got 0, expected at least 1"),
-        (["train"], "missing argument DATA: A folder"),
-        (["evaluate", "--part", "val"], "missing argument RUN: A run folder"),
-        (["evaluate", "-x"], "run: got none, expected one"),
-        (["experiment", "localty", "x"], "name: got localty, expected one of 'sample-efficiency', 'ablation'"),
-    ],
-)
-def test_mistakes(arguments: list[str], says: str, shell: Shell) -> None:
-    line = shell.refuses(*arguments, says=(says,))
-    assert line.startswith(f"convit {arguments[0]}: {says}")
-    assert line.endswith(f"; see 'convit {arguments[0]} --help'")
-    assert "None" not in line
+        assert line in text
+    assert "  --against twin|timm|deit ...\n" in shown(shell, monkeypatch, 110, "bench", "--help")
 
 
 LOADING = """

@@ -87,13 +87,13 @@ def test_bad_file(trained: Path, album: Path, tmp_path: Path, shell: Shell, monk
         ("ALBUM ALBUM", ("album: no config.json in it", "expected a run folder")),
         ("RUN missing.png", ("missing.png: no such file or folder", "expected a picture or a folder")),
         ("RUN EMPTY", ("empty: no picture in it", "expected")),
-        ("RUN ALBUM --top-k 0", ("top_k: got 0, expected at least 1",)),
-        ("RUN ALBUM --top-k many", ("--top-k", "many", "expected")),
-        ("RUN ALBUM --topk 3", ("--topk", "did you mean '--top-k'")),
+        ("RUN ALBUM --top-k 0", ("top-k: got 0, expected a whole number of at least 1",)),
+        ("RUN ALBUM --top-k many", ("top-k: got many, expected",)),
+        ("RUN ALBUM --topk 3", ("unknown option 'topk'; did you mean 'top-k'?",)),
         ("RUN ALBUM --csv none/x.csv", ("none/x.csv", "expected")),
         ("RUN ALBUM --csv ALBUM", ("album", "expected")),
         ("RUN ALBUM --json none/x.json", ("none/x.json", "expected")),
-        ("RUN", ("images: got none, expected at least one picture or folder",)),
+        ("RUN", ("images: got none, expected one value or more, each a path",)),
     ],
 )
 def test_bad_input(arguments: str, says: tuple[str, ...], trained: Path, album: Path, shell: Shell) -> None:

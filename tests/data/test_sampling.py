@@ -10,13 +10,11 @@ from hypothesis import strategies as st
 from convit.data import (
     EpochSampler,
     class_balanced_subset,
-    open_source,
     permutation,
     shown,
-    some_classes,
     stratified_split,
 )
-from convit.data.sampling import balanced_order, occurrence
+from convit.data.sampling import balanced_order, drawn_classes, occurrence
 from convit.errors import InputError
 
 TARGETS = st.lists(st.integers(0, 5), min_size=1, max_size=80).map(np.array)
@@ -89,7 +87,7 @@ def test_permutation_is_one(n: int, seed: int) -> None:
 
 
 def test_permutation_is_the_same_for_ever() -> None:
-    """PCG64's bit stream is fixed, so these stay; saved runs and the digits' test part rely on it."""
+    """PCG64's bit stream is fixed, so these stay; saved runs and the digits' test split rely on it."""
     assert permutation(8, 0).tolist() == [3, 2, 1, 6, 0, 7, 4, 5]
 
 
@@ -128,20 +126,21 @@ def test_global_random_state_plays_no_part_and_is_untouched() -> None:
     assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
 
 
-def test_some_classes_are_drawn_by_seed_and_nested() -> None:
-    source = open_source("digits")
-    draws = {count: some_classes(source, count, seed=3) for count in (2, 5, 10)}
-    assert set(draws[2].class_names) < set(draws[5].class_names) < set(draws[10].class_names)
-    assert draws[10].class_names == source.class_names
-    assert some_classes(source, 5, seed=4).class_names != draws[5].class_names
-    chosen, whole = draws[5].part("test"), source.part("test")
-    assert list(draws[5].class_names) == sorted(draws[5].class_names)
-    by_name = {name: source.class_names[target] for name, target in zip(whole.names, whole.targets, strict=True)}
-    for name, target in zip(chosen.names, chosen.targets, strict=True):  # every image has kept its class
-        assert by_name[name] == draws[5].class_names[target]
-    assert len(chosen) == sum(label in draws[5].class_names for label in by_name.values())
-    with pytest.raises(InputError, match="classes: got 11, expected 2 to 10, the classes of digits"):
-        some_classes(source, 11, seed=0)
+@given(st.integers(2, 30), st.data(), SEEDS)
+def test_classes_are_drawn_by_seed_and_nested(known: int, data: st.DataObject, seed: int) -> None:
+    few, many = sorted(data.draw(st.integers(2, known)) for _ in range(2))
+    drawn = drawn_classes(known, many, seed, "x").tolist()
+    assert drawn == sorted(set(drawn))
+    assert len(drawn) == many
+    assert set(drawn) <= set(range(known))
+    assert set(drawn_classes(known, few, seed, "x").tolist()) <= set(drawn)
+
+
+def test_classes_that_there_are_not() -> None:
+    for count in (1, 11):
+        with pytest.raises(InputError, match=f"classes: got {count}, expected 2 to 10, the classes of digits"):
+            drawn_classes(10, count, 0, "digits")
+    assert len({tuple(drawn_classes(10, 5, seed, "")) for seed in range(9)}) > 5
 
 
 @given(st.integers(1, 60), st.integers(1, 5), SEEDS, st.integers(0, 3))

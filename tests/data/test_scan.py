@@ -48,4 +48,4 @@ def test_native_size_is_the_median_of_the_shorter_sides(tmp_path: Path) -> None:
     assert native_size(images) == 45
     assert native_size(images, sample=1, seed=3) in range(10, 90, 10)
     assert native_size(images.subset([0, 1, 7])) == 20
-    assert native_size(open_source("digits").train) == 8
+    assert native_size(open_source("digits").splits["train"]) == 8

@@ -1,13 +1,16 @@
 """The tables, by hand from made-up results; the pictures have what they should."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from convit.experiments import STUDIES, Result, Settings
-from convit.experiments import models as models_module
-from convit.experiments.measures import NO_POSITION_EMBEDDING
+from convit.experiments.results import Result
+from convit.experiments.run import report_of
+from convit.experiments.settings import Settings
+from convit.experiments.studies import STUDIES
+from convit.experiments.studies.masking import NO_POSITION_EMBEDDING
 from convit.experiments.study import Report
 from tests.experiments.made import made
 
@@ -17,8 +20,9 @@ HISTORY = [
 ]
 
 
-def report(name: str, results: list[Result], **settings: Any) -> Report:
-    return STUDIES[name].report(Settings(data="d", models=("m",), **settings), results, Path("runs"))
+def report(name: str, results: list[Result], **options: Any) -> Report:
+    options = {"models": ("m",), "fractions": (1.0,), "seeds": (0,), **options}
+    return report_of(STUDIES[name], Settings(name=name, data="d", **options), results)
 
 
 def rows(table: str) -> list[list[str]]:
@@ -70,7 +74,7 @@ def test_ablation() -> None:
 
 def test_small_data() -> None:
     tops = {"as-it-is": (50.0, 54.0), "twin": (47.0, 49.0), "heads-4": (52.0, 52.0)}
-    results = [made(row, seed, top1, part="val") for row, values in tops.items() for seed, top1 in enumerate(values)]
+    results = [made(row, seed, top1, split="val") for row, values in tops.items() for seed, top1 in enumerate(values)]
     got = report("small-data", results, rows=tuple(tops), seeds=(0, 1), fractions=(1.0,))
     (table,) = got.tables
     assert rows(table) == [
@@ -109,11 +113,16 @@ def test_masking() -> None:
 
 def test_dynamics() -> None:
     twin = [record | {"gates": []} for record in HISTORY]
-    results = [made("convit", 0, 80.0, history=HISTORY), made("twin", 0, 70.0, history=twin)]
-    got = report("dynamics", results)
+    other = [record | {"non_locality": [[1.0, 2.2], [3.0, 3.0]]} for record in twin]
+    results = [
+        *(made("convit", seed, 80.0, history=HISTORY) for seed in (0, 1)),
+        *(made("twin", seed, 70.0, history=history) for seed, history in enumerate((twin, other))),
+    ]
+    got = report("dynamics", results, seeds=(0, 1))
+    same, off = "1.50 ± 0.00", "1.55 ± 0.05"  # 1.5 and 1.6: half of their difference
     assert rows(got.tables[0]) == [
-        ["1", "1.50", "1.50", "1.50", "1.50", "0.60", "0.60"],
-        ["2", "3.00", "3.00", "3.00", "3.00", "", ""],
+        ["1", same, same, off, off, *["0.60 ± 0.00"] * 2],
+        ["2", *["3.00 ± 0.00"] * 4, "", ""],
     ]
     assert got.figures.keys() == {"non_locality_convit", "non_locality_twin", "gates"}
 
@@ -122,7 +131,7 @@ def test_distillation() -> None:
     tops = {"twin": 70.0, "twin_distilled": 76.0, "convit": 80.0, "convit_distilled": 79.0}
     model = "convit_small_plus_patch16_224"
     results = [made(variant, 0, top1, labels={"model": model}, history=HISTORY) for variant, top1 in tops.items()]
-    got = STUDIES["distillation"].report(Settings(data="d", models=(model,)), results, Path("runs"))
+    got = report("distillation", results, models=(model,), teacher="resnet18")
     assert rows(got.tables[0]) == [
         ["plain attention", "70.0", "76.0", "+6.0", "", ""],
         ["ConViT", "80.0", "79.0", "-1.0", "82.2", "82.9"],
@@ -130,13 +139,14 @@ def test_distillation() -> None:
     assert got.figures.keys() == {"non_locality_convit", "non_locality_convit_distilled"}
 
 
-def test_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models_module, "_speeds", lambda *_: {"convit": 900.0, "twin": 1200.4})
+def test_models(tmp_path: Path) -> None:
     model = "convit_small_plus_patch16_224"
-    labels = {"model": model}
-    results = [made("twin", 0, 70.0, labels=labels), made("convit", 0, 80.0, labels=labels)]
-    settings = Settings(data="d", models=(model,))
-    (table,) = STUDIES["models"].report(settings, results, Path("runs")).tables
+    (tmp_path / "speed.json").write_text(json.dumps({model: {"convit": 900.0, "twin": 1200.4}}))
+    results = [
+        made(variant, 0, top1, labels={"model": model}, folder=tmp_path / "runs" / variant)
+        for variant, top1 in (("twin", 70.0), ("convit", 80.0))
+    ]
+    (table,) = report("models", results, models=(model,)).tables
     assert rows(table) == [
         ["small_plus_patch16_224, plain attention", "1.25M", "0.04G", "1,200", "70.0", "100.0", "79.0"],
         ["small_plus_patch16_224, ConViT", "1.25M", "0.04G", "900", "80.0", "100.0", "82.2"],
@@ -149,7 +159,6 @@ def test_several_models_have_a_table_and_pictures_each() -> None:
         for model in ("convit_m", "convit_n")
         for variant in ("convit", "twin")
     ]
-    settings = Settings(data="d", models=("convit_m", "convit_n"), fractions=(1.0,))
-    got = STUDIES["sample-efficiency"].report(settings, results, Path("runs"))
+    got = report("sample-efficiency", results, models=("convit_m", "convit_n"))
     assert [table.splitlines()[0] for table in got.tables] == ["**convit_m**", "**convit_n**"]
     assert got.figures.keys() == {"accuracy-m", "curves-m", "accuracy-n", "curves-n"}

@@ -7,16 +7,27 @@ from typing import Any
 import pytest
 
 from convit.errors import InputError
-from convit.experiments import STUDIES, Cell, settle, small_data
-from convit.experiments.variants import TABLE_3
+from convit.experiments.results import Cell
+from convit.experiments.settings import Settings
+from convit.experiments.settle import settle
+from convit.experiments.studies import STUDIES, ablation, small_data
+from convit.options import options_of
+from convit.training.options import Asked
+from tests.experiments.made import MICRO
 
-MICRO = ("convit_micro_patch4_16",)
+
+def settled(name: str, data: str = "digits", **options: Any) -> Settings:
+    return settle(Settings(**{"name": name, "data": data, **options}))
 
 
-def cells(name: str, **given: Any) -> list[Cell]:
+def cells(name: str, **options: Any) -> list[Cell]:
     teacher = {"teacher": "resnet18"} if name == "distillation" else {}
-    given = {**teacher, **given}
-    return STUDIES[name].cells(settle(name, "digits", {"models": MICRO, **given}))
+    return STUDIES[name].cells(settled(name, models=(MICRO,), **{**teacher, **options}))
+
+
+def differing(one: Asked, other: Asked) -> set[str]:
+    """The options that two runs do not share."""
+    return {o.name for o in options_of(Asked) if getattr(one, o.name) != getattr(other, o.name)}
 
 
 @pytest.mark.parametrize(
@@ -29,85 +40,86 @@ def cells(name: str, **given: Any) -> list[Cell]:
         ("dynamics", 2),
         ("distillation", 2 * 2 * 3),
         ("models", 2 * 3),
+        ("small-data", 19 * 2),
     ],
 )
 def test_grid_on_the_digits(name: str, runs: int) -> None:
     made = cells(name)
     assert len(made) == runs
     assert len({cell.name for cell in made}) == runs
-    assert all(Cell.from_dict(cell.to_dict()) == replace(cell, labels=dict(cell.labels)) for cell in made)
+
+
+def test_other_data_has_the_axes_and_the_recipes_length() -> None:
+    settings = settled("sample-efficiency", "is-not-opened", models=(MICRO,))
+    assert (settings.fractions, settings.seeds) == ((0.1, 0.3, 1.0), (0, 1))
+    assert (settings.epochs, settings.batch_size) == (None, None)
+
+
+def test_the_model_is_that_of_convit_train() -> None:
+    assert settled("dynamics").models == ("convit_mini_patch4_16",)
 
 
 def test_each_fraction_shows_as_many_images() -> None:
     made = cells("sample-efficiency", fractions=(0.05, 0.3, 1.0), epochs=10, seeds=(0,))
-    assert {(cell.config.source.fraction, cell.config.optim.epochs) for cell in made} == {
-        *((0.05, 200), (0.3, 33), (None, 10))
-    }
+    assert {(cell.asked.fraction, cell.asked.epochs) for cell in made} == {(0.05, 200), (0.3, 33), (None, 10)}
 
 
-OF_THE_PAPER = [name for name in STUDIES if STUDIES[name].paper is not None]
+VARIED = {
+    "sample-efficiency": {"local_up_to_layer"},
+    "ablation": {"local_up_to_layer", "ungated", "random_init", "freeze_gates", "freeze_gpsa"},
+    "locality": {"local_up_to_layer", "locality_strength"},
+    "masking": {"local_up_to_layer"},
+    "dynamics": {"local_up_to_layer"},
+    "distillation": {"local_up_to_layer", "teacher"},
+    "models": {"local_up_to_layer"},
+}
+"""By experiment of the paper: all that its runs of one seed and fraction differ in."""
 
 
-@pytest.mark.parametrize("name", OF_THE_PAPER)
+@pytest.mark.parametrize("name", VARIED)
 def test_variants_of_a_seed_differ_in_the_model_alone(name: str) -> None:
-    for cell in cells(name):
-        like = [other for other in cells(name) if other.seed == cell.seed]
-        for other in like:
-            if other.labels["fraction"] == cell.labels["fraction"]:
-                same = {"model": cell.config.model, "distill": cell.config.distill}
-                assert replace(other.config, **same) == cell.config
+    for seed in settled(name, models=(MICRO,), **({"teacher": "x"} if name == "distillation" else {})).seeds:
+        for fraction in {cell.asked.fraction for cell in cells(name)}:
+            made = [c.asked for c in cells(name) if c.asked.seed == seed and c.asked.fraction == fraction]
+            assert set().union(*(differing(made[0], other) for other in made)) == VARIED[name]
 
 
 def test_rows_of_table_3_are_named() -> None:
-    assert [cell.labels["variant"] for cell in cells("ablation", seeds=(0,))] == [*TABLE_3, "psa"]
+    assert [cell.labels["variant"] for cell in cells("ablation", seeds=(0,))] == [*"abcdefg", "psa"]
+    assert list(ablation.ROWS) == [*"abcdefg", "psa"]
 
 
 def test_half_of_the_runs_have_the_teacher() -> None:
-    made = {str(cell.labels["variant"]): cell.config for cell in cells("distillation", seeds=(0,))}
+    made = {str(cell.labels["variant"]): cell.asked for cell in cells("distillation", seeds=(0,))}
     assert list(made) == ["twin", "twin_distilled", "convit", "convit_distilled"]
-    assert [config.distill.teacher for config in made.values()] == [None, "resnet18"] * 2
-    assert replace(made["convit_distilled"], distill=made["convit"].distill) == made["convit"]
+    assert [asked.teacher for asked in made.values()] == [None, "resnet18"] * 2
+    assert differing(made["convit"], made["convit_distilled"]) == {"teacher"}
+    weights = Path("runs/teacher")
+    *_, last = cells("distillation", seeds=(0,), teacher=None, teacher_weights=weights)
+    assert last.asked.teacher_weights == weights
 
 
-def test_other_weights_of_the_teacher_are_other_settings(tmp_path: Path) -> None:
-    def shared(content: bytes) -> Any:
-        (tmp_path / "model.safetensors").write_bytes(content)
-        return settle("distillation", "digits", {"models": MICRO, "teacher_weights": tmp_path}).shared()
-
-    assert shared(b"a") == shared(b"a") != shared(b"b")
-
-
-def test_rows_of_the_search_differ_from_the_base_in_one_thing() -> None:
+def test_rows_of_the_search_differ_from_the_base_in_what_they_say() -> None:
     base, *others = cells("small-data", seeds=(0,))
-    assert (base.labels["variant"], base.config.source.skip_test, base.config.source.fraction) == (
-        "as-it-is",
-        True,
-        0.1,
-    )
-    kinds = ("changes", "optim", "augment")
+    assert (base.labels["variant"], base.asked.skip_test, base.asked.fraction) == ("as-it-is", True, 0.1)
     for other in others:
-        assert replace(other.config, model=base.config.model, optim=base.config.optim, augment=base.config.augment) == (
-            base.config
-        )
-        row = small_data.ROWS[str(other.labels["variant"])]
-        (kind,) = [kind for kind in kinds if getattr(row, kind)]
-        group = getattr(other.config, {"changes": "model"}.get(kind, kind))
-        for name, value in getattr(row, kind).items():
-            assert getattr(group, name) == value
+        changes = small_data.ROWS[str(other.labels["variant"])].changes
+        assert replace(base.asked, **changes) == other.asked
+        assert changes
 
 
 def test_the_search_is_not_the_papers() -> None:
     with pytest.raises(InputError, match="preset: got paper for small-data, expected none"):
-        settle("small-data", "digits", {}, preset="paper")
+        settled("small-data", preset="paper")
     with pytest.raises(InputError, match="rows: got twin, expected as-it-is too"):
-        settle("small-data", "digits", {"rows": ("twin",)})
+        settled("small-data", rows=("twin",))
     with pytest.raises(InputError, match="rows: got psa, expected some of as-it-is, twin, "):
-        settle("small-data", "digits", {"rows": ("psa",)})
+        settled("small-data", rows=("psa",))
 
 
-@pytest.mark.parametrize("name", OF_THE_PAPER)
+@pytest.mark.parametrize("name", VARIED)
 def test_paper_preset(name: str) -> None:
-    settings = settle(name, "imagenet-is-not-opened", {}, preset="paper")
+    settings = settled(name, "imagenet-is-not-opened", preset="paper")
     assert (settings.recipe, settings.epochs) == ("paper", 300)
     assert settings.batch_size is None  # the recipe's 1024, or 512 for plus models
     assert all(model.endswith("_patch16_224") for model in settings.models)
@@ -115,30 +127,32 @@ def test_paper_preset(name: str) -> None:
 
 
 def test_paper_grids() -> None:
-    assert settle("sample-efficiency", "x", {}, preset="paper").fractions == (0.05, 0.1, 0.3, 0.5, 1.0)
-    assert settle("locality", "x", {}, preset="paper").layers == (0, 3, 6, 9)
-    assert settle("masking", "x", {}, preset="paper").layers == (3, 5, 10)
+    assert settled("sample-efficiency", preset="paper").fractions == (0.05, 0.1, 0.3, 0.5, 1.0)
+    assert settled("locality", preset="paper").layers == (0, 3, 6, 9)
+    assert settled("masking", preset="paper").layers == (3, 5, 10)
+    assert settled("ablation", preset="paper", seeds=(4,), epochs=2).seeds == (4,)
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "says"),
+    ("name", "options", "says"),
     [
         ("ablation", {"strengths": (1.0,)}, "strengths: got it for ablation, expected --fractions, --rows"),
         ("models", {"fractions": (0.1,)}, "fractions: got it for models, expected none of these"),
+        ("models", {"teacher_weights": Path("x")}, "teacher-weights: got it for models"),
         ("ablation", {"rows": ("a", "z")}, "rows: got z, expected some of a, b"),
-        ("ablation", {"rows": ()}, "rows: got nothing"),
-        ("ablation", {"seeds": ()}, "seeds: got nothing"),
         ("ablation", {"seeds": (1, 1)}, "seeds: got 1 1, expected each once"),
-        ("sample-efficiency", {"fractions": (0.0,)}, "fractions: got 0, expected 1e-06 to 1"),
-        ("sample-efficiency", {"epochs": 0}, "epochs: got 0, expected at least 1"),
+        ("sample-efficiency", {"fractions": (0.0,)}, "fractions: got 0"),
+        ("sample-efficiency", {"epochs": 0}, "epochs: got 0, expected a whole number of at least 1"),
+        ("sample-efficiency", {"image_size": (1, 2, 3)}, "image-size: got 1 2 3"),
         ("locality", {"layers": (0, 4)}, "layers: got 4, expected 0 to 3"),
         ("masking", {"layers": (0, 1)}, "layers: got 0, expected 1 to 3"),
         ("distillation", {}, "teacher: got none for distillation, expected --teacher NAME"),
-        ("models", {"teacher_weights": Path("x")}, "teacher-weights: got it for models"),
         ("models", {"models": ("convit_tin",)}, "model: got 'convit_tin'"),
+        ("models", {"models": (), "data": "nowhere"}, "'nowhere': no such folder"),
+        ("ablaton", {}, "name: got ablaton"),
     ],
 )
-def test_refuses(name: str, given: dict[str, Any], says: str) -> None:
+def test_refuses(name: str, options: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError) as error:
-        settle(name, "digits", {"models": MICRO, **given})
+        settled(name, **{"models": (MICRO,), **options})
     assert str(error.value).startswith(says)

@@ -5,29 +5,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from convit.data import open_source
-from convit.errors import InputError
-from convit.experiments import settle
-from convit.experiments.ablation import ROWS
+from convit.data.select import select
+from convit.events import ignore
+from convit.experiments.settings import Settings
+from convit.experiments.settle import settle
+from convit.experiments.studies import STUDIES
 from convit.layers import GatedPositionalSelfAttention, PositionalSelfAttention, SelfAttention
 from convit.layers.init import convolutional_pos_weight
-from convit.train import ModelConfig, Observer
-from convit.train.engine import Trainer
-from convit.train.geometry import geometry
-from convit.train.observer import StopRequest
-from convit.train.plan import make_plan, split
-from convit.train.run_folder import RunFolder
-
-MODEL = "convit_micro_patch4_16"
+from convit.training.engine import Trainer
+from convit.training.plan import learning, make_plan
+from convit.training.run_folder import RunFolder
+from convit.training.stopping import StopRequest
+from tests.experiments.made import MICRO
 
 
 def trainer(row: str, out: Path) -> Trainer:
     """What a run of a row starts with."""
-    settings = settle("ablation", "digits", {"models": (MODEL,)})
-    config = settings.cell(MODEL, row, ROWS[row], 3).config
-    source = open_source("digits")
-    plan = make_plan(config, source, split(source, config.source.val_fraction, config.run.seed))
-    return Trainer(plan, RunFolder(out), Observer(), StopRequest())
+    settings = settle(Settings(name="ablation", data="digits", models=(MICRO,), seeds=(3,), rows=(row,)))
+    (cell,) = STUDIES["ablation"].cells(settings)
+    selection = select("digits", learning(cell.asked))
+    plan = make_plan(cell.asked, selection.facts())
+    return Trainer(plan, selection.splits, RunFolder(out), ignore, StopRequest())
 
 
 def is_convolution(layer: PositionalSelfAttention) -> bool:
@@ -84,7 +82,7 @@ def test_psa_is_ungated(tmp_path: Path) -> None:
 def test_a_step_leaves_what_is_frozen(tmp_path: Path) -> None:
     made = trainer("f", tmp_path)
     before = {name: p.detach().clone() for name, p in made.model.named_parameters()}
-    images, target = next(iter(made.loader))
+    images, target = next(made.batches.of_epoch(0))
     for step in range(2):  # the first has the warm-up's rate
         made.learner.step(images, target, 0, step, lambda loss: None)
     moved = {name for name, p in made.model.named_parameters() if not torch.equal(p, before[name])}
@@ -94,38 +92,14 @@ def test_a_step_leaves_what_is_frozen(tmp_path: Path) -> None:
 
 
 def test_all_rows_see_the_same_images_in_the_same_order(tmp_path: Path) -> None:
-    made = [trainer(row, tmp_path) for row in ("a", "e", "g")]
-    first = made[0]
-    images, target = next(iter(first.loader))
-    for other in made[1:]:
-        assert other.plan.train.names == first.plan.train.names
-        assert other.plan.val.names == first.plan.val.names
-        assert [other.sampler.keys(epoch) for epoch in (0, 4)] == [first.sampler.keys(epoch) for epoch in (0, 4)]
-        theirs, their_target = next(iter(other.loader))
+    first, *others = (trainer(row, tmp_path) for row in ("a", "e", "g"))
+    images, target = next(first.batches.of_epoch(0))
+    for other in others:
+        for split in ("train", "val"):
+            assert other.images[split].names == first.images[split].names
+        theirs, their_target = next(other.batches.of_epoch(0))
         assert torch.equal(theirs, images)
         assert torch.equal(their_target, target)
-        assert (other.plan.values, other.plan.lr) == (first.plan.values, first.plan.lr)
+        assert other.plan.augmentation == first.plan.augmentation
+        assert (other.plan.options.lr, other.plan.options.mixup) == (first.plan.options.lr, first.plan.options.mixup)
         assert other.plan.steps_per_epoch == first.plan.steps_per_epoch
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"ungated": True, "freeze_gates": True}, "--ungated and --freeze-gates: got both"),
-        ({"random_start": True, "pretrained": True}, "random-start: got it with --pretrained"),
-        ({"ungated": True, "weights": Path("x")}, "ungated: got it with --pretrained or --weights"),
-        ({"gate_start": 0.0, "pretrained": True}, "gate-start: got it with --pretrained or --weights"),
-    ],
-)
-def test_options_that_exclude_each_other(changes: dict[str, object], says: str) -> None:
-    with pytest.raises(InputError, match=says):
-        ModelConfig(**changes)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("option", ["ungated", "random_start", "freeze_gates", "freeze_gpsa"])
-def test_a_model_without_gpsa_has_none_of_it(option: str) -> None:
-    config = settle("ablation", "digits", {"models": (MODEL,)}).config(
-        MODEL, 0, 1.0, {"local_up_to_layer": 0, option: True}
-    )
-    with pytest.raises(InputError, match=f"{option.replace('_', '-')}: got it for a model without GPSA"):
-        geometry(config, 8, 100)

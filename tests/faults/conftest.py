@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.faults.harness import COUNTS, FULL, LONG, SHORT, Forks, Whole
-from tests.train.small import photos
+from tests.training.small import photos
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

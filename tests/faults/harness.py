@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import convit
 from tests.faults.program import Job
-from tests.train.small import TIMINGS, newest_state
+from tests.training.small import TIMINGS, newest_state
 
 FULL = os.environ.get("FAULTS") == "full"
 """All of it, as ``make fault-tests`` does; else the short form that every test run has."""
@@ -28,7 +28,7 @@ COUNTS: Counter[str] = Counter()
 
 OPTIONS = (
     *("--model", "convit_micro_patch4_32", "--image-size", "8", "--patch-size", "4", "--device", "cpu"),
-    *("--ema-decay", "0.9", "--ema-warmup", "--mixup", "0.8", "--mix-prob", "0.7", "--drop-path", "0.2"),
+    *("--ema-decay", "0.9", "--mixup", "0.8", "--mix-prob", "0.7", "--drop-path", "0.2"),
     *("--rand-augment", "rand-m6-mstd0.5-inc1"),
     *("--save-minutes", "0.0000001"),  # after every step
 )
@@ -136,9 +136,10 @@ class Forks:
 
 
 def train_arguments(data: Path, out: Path, length: tuple[str, ...] = LONG, *more: object) -> list[object]:
-    """``train DATA --out OUT ...``, with ``--resume`` where a run has begun: what a job script does."""
-    resume = ["--resume"] if (out / "config.yaml").exists() else []
-    return ["train", data, "--out", out, *OPTIONS, *length, *more, *resume]
+    """``train DATA --out OUT ...``, or ``train --resume OUT`` where a run has begun: what a job script does."""
+    if (out / "config.yaml").exists():
+        return ["train", "--resume", out]
+    return ["train", data, "--out", out, *OPTIONS, *length, *more]
 
 
 def outcome(run: Path, predictions: str) -> dict[str, Any]:
@@ -148,6 +149,7 @@ def outcome(run: Path, predictions: str) -> dict[str, Any]:
     assert not left, f"half-written files are left: {left}"
     meta = json.loads((state / "state.json").read_text().split("\n")[1])
     history = meta["progress"].pop("history")
+    del meta["options"]["out"]  # the only option in which the runs differ
     return {
         "files": {path.name for path in run.iterdir() if path.suffix != ".png"},
         "state": (state.name, (state / "tensors.safetensors").read_bytes()),
@@ -155,7 +157,7 @@ def outcome(run: Path, predictions: str) -> dict[str, Any]:
         "history": [_timeless(record) for record in history],
         "metrics": [_timeless(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()],
         **{name: (run / name).read_bytes() for name in ("model.safetensors", "config.json", "evaluation.json")},
-        "split": (run / "split.json").read_bytes(),
+        **{name: (run / name).read_bytes() for name in ("split.json", "images.json")},
         "predictions": predictions,
     }
 
@@ -198,7 +200,7 @@ class Whole:
         """How many seconds it took from the first line that it said to the last."""
 
     def arguments(self, run: Path, *more: object) -> list[object]:
-        """The same command for another run folder, with ``--resume`` where there is a run."""
+        """The same command for another run folder; where there is a run, that which goes on with it."""
         return train_arguments(self.data, run, self.length, *more)
 
     def goes_on(self, run: Path, *, forked: bool = True) -> Ended:

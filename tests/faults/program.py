@@ -120,7 +120,7 @@ def perform(job: Job) -> NoReturn:
         os.dup2(output, 2)
         sys.argv = ["convit", *job.arguments]
         if not job.pictures:
-            from convit.train import plots
+            from convit.training import plots
 
             for name in ("curves", "gates", "confusion"):
                 setattr(plots, name, lambda *_, **__: None)

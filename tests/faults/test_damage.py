@@ -4,30 +4,31 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from convit.errors import InputError
-from convit.train.state import Parts, Progress, load_state, save_state, states
+from convit.training.state import Progress, State, load_state, save_state, states
 from tests.faults.harness import COUNTS, FULL, Ended, Whole
 
 RANGES = 64
 FILES = ("tensors.safetensors", "state.json")
 
 
-def parts(seed: int) -> Parts:
+def state(seed: int, **progress: Any) -> State:
     """A small model with a moving average, after one step of AdamW; its state is of about 2 KB."""
     torch.manual_seed(seed)
     model, average = nn.Linear(3, 2), nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
-    return Parts(model, optimizer, average)
+    return State(model, optimizer, average, progress=Progress(**progress))
 
 
-def content(of: Parts) -> dict[str, bytes]:
+def content(of: State) -> dict[str, bytes]:
     """All its numbers."""
     assert of.ema is not None
     groups = {"model": of.model.state_dict(), "ema": of.ema.state_dict(), **of.optimizer.state_dict()["state"]}
@@ -40,21 +41,21 @@ def content(of: Parts) -> dict[str, bytes]:
 def saved(tmp_path: Path) -> Path:
     """The states of steps 1 and 2."""
     for step in (1, 2):
-        save_state(tmp_path, parts(step), Progress(epoch=3, step=step, history=[{"epoch": 1, "val_top1": 50.0}]))
+        save_state(tmp_path, state(step, epoch=3, step=step, history=[{"epoch": 1, "val_top1": 50.0}]))
     return tmp_path
 
 
 def loaded(folder: Path) -> tuple[int, dict[str, bytes], list[str]]:
-    into = parts(9)
-    progress, damaged = load_state(folder, into)
-    return progress.step, content(into), damaged
+    into = state(9)
+    damaged = load_state(folder, into)
+    return into.progress.step, content(into), damaged
 
 
 def assert_never_wrong(folder: Path, data: bytes, whole: bytes, name: str) -> None:
     """The state before, and a line that names the damaged one; or the whole content of the newest."""
     (folder / "epoch-0003-step-000002" / name).write_bytes(data)
     step, numbers, damaged = loaded(folder)
-    assert numbers == content(parts(step))
+    assert numbers == content(state(step))
     if step == 2:
         assert not damaged
         assert data.rstrip(b"\n") == whole.rstrip(b"\n")  # no more than the last line's end may be missing
@@ -106,15 +107,15 @@ def test_missing_files(gone: tuple[str, ...], saved: Path) -> None:
     for name in gone:
         (saved / "epoch-0003-step-000002" / name).unlink()
     step, numbers, damaged = loaded(saved)
-    assert (step, numbers, len(damaged)) == (1, content(parts(1)), 1)
+    assert (step, numbers, len(damaged)) == (1, content(state(1)), 1)
     COUNTS["damages to states"] += 1
 
 
 def test_nothing_whole_is_refused(saved: Path) -> None:
-    for state in states(saved):
-        (state / "state.json").write_bytes(b"")
-    before = content(parts(9))
-    into = parts(9)
+    for path in states(saved):
+        (path / "state.json").write_bytes(b"")
+    before = content(state(9))
+    into = state(9)
     with pytest.raises(InputError, match="2 states, none of them whole; expected one to resume from"):
         load_state(saved, into)
     assert content(into) == before
@@ -124,8 +125,8 @@ def test_nothing_whole_is_refused(saved: Path) -> None:
 def test_damaged_state_is_saved_anew(saved: Path) -> None:
     """A run that comes to the same step again does not take the damaged state for its own."""
     (saved / "epoch-0003-step-000002/tensors.safetensors").write_bytes(b"")
-    save_state(saved, parts(2), Progress(epoch=3, step=2))
-    assert loaded(saved) == (2, content(parts(2)), [])
+    save_state(saved, state(2, epoch=3, step=2))
+    assert loaded(saved) == (2, content(state(2)), [])
 
 
 def test_half_a_state_is_removed(saved: Path) -> None:
@@ -133,7 +134,7 @@ def test_half_a_state_is_removed(saved: Path) -> None:
     half = saved / ".epoch-0002-step-000009.tmp"
     half.mkdir()
     (half / "tensors.safetensors").write_bytes(b"half")
-    save_state(saved, parts(3), Progress(epoch=3, step=3))
+    save_state(saved, state(3, epoch=3, step=3))
     assert sorted(path.name for path in saved.iterdir()) == ["epoch-0003-step-000002", "epoch-0003-step-000003"]
 
 
@@ -157,8 +158,8 @@ def broken_off(short: Whole, place: Path) -> Iterator[Path]:
 def copied(run: Path, out: Path, damage: Callable[[bytes], bytes], name: str, count: int = 1) -> Path:
     """A copy of the run whose newest states are damaged."""
     shutil.copytree(run, out)
-    for state in states(out / "checkpoints")[:count]:
-        (state / name).write_bytes(damage((state / name).read_bytes()))
+    for path in states(out / "checkpoints")[:count]:
+        (path / name).write_bytes(damage((path / name).read_bytes()))
     return out
 
 
@@ -193,12 +194,12 @@ def test_run_without_a_whole_state_is_refused(broken_off: Path, short: Whole, ou
     COUNTS["damaged runs refused"] += 1
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "split.json"])
+@pytest.mark.parametrize("name", ["config.yaml", "split.json", "plan.json", "images.json"])
 @pytest.mark.parametrize("damage", [lambda _: b"", lambda data: data[: len(data) // 2], lambda data: bytes(len(data))])
 def test_damage_to_what_the_run_is(
     name: str, damage: Callable[[bytes], bytes], broken_off: Path, short: Whole, out: Path
 ) -> None:
-    """Options and split cannot be told from damaged ones otherwise than by what they say: refused, in one line."""
+    """Refused, in one line."""
     shutil.copytree(broken_off, out)
     (out / name).write_bytes(damage((out / name).read_bytes()))
     line = refused(short.forks(*short.arguments(out)))

@@ -7,9 +7,9 @@ import safetensors.torch
 
 import convit
 from tests.faults.harness import COUNTS, Whole
-from tests.train.small import newest_state
+from tests.training.small import newest_state
 
-ABSURD = ("--lr", "1e30", "--warmup-epochs", "2", "--warmup-lr", "1e-5", "--clip-grad", "0")
+ABSURD = ("--lr", "1e12", "--warmup-epochs", "2", "--warmup-lr", "1e-5", "--clip-grad", "0")
 """The first step is at the rate of the start of the warm-up; then the weights go where no number is."""
 
 

@@ -15,7 +15,7 @@ from convit.errors import InputError
 
 
 def attention_record(classifier: Classifier, images: ImageSet, most: int = 64) -> dict[str, Any]:
-    """How far every head looks (equation 8), averaged over images: what an observer's ``measure`` may return.
+    """How far every head looks (equation 8), averaged over images: what ``convit.train`` adds to each epoch's record.
 
     Of the real forward pass, in evaluation form. It depends on nothing but the weights and the images, and leaves the
     model, its gradients and the random state as they were.

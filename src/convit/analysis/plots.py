@@ -124,7 +124,7 @@ def non_locality_over_training(history: History) -> Figure:
     Raises:
         InputError: no epoch has it.
     """
-    advice = "'convit train' writes it, and so does an observer that measures convit.analysis.attention_record"
+    advice = "'convit train' and convit.train write it"
     epochs, values = by_epoch(history, "non_locality", advice)
     layers = values.mean(axis=2)  # (epochs, layers)
     count = layers.shape[1]

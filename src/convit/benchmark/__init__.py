@@ -6,7 +6,7 @@ from convit.benchmark.memory import check_memory_is_measurable
 from convit.benchmark.report import Measured, Report, Result, Spread, spread
 from convit.benchmark.steps import Step, forward_step, training_step
 from convit.benchmark.table import table
-from convit.benchmark.timing import Listener, interleaved, measure
+from convit.benchmark.timing import interleaved, measure
 from convit.choices import RIVALS, Mode, Precision, PresetName, Rival
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "RIVALS",
     "Case",
     "Facts",
-    "Listener",
     "Measured",
     "Mode",
     "Precision",

@@ -4,7 +4,6 @@ import gc
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,35 +21,12 @@ from convit.benchmark.steps import (
     wait_for,
 )
 from convit.choices import RIVALS, Rival
+from convit.events import Advanced, Listener, PassBegan, Said, ignore
 
 SAMPLE = 0.05
 """Seconds that a sample of the slowest contestant lasts at least: shorter steps are timed several in a row."""
 ROUNDS = (7, 200)
 """Fewest and most rounds of a case where none are given."""
-
-
-class Listener(Protocol):
-    """Who is told how it goes."""
-
-    def message(self, text: str) -> None:
-        """A line."""
-
-    def begin(self, what: str, images: int) -> None:
-        """So many images are going to be computed."""
-
-    def advance(self, images: int) -> None:
-        """So many more are done."""
-
-
-class _Silent:
-    def message(self, text: str) -> None:
-        pass
-
-    def begin(self, what: str, images: int) -> None:
-        pass
-
-    def advance(self, images: int) -> None:
-        pass
 
 
 def interleaved(
@@ -100,7 +76,7 @@ def measure(
     rounds: int | None = None,
     seconds: float = 30.0,
     exported: Callable[[Tensor], Tensor] | None = None,
-    listener: Listener | None = None,
+    tell: Listener = ignore,
 ) -> tuple[Measured, ...]:
     """Measures the cases one after the other.
 
@@ -113,21 +89,20 @@ def measure(
         rounds: how many count in each case [as many as fit in ``seconds``, 7 to 200].
         seconds: how long the rounds of a case may take, about.
         exported: an exported file as a function; it takes part where forward passes in fp32 are timed, eager.
-        listener: is told how it goes.
+        tell: is told how it goes.
     """
-    listener = listener or _Silent()
     out = []
     for number, case in enumerate(cases, 1):
-        listener.message(f"{number} of {len(cases)}: {case.title}")
+        tell(Said(f"{number} of {len(cases)}: {case.title}"))
         results = {who: Result(who=who) for who in case.contestants(rivals)}
         if exported is not None and case.timed and (case.mode, case.precision) == ("forward", "fp32"):
             results |= {} if case.compiled else {"onnx": Result(who="onnx")}
         if case.memory:
-            results |= _peaks(case, [who for who in results if who != "onnx"], device, listener)
+            results |= _peaks(case, [who for who in results if who != "onnx"], device, tell)
         repeats = 1
         if case.timed:
             able = [who for who, result in results.items() if result.error is None]
-            times, repeats = _times(case, able, device, rounds, seconds, exported, listener)
+            times, repeats = _times(case, able, device, rounds, seconds, exported, tell)
             for who, timed in times.items():
                 results[who] = Result(
                     who=who, seconds=timed.seconds, error=timed.error, peak_bytes=results[who].peak_bytes
@@ -136,16 +111,16 @@ def measure(
     return tuple(out)
 
 
-def _peaks(case: Case, who: Sequence[str], device: torch.device, listener: Listener) -> dict[str, Result]:
+def _peaks(case: Case, who: Sequence[str], device: torch.device, tell: Listener) -> dict[str, Result]:
     """Peak memory of every contestant, or why there is none."""
     peaks = {}
-    listener.begin("peak memory", 2 * case.batch_size * len(who))
+    tell(PassBegan("peak memory", 2 * case.batch_size * len(who)))
     for name in who:
         try:
             peaks[name] = Result(who=name, peak_bytes=peak_memory(case, name, device))
         except CannotMeasureError as error:
             peaks[name] = Result(who=name, error=str(error))
-        listener.advance(2 * case.batch_size)
+        tell(Advanced(2 * case.batch_size))
     return peaks
 
 
@@ -156,7 +131,7 @@ def _times(
     rounds: int | None,
     budget: float,
     exported: Callable[[Tensor], Tensor] | None,
-    listener: Listener,
+    tell: Listener,
 ) -> tuple[dict[str, Result], int]:
     """Times of every contestant, or why there are none; and how many steps make a sample."""
     torch._dynamo.reset()  # it compiles one function for only so many models
@@ -165,7 +140,7 @@ def _times(
     steps: dict[str, Step] = {}
     once: dict[str, float] = {}
     images, wait = random_images(case, device), wait_for(device)
-    listener.begin("warming up", 2 * case.batch_size * len(who))
+    tell(PassBegan("warming up", 2 * case.batch_size * len(who)))
     for name in who:
         try:
             with cannot_measure():
@@ -175,18 +150,18 @@ def _times(
         except CannotMeasureError as error:
             results[name] = Result(who=name, error=str(error))
             _free(device)
-        listener.advance(2 * case.batch_size)
+        tell(Advanced(2 * case.batch_size))
     if not steps:
         return results, 1
     repeats = math.ceil(SAMPLE / max(once.values()))
     fitting = int(budget / (repeats * sum(once.values())))
     rounds = rounds or min(max(fitting, ROUNDS[0]), ROUNDS[1])
     images_each = repeats * case.batch_size
-    listener.begin("measuring", rounds * len(steps) * images_each)
+    tell(PassBegan("measuring", rounds * len(steps) * images_each))
     try:
         with cannot_measure():
             taken = interleaved(
-                steps, rounds, warmup=0, repeats=repeats, wait=wait, on_sample=lambda: listener.advance(images_each)
+                steps, rounds, warmup=0, repeats=repeats, wait=wait, on_sample=lambda: tell(Advanced(images_each))
             )
     except CannotMeasureError as error:  # all of them together are too much
         return results | {name: Result(who=name, error=str(error)) for name in steps}, repeats

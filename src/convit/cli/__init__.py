@@ -1,32 +1,45 @@
-"""The commands, a thin module each, and how their faults become one line and an exit status.
+"""The commands, a thin module each: they read words, call the library, and draw what it tells.
 
-What a command can be told is in :mod:`convit.cli.options`, apart from the command itself, whose libraries take seconds
-to import: help and a mistyped option are answered before.
+- ``options``: what each command can be told; ``words`` reads it, ``help`` shows it.
+- ``screen``, ``tracking``: listeners of what a run tells; ``output`` is what comes out of a command.
+- ``train``, ``evaluate``, ...: the commands.
 """
 
-import errno
 import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import ModuleType
 
-import convit_launcher
-from convit.cli.options import parse
+from convit.cli import words
+from convit.cli.help import page
+from convit.cli.options import Command
 from convit.errors import InputError
-
-DISK_FAULTS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG}
-DISK_FAULTS |= {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}  # a place that is not there, or no such place
+from convit.files import DISK_FAULTS
 
 
-def run(command: str, arguments: Sequence[str]) -> int:
-    """Runs one command; returns 0, 2 for bad input (one line on standard error), or 128 + a signal's number."""
+def run(command: str, arguments: Sequence[str], load: Callable[[str, bool], ModuleType]) -> int:
+    """Runs one command; returns 0, 2 for bad input (one line on standard error), or 128 + a signal's number.
+
+    Help and a mistake in the options are answered before PyTorch is loaded.
+
+    Args:
+        command: its name.
+        arguments: the words after it.
+        load: gives a module by its name, and whether that takes the whole package, with PyTorch.
+    """
     try:
-        options = parse(importlib.import_module(f"convit.cli.options.{command}").Options, arguments, command=command)
-        convit_launcher.complete_package()
-        module = importlib.import_module(f"convit.cli.{command}")
-        convit_launcher.raise_interrupts()
+        name = f"{command.capitalize()}Command"
+        cls: type[Command] = getattr(importlib.import_module(f"convit.cli.options.{command}"), name)
+        if asked := {"-h", "--help", "--help-all"}.intersection(arguments):
+            print(page(command, cls, cls.first, everything="--help-all" in asked), end="")
+            sys.stdout.flush()
+            return 0
+        options = cls.of_words(words.read(cls, arguments))
+        module = load(f"convit.cli.{command}", not getattr(options, "without_torch", False))
         status: int | None = module.main(options)
+        sys.stdout.flush()
     except InputError as error:
         return _fail(command, str(error))
     except KeyboardInterrupt:

@@ -21,21 +21,16 @@ from convit.benchmark import (
     table,
 )
 from convit.classifier import check_model_args
-from convit.cli.options import print_or_write_json
-from convit.cli.options.bench import Options
-from convit.cli.progress import Reporter
+from convit.cli.options.bench import BenchCommand
+from convit.cli.output import print_or_write_json
+from convit.cli.screen import Screen
 from convit.device import pick_device
 from convit.errors import InputError
 from convit.export import onnx_runner
 
 
-def main(options: Options) -> None:
+def main(options: BenchCommand) -> None:
     """Measures and prints the table."""
-    for name, value, least in (("rounds", options.rounds, 1), ("threads", options.threads, 1)):
-        if value is not None and value < least:
-            raise InputError(f"{name}: got {value}, expected at least {least}")
-    if not 0 < options.seconds < float("inf"):
-        raise InputError(f"seconds: got {options.seconds}, expected a positive number")
     exported = _exported(options.onnx) if options.onnx else None
     cases, device = _cases(options, exported), _device(options)
     if any(case.memory for case in cases):
@@ -46,15 +41,9 @@ def main(options: Options) -> None:
     run: Callable[[Tensor], Tensor] | None = None
     if exported:
         run = onnx_runner(exported.path, threads=torch.get_num_threads())
-    with Reporter(stderr=True) as reporter:
+    with Screen(stderr=True) as screen:
         measured = measure(
-            cases,
-            device=device,
-            rivals=options.against,
-            rounds=options.rounds,
-            seconds=options.seconds,
-            exported=run,
-            listener=reporter,
+            cases, device=device, rivals=options.against, rounds=options.rounds, exported=run, tell=screen
         )
     report = Report(facts=machine_facts(device), cases=measured)
     if options.plot:
@@ -100,14 +89,14 @@ def _exported(path: Path) -> _Exported:
     )
 
 
-def _device(options: Options) -> torch.device:
+def _device(options: BenchCommand) -> torch.device:
     if options.onnx and options.device not in ("auto", "cpu"):
         raise InputError(f"device: got {options.device} with --onnx, expected cpu: an .onnx file is computed there")
     chosen = "cpu" if options.onnx else PRESETS[options.preset].device if options.preset else "auto"
     return pick_device(chosen if options.device == "auto" else options.device)
 
 
-def _cases(options: Options, exported: _Exported | None) -> tuple[Case, ...]:
+def _cases(options: BenchCommand, exported: _Exported | None) -> tuple[Case, ...]:
     """The cases of the preset or of the options, for the model of the exported file if there is one."""
     if options.preset:
         for name in ("models", "image_size", "batch_size", "mode", "precision", "compile", "onnx"):
@@ -148,7 +137,7 @@ def _check_exported(exported: _Exported, cases: Sequence[Case]) -> None:
         )
 
 
-def _check_targets(options: Options, cases: Sequence[Case]) -> None:
+def _check_targets(options: BenchCommand, cases: Sequence[Case]) -> None:
     """Raises :class:`InputError` for a file that could not be written, before minutes of work."""
     for name, path, suffix in (("plot", options.plot, ".png"), ("json", options.json, ".json")):
         if path is None or path == "-":

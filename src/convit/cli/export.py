@@ -4,29 +4,32 @@ import torch
 from torch import Tensor, nn
 
 from convit.choices import OPSET
-from convit.classifier import Classifier, load
-from convit.cli.evaluate import choose
-from convit.cli.options.export import Options
-from convit.cli.pictures import printable
-from convit.cli.progress import Reporter
-from convit.data import DataSource, ImageSet, open_source
+from convit.classifier import Classifier
+from convit.cli.options.export import ExportCommand
+from convit.cli.runs import load_run
+from convit.cli.screen import Screen
+from convit.data.select import Evaluating, Selection, select
 from convit.errors import InputError
+from convit.events import Advanced, PassBegan
 from convit.export import BATCHES, TOLERANCE, Exported, Run, export_onnx, export_torch, onnx_runner
-from convit.train import evaluate
-from convit.train.run import scanned
-from convit.train.run_folder import RunFolder
+from convit.files import printable
+from convit.training import evaluate
+from convit.training.run_folder import RunFolder
 
 
-def main(options: Options) -> None:
+def main(options: ExportCommand) -> None:
     """Exports, compares with PyTorch, and says how near the file is."""
     if options.format == "torch" and (options.int8 or options.opset != OPSET):
         raise InputError(f"format: got torch with --{'int8' if options.int8 else 'opset'}, expected --format onnx")
     name = "model.pt2" if options.format == "torch" else "model-int8.onnx" if options.int8 else "model.onnx"
     path = options.out or options.run / name
-    classifier = load(options.run)
+    classifier = load_run(options.run, "cpu")
     if path.is_file() and not options.overwrite:
         raise InputError(f"{path}: exists; expected another --out FILE, or --overwrite")
-    images = _labelled(options.data, classifier, RunFolder(options.run)) if options.data else None
+    selection = None
+    if options.data is not None:
+        with Screen(stderr=True) as screen:
+            selection = select(options.data, Evaluating(known=RunFolder(options.run).known(), tell=screen))
     if options.format == "onnx":
         exported = export_onnx(
             classifier, path, dynamic_size=options.dynamic_size, int8=options.int8, opset=options.opset
@@ -34,11 +37,11 @@ def main(options: Options) -> None:
     else:
         exported = export_torch(classifier, path, dynamic_size=options.dynamic_size)
     _show(exported, classifier, options)
-    if images is not None:
-        _score(exported, classifier, *images)
+    if selection is not None:
+        _score(exported, classifier, selection)
 
 
-def _show(exported: Exported, classifier: Classifier, options: Options) -> None:
+def _show(exported: Exported, classifier: Classifier, options: ExportCommand) -> None:
     height, width = classifier.preprocess.image_size
     patch = classifier.model.patch_size
     size = f"any size in multiples of {patch}" if options.dynamic_size else f"{height} x {width}"
@@ -56,30 +59,22 @@ def _show(exported: Exported, classifier: Classifier, options: Options) -> None:
         print(f"  with int8 weights: {exported.int8_difference:.1e}")
 
 
-def _labelled(data: str, classifier: Classifier, run: RunFolder) -> tuple[str, ImageSet]:
-    """The images to score on, each of which decodes, and what they are called."""
-    source = open_source(data, min_classes=1)
-    part, images = choose(source, "auto", run)
-    images = images.with_classes(classifier.class_names)
-    whole = DataSource(name=source.name, root=source.root, class_names=images.class_names, parts={"whole": images})
-    with Reporter(stderr=True) as reporter:
-        chosen, _ = scanned(whole, skip_bad=False, observer=reporter)
-    return f"{source.name}, {part} images", chosen.part("whole")
-
-
-def _score(exported: Exported, classifier: Classifier, title: str, images: ImageSet) -> None:
+def _score(exported: Exported, classifier: Classifier, selection: Selection) -> None:
     """Top-1 of the run and of the file on the same images."""
+    ((split, images),) = selection.splits.items()
     ran: Run
     if exported.path.suffix.lower() == ".onnx":
         ran = onnx_runner(exported.path)
     else:
         ran = torch.export.load(exported.path).module()  # this process has just written it
     top1 = []
-    with Reporter(stderr=True) as reporter:
+    with Screen(stderr=True) as screen:
         for model in (classifier.model, _File(ran)):
-            reporter.begin("evaluating", len(images))
-            top1.append(evaluate(model, images, classifier.preprocess, on_batch=reporter.advance).top1)
-    print(f"top-1 on {printable(title)} ({len(images)}): PyTorch {top1[0]:.2f}%, this file {top1[1]:.2f}%")
+            screen(PassBegan("evaluating", len(images)))
+            result = evaluate(model, images, classifier.preprocess, on_batch=lambda count: screen(Advanced(count)))
+            top1.append(result.top1)
+    title = printable(f"{selection.name}, {split} images")
+    print(f"top-1 on {title} ({len(images)}): PyTorch {top1[0]:.2f}%, this file {top1[1]:.2f}%")
 
 
 class _File(nn.Module):

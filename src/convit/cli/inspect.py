@@ -14,18 +14,19 @@ from convit.analysis.attention_layers import attention_layers
 from convit.analysis.batches import evenly_spread, image_batches
 from convit.analysis.history import read_history
 from convit.analysis.page import write_page
-from convit.classifier import Classifier, load
+from convit.classifier import Classifier
 from convit.cli import inspect_files
-from convit.cli.evaluate import choose
 from convit.cli.inspect_files import View
-from convit.cli.options import print_or_write_json
-from convit.cli.options.inspect import Options
-from convit.cli.pictures import pictures, printable
-from convit.cli.progress import Reporter
-from convit.data import open_source, read_image
-from convit.device import pick_device
+from convit.cli.options.inspect import InspectCommand
+from convit.cli.output import print_or_write_json
+from convit.cli.runs import load_run
+from convit.cli.screen import Screen
+from convit.data.images import read_image
+from convit.data.select import Evaluating, pictures, select
 from convit.errors import InputError
-from convit.train.run_folder import RunFolder
+from convit.events import Advanced, Listener, PassBegan, Said
+from convit.files import printable, write_json
+from convit.training.run_folder import RunFolder
 
 SHOWN = 4
 """How many of the run's own images the page shows when none are given."""
@@ -42,29 +43,22 @@ class Picture:
     read: Callable[[], Image.Image]
 
 
-def main(options: Options) -> None:
+def main(options: InspectCommand) -> None:
     """Looks, draws, and says what is where."""
-    if options.most < 1:
-        raise InputError(f"most: got {options.most}, expected at least 1")
     out = options.out or options.run / "inspect"
     if out.resolve() == options.run.resolve():
         raise InputError(f"out: got the run's own folder {out}, expected another one, such as {out / 'inspect'}")
-    classifier = load(options.run, pick_device(options.device))
-    if not all(parameter.isfinite().all() for parameter in classifier.model.parameters()):
-        raise InputError(
-            f"{options.run}: the model's weights are not finite, its training diverged; expected another run, such as "
-            "one with a lower --lr"
-        )
+    classifier = load_run(options.run, options.device)
     view = _view(options, classifier)
     history = read_history(options.run / "metrics.jsonl")
     given = _given(options.images)
-    with Reporter(stderr=True) as reporter, inspect_files.into(out) as folder:
+    with Screen(stderr=True) as screen, inspect_files.into(out) as folder:
         inspect_files.draw_history(folder, history)
-        where, averaged = _labelled(options, reporter)
+        where, averaged = _labelled(options, screen)
         shown = given or _called_apart([averaged[i] for i in evenly_spread(len(averaged), SHOWN)])
         if not averaged:
             where, averaged = "the pictures given", given
-        reporter.begin("looking at pictures", len(shown))
+        screen(PassBegan("looking at pictures", len(shown)))
         lines: list[str] = []
         numbers: list[dict[str, Any]] = []
 
@@ -74,13 +68,13 @@ def main(options: Options) -> None:
                 inspect_files.draw_maps(folder / plot, seen, view)
                 lines.append(_line(seen))
                 numbers.append(inspect_files.numbers(seen, plot))
-                reporter.advance(1)
+                screen(Advanced(1))
                 yield seen  # one at a time is in memory
 
         title = f"What {printable(options.run.resolve().name)} looks at"
         write_page(folder / "attention.html", looked_at(), title=title, count=len(shown))
-        reporter.begin("averaging over images", len(averaged))
-        layers = summary(classifier.model, image_batches(classifier, _counted(averaged, reporter)))
+        screen(PassBegan("averaging over images", len(averaged)))
+        layers = summary(classifier.model, image_batches(classifier, _counted(averaged, screen)))
         inspect_files.draw_averages(folder, classifier, layers, view, title=f"Mean over {len(averaged)} of {where}")
         document = {
             "run": printable(str(options.run)),
@@ -88,7 +82,7 @@ def main(options: Options) -> None:
             "layers": [layer.to_dict() for layer in layers.values()],
             "pictures": numbers,
         }
-        inspect_files.write_document(folder, document)
+        write_json(folder / inspect_files.DOCUMENT, document)
         written = sorted(path.name for path in folder.iterdir())
     if options.json:
         print_or_write_json(document, options.json)
@@ -114,7 +108,7 @@ def _called_apart(found: Sequence[Picture]) -> list[Picture]:
     ]
 
 
-def _labelled(options: Options, reporter: Reporter) -> tuple[str, list[Picture]]:
+def _labelled(options: InspectCommand, tell: Listener) -> tuple[str, list[Picture]]:
     """What the images to average over are called, and the images; none if the run's own are not there any more."""
     run = RunFolder(options.run)
     if options.data is None and not run.is_run:
@@ -122,56 +116,47 @@ def _labelled(options: Options, reporter: Reporter) -> tuple[str, list[Picture]]
             return "", []
         raise InputError(f"{options.run}: does not say what it learned from; expected IMAGE..., or --data DATA")
     try:
-        own = run.read_config() if options.data is None else None
-        data, missing = (options.data or "", False) if own is None else (own.data, own.source.skip_bad)
-        source = open_source(data, root=options.data_root, min_classes=1, missing=missing)
-        part, images = choose(source, "auto", run)
+        own = run.read_options() if options.data is None else None
+        choice = Evaluating(
+            known=run.known(),
+            data_root=own.data_root if own else None,
+            skip_bad=own is not None and own.skip_bad,
+            check=False,  # a few of them are read
+        )
+        selection = select((own.data if own else options.data) or "", choice)
     except InputError as error:
         if options.data is not None:
             raise
         if not options.images:
             raise InputError(f"{error}; or expected IMAGE..., or --data DATA") from error
-        reporter.message(f"averages are over the pictures given: {error}")
+        tell(Said(f"averages are over the pictures given: {error}"))
         return "", []
-    return f"{source.name}, {part} images", [
+    ((split, images),) = selection.splits.items()
+    return f"{selection.name}, {split} images", [
         Picture(name=images.names[i], label=images.class_names[images.targets[i]], read=partial(images.read, i))
         for i in evenly_spread(len(images), options.most)
     ]
 
 
-def _view(options: Options, classifier: Classifier) -> View:
+def _view(options: InspectCommand, classifier: Classifier) -> View:
     """What the options choose of the model."""
     every = attention_layers(classifier.model)
     height, width = (side // classifier.model.patch_size for side in classifier.preprocess.image_size)
-    row, column = height // 2, width // 2
-    if options.patch is not None:
-        wanted = _whole_numbers(options.patch) or []
-        if len(wanted) != 2 or not (1 <= wanted[0] <= height and 1 <= wanted[1] <= width):
-            expected = f"ROW,COLUMN with row 1 to {height} and column 1 to {width}"
-            raise InputError(f"patch: got {options.patch}, expected {expected}")
-        row, column = wanted[0] - 1, wanted[1] - 1
+    row, column = options.patch or (height // 2 + 1, width // 2 + 1)
+    if row > height or column > width:
+        raise InputError(f"patch: got {row} {column}, expected a row from 1 to {height} and a column from 1 to {width}")
     return View(
         layers=_from_zero("layers", options.layers, len(every)),
         heads=_from_zero("heads", options.heads, every[0].module.num_heads),
-        patch=(row, column),
-        scale=options.scale,
+        patch=(row - 1, column - 1),
     )
 
 
-def _from_zero(what: str, given: str | None, count: int) -> list[int] | None:
-    """The index of each, where people count from 1."""
-    if given is None:
-        return None
-    numbers = _whole_numbers(given)
-    if not numbers or min(numbers) < 1 or max(numbers) > count:
-        raise InputError(f"{what}: got {given or 'none'}, expected some of 1 to {count}, such as 1,2")
-    return sorted({number - 1 for number in numbers})
-
-
-def _whole_numbers(text: str) -> list[int] | None:
-    """The numbers of ``1,2``; None if one is not."""
-    words = [word.strip() for word in text.split(",")]
-    return [int(word) for word in words] if all(w.isascii() and w.isdecimal() and len(w) < 10 for w in words) else None
+def _from_zero(what: str, given: Sequence[int], count: int) -> list[int] | None:
+    """The index of each, where people count from 1; None for all."""
+    if given and max(given) > count:
+        raise InputError(f"{what}: got {max(given)}, expected numbers from 1 to {count}")
+    return sorted({number - 1 for number in given}) or None
 
 
 def _inspect(classifier: Classifier, picture: Picture, view: View, *, masking: bool) -> Inspection:
@@ -186,11 +171,11 @@ def _inspect(classifier: Classifier, picture: Picture, view: View, *, masking: b
     )
 
 
-def _counted(images: Sequence[Picture], reporter: Reporter) -> Iterator[Image.Image]:
+def _counted(images: Sequence[Picture], tell: Listener) -> Iterator[Image.Image]:
     """The pictures, each told when it is asked for."""
     for picture in images:
         yield picture.read()
-        reporter.advance(1)
+        tell(Advanced(1))
 
 
 def _line(seen: Inspection) -> str:

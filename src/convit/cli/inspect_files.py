@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any
 
 from convit.analysis import Inspection, LayerSummary, plots, position_weights
 from convit.classifier import Classifier
@@ -29,8 +29,6 @@ class View:
     """None for all."""
     patch: tuple[int, int]
     """Row and column of the query in the plots."""
-    scale: Literal["log", "linear"]
-    """Of the plots' colours."""
 
 
 @contextlib.contextmanager
@@ -61,12 +59,6 @@ def _plots_of_last(path: Path) -> list[str]:
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
     return [name for name in listed if re.fullmatch(r"maps-[^/\\\0]*\.png", name)]
-
-
-def write_document(folder: Path, document: dict[str, Any]) -> None:
-    """The numbers as JSON, which knows no NaN."""
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / DOCUMENT).write_text(text + "\n", encoding="utf-8")
 
 
 def shortest_names(paths: Sequence[str]) -> list[str]:
@@ -132,7 +124,6 @@ def draw_maps(path: Path, seen: Inspection, view: View) -> None:
         gates={layer.index: layer.gates for layer in seen.layers if layer.gates is not None},
         heads=seen.layers[0].heads,
         picture=seen.picture,
-        scale=view.scale,
         title=f"{seen.name}: {best.class_name} ({best.probability:.0%})",
     )
     save(figure, path)
@@ -152,7 +143,6 @@ def draw_averages(
         patch=view.patch,
         gates={i: gate[heads] for i, gate in gates.items() if i in shown},
         heads=heads,
-        scale=view.scale,
         title=title,
     )
     save(figure, folder / "mean-maps.png")

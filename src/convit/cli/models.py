@@ -5,12 +5,12 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from convit.cli.options import print_or_write_json
-from convit.cli.options.models import Options
+from convit.cli.options.models import ModelsCommand
+from convit.cli.output import print_or_write_json
 from convit.models.variants import ModelFacts, model_facts
 
 
-def main(options: Options) -> None:
+def main(options: ModelsCommand) -> None:
     """Prints the table."""
     facts = model_facts()
     if options.json:

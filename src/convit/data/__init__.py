@@ -1,27 +1,39 @@
-"""Labelled images: where they come from, which ones, in which order, and how they become tensors."""
+"""Labelled images: where they come from, which ones, in which order, and how they become tensors.
 
-from convit.data.folders import open_folder, visible_files
-from convit.data.identity import data_digest, describe, digest, first_change, first_changed_name
-from convit.data.image_sets import ArrayImages, DataSource, FileImages, ImageSet
+The way in is :func:`convit.data.select.select`. Only what makes tensors needs torch, and is imported when one of its
+names is asked for.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from convit.data.image_sets import ArrayImages, FileImages, ImageSet
 from convit.data.images import IMAGE_SUFFIXES, UnreadableImageError, image_size, is_image_name, read_image, to_rgb
+from convit.data.record import describe, first_change, first_changed_name
 from convit.data.sampling import (
     EpochSampler,
     class_balanced_subset,
     permutation,
     share_of_batch,
     shown,
-    some_classes,
     stratified_split,
 )
 from convit.data.scan import BadImage, decoded_bytes, drop, native_size, scan
-from convit.data.sources import SOURCE_NAMES, default_root, open_source
-from convit.data.transforms import (
-    Augmentation,
-    Preprocess,
-    SampleDataset,
-    evaluation_transform,
-    seeded,
-    training_transform,
+from convit.data.sources import SOURCE_NAMES, Source, open_source
+
+if TYPE_CHECKING:
+    from convit.data.transforms import (
+        Augmentation,
+        Preprocess,
+        SampleDataset,
+        evaluation_transform,
+        seeded,
+        training_transform,
+    )
+
+_NEED_TORCH = (
+    *("Augmentation", "Preprocess", "SampleDataset"),
+    *("evaluation_transform", "seeded", "training_transform"),
 )
 
 __all__ = [
@@ -30,19 +42,16 @@ __all__ = [
     "ArrayImages",
     "Augmentation",
     "BadImage",
-    "DataSource",
     "EpochSampler",
     "FileImages",
     "ImageSet",
     "Preprocess",
     "SampleDataset",
+    "Source",
     "UnreadableImageError",
     "class_balanced_subset",
-    "data_digest",
     "decoded_bytes",
-    "default_root",
     "describe",
-    "digest",
     "drop",
     "evaluation_transform",
     "first_change",
@@ -50,7 +59,6 @@ __all__ = [
     "image_size",
     "is_image_name",
     "native_size",
-    "open_folder",
     "open_source",
     "permutation",
     "read_image",
@@ -58,9 +66,13 @@ __all__ = [
     "seeded",
     "share_of_batch",
     "shown",
-    "some_classes",
     "stratified_split",
     "to_rgb",
     "training_transform",
-    "visible_files",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NEED_TORCH:
+        return getattr(importlib.import_module("convit.data.transforms"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,10 +1,8 @@
 """Indexed collections of labelled images: in files, or in memory. Free of torch."""
 
-import unicodedata
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -21,7 +19,7 @@ class ImageSet(ABC):
 
     names: N stable identifiers with forward slashes, such as ``train/cat/7.jpg`` or ``digits/0123``.
     targets: (N,) int64, positions in ``class_names``.
-    class_names: every class of the data source, also those without an image here.
+    class_names: every class of the source, also those without an image here.
     """
 
     def __init__(self, names: Sequence[str], targets: ArrayLike, class_names: Sequence[str]) -> None:
@@ -63,6 +61,10 @@ class ImageSet(ABC):
         """The images at ``indices``, in that order, with the same class names."""
         chosen = np.asarray(indices, dtype=np.int64)
         return self._rebuilt(chosen, self.targets[chosen], self.class_names)
+
+    def called(self, names: Container[str]) -> Self:
+        """The images that have one of these names, in the order that they have here."""
+        return self.subset([i for i, name in enumerate(self.names) if name in names])
 
     def with_classes(self, class_names: Sequence[str]) -> Self:
         """The same images with targets into other class names, matched by name and never by position.
@@ -167,111 +169,6 @@ class ArrayImages(ImageSet):
 
     def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
         return type(self)(self.pixels[indices], [self.names[i] for i in indices], targets, class_names)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSource:
-    """What :func:`convit.data.open_source` found: official parts, or one whole that nobody has divided yet."""
-
-    name: str
-    """A short name, such as the data set's or the folder's."""
-    root: str
-    """What opens it again from anywhere: an absolute path or pattern, or the data set's name."""
-    class_names: tuple[str, ...]
-    parts: Mapping[str, ImageSet]
-    """Either ``whole`` alone, or some of ``train``, ``val`` and ``test``; all with the same ``class_names``."""
-    flip: bool = True
-    """Whether a mirrored image still shows its class: not so for digits, letters and traffic signs."""
-    ignored: tuple[str, ...] = ()
-    """Files that were left aside because their names do not end like an image's."""
-    notes: tuple[str, ...] = ()
-    """What else was left aside, each in one line for the user."""
-
-    def __post_init__(self) -> None:
-        names = set(self.parts)
-        assert names == {"whole"} or (names and names <= {"train", "val", "test"})
-        assert all(images.class_names == self.class_names for images in self.parts.values())
-
-    @property
-    def train(self) -> ImageSet | None:
-        """The official training part, if there is one."""
-        return self.parts.get("train")
-
-    @property
-    def val(self) -> ImageSet | None:
-        """The official validation part, if there is one."""
-        return self.parts.get("val")
-
-    @property
-    def test(self) -> ImageSet | None:
-        """The official test part, if there is one."""
-        return self.parts.get("test")
-
-    @property
-    def whole(self) -> ImageSet | None:
-        """Every image, where there are no official parts."""
-        return self.parts.get("whole")
-
-    def part(self, name: str) -> ImageSet:
-        """The set called ``name``. Raises :class:`InputError` that says which there are."""
-        if name not in self.parts:
-            raise InputError(f"{self.name}: no part {name!r}; expected one of {listing(self.parts)}")
-        return self.parts[name]
-
-
-def matched(
-    sets: Mapping[str, ImageSet], *, min_classes: int, where: str, expected: str
-) -> tuple[tuple[str, ...], dict[str, ImageSet]]:
-    """The classes of a data source, and its parts with targets into them, matched by name.
-
-    The classes are those of the train part, or of the whole; where there is neither, those of all parts.
-
-    Args:
-        sets: part -> images, each with class names of its own.
-        min_classes: how few classes there may be.
-        where, expected: the beginning and the end of the message if there are fewer.
-
-    Raises:
-        InputError: fewer classes, or one of val or test that train lacks.
-    """
-    leads = [sets[part] for part in ("train", "whole") if part in sets]
-    class_names = leads[0].class_names if leads else class_order(c for s in sets.values() for c in s.class_names)
-    if len(class_names) < min_classes:
-        found = f"only one class, {class_names[0]!r}" if len(class_names) == 1 else f"{len(class_names)} classes"
-        raise InputError(f"{where}: {found}; expected at least {min_classes}: {expected}")
-    return class_names, {part: images.with_classes(class_names) for part, images in sets.items()}
-
-
-_PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-
-
-def part_called(word: str) -> str | None:
-    """The part that a folder, split or shard of this name holds, in upper or lower case; None if it is no part's name.
-
-    >>> part_called("Validation"), part_called("cat")
-    ('val', None)
-    """
-    return _PARTS.get(word.lower())
-
-
-def class_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Each name once, sorted; by value if all are whole numbers.
-
-    >>> class_order(["dog", "cat", "dog"]), class_order(["10", "9"])
-    (('cat', 'dog'), ('9', '10'))
-    """
-    known = set(names)
-    numbers = all(len(name) < 19 and name.isascii() and name.isdecimal() for name in known)
-    return tuple(sorted(known, key=lambda name: (int(name) if numbers else 0, name)))
-
-
-def is_one_line(text: str) -> bool:
-    """Whether a name can be shown in a line and written as UTF-8: no line ends, controls or halves of characters.
-
-    >>> is_one_line("Ünï 1.jpg"), is_one_line("a\\nb")
-    (True, False)
-    """
-    return text.isprintable() or not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)
 
 
 def listing(words: Iterable[str], most: int = 10) -> str:

@@ -1,11 +1,12 @@
-"""One image file to one upright RGB image, or one line that says why not."""
+"""Image files: which files are images, and from one of them to an upright RGB image, or one line that says why not."""
 
 import io
+import os
 import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -87,6 +88,45 @@ def is_image_name(name: str) -> bool:
     (True, False, False)
     """
     return not is_hidden(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def visible_files(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Every visible file below ``folder``, sorted; links to folders are followed, but never back to a folder above.
+
+    A dangling link counts as a file, so that reading it says what is wrong.
+    """
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    for path in sorted(folder.iterdir()):
+        if is_hidden(path.name):
+            continue
+        try:
+            path.name.encode()
+        except UnicodeEncodeError:  # it could not be written into the run's files
+            raise InputError(f"{folder}: {path.name!r} in it is no UTF-8; expected a name that is, rename it") from None
+        if path.is_dir():
+            yield from visible_files(path, above | {here})
+        elif path.is_file() or path.is_symlink():
+            yield path
+
+
+def pictures(paths: Sequence[Path]) -> Iterator[Path]:
+    """The files, and the pictures in the folders, at any depth, by name.
+
+    Raises:
+        InputError: no such file or folder, or no picture in one.
+    """
+    for path in paths:
+        if path.is_dir():
+            found = [file for file in visible_files(path) if is_image_name(file.name)]
+            if not found:
+                raise InputError(f"{path}: no picture in it; expected files that end like .jpg or .png")
+            yield from found
+        elif path.is_file():
+            yield path
+        else:
+            raise InputError(f"{path}: no such file or folder; expected a picture or a folder of pictures")
 
 
 def read_image(path: Path) -> Image.Image:

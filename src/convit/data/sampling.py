@@ -1,16 +1,13 @@
-"""Which images, and in which order: pure functions of a seed, free of any global random state.
+"""Which images, and in which order: pure functions of a seed, free of any global random state and of torch.
 
 Every draw here is ``permutation(n, seed, tag, ...)``. The tags keep draws for different purposes independent.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
 
-from convit.data.image_sets import DataSource
 from convit.errors import InputError
 
 _SPLIT, _SUBSET, _EPOCH, _CLASSES, _BALANCED = 1, 2, 3, 4, 5
@@ -22,7 +19,7 @@ def permutation(n: int, *key: int) -> Indices:
     """(n,) a random order of 0 .. n-1, a function of the key alone: ``argsort(PCG64(key))``.
 
     The order is that of raw 64-bit draws, not of ``Generator.permutation``: NumPy keeps the bit streams the same
-    between versions but not the methods, and after an upgrade a run must resume and a test part stay the same.
+    between versions but not the methods, and after an upgrade a run must resume and a test split stay the same.
 
     >>> permutation(5, 0).tolist() == permutation(5, 0).tolist()
     True
@@ -35,7 +32,7 @@ def permutation(n: int, *key: int) -> Indices:
 def stratified_split(targets: Indices, fraction: float, seed: int) -> tuple[Indices, Indices]:
     """Hold out a fraction of every class.
 
-    A class of n images gives ``round(fraction * n)``, but at least 1 and at most n - 1, to the part that is held out; a
+    A class of n images gives ``round(fraction * n)``, but at least 1 and at most n - 1, to those held out; a
     class with a single image keeps it. Which ones depends on (seed, class, n) alone: other classes make no difference.
 
     Args:
@@ -94,23 +91,23 @@ def class_balanced_subset(
     return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, dtype=np.int64)
 
 
-def some_classes(source: DataSource, count: int, seed: int) -> DataSource:
-    """The source with ``count`` of its classes, drawn by seed, and their images alone.
+def drawn_classes(known: int, count: int, seed: int, name: str) -> Indices:
+    """Which ``count`` of ``known`` classes, sorted. Draws of one seed are nested: fewer classes are among the more.
 
-    Draws of one seed are nested: fewer classes are among the more.
+    Args:
+        known, count: how many there are, and how many to draw, from 2 on.
+        seed: 0 or more.
+        name: of the data, for the message.
 
     Raises:
-        InputError: more classes than there are.
+        InputError: more classes than there are, or fewer than 2.
+
+    >>> len(set(drawn_classes(10, 3, 0, "digits")) - set(drawn_classes(10, 5, 0, "digits")))
+    0
     """
-    if not 2 <= count <= len(source.class_names):
-        raise InputError(f"classes: got {count}, expected 2 to {len(source.class_names)}, the classes of {source.name}")
-    drawn = np.sort(permutation(len(source.class_names), seed, _CLASSES)[:count])
-    names = tuple(source.class_names[label] for label in drawn)
-    parts = {
-        part: images.subset(np.flatnonzero(np.isin(images.targets, drawn))).with_classes(names)
-        for part, images in source.parts.items()
-    }
-    return replace(source, class_names=names, parts=parts)
+    if not 2 <= count <= known:
+        raise InputError(f"classes: got {count}, expected 2 to {known}, the classes of {name}")
+    return np.sort(permutation(known, seed, _CLASSES)[:count])
 
 
 def balanced_order(targets: Indices, count: int, *key: int) -> Indices:
@@ -158,7 +155,7 @@ Key = tuple[int, ...]
 """``(epoch, index)`` of a sample; from the second time on that an epoch shows an image, ``(epoch, index, times)``."""
 
 
-class EpochSampler(Sampler[Key]):
+class EpochSampler:
     """The keys ``(epoch, index)`` of one epoch, in an order that is a function of (seed, epoch) alone.
 
     Position p of epoch e holds ``permutation(length, seed, 3, e)[p]``, or p itself without shuffling. There is no

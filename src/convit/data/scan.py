@@ -10,6 +10,7 @@ import numpy as np
 from convit.data.image_sets import ImageSet, listing
 from convit.data.sampling import permutation
 from convit.errors import InputError
+from convit.events import Advanced, Listener, PassBegan
 
 _SIZE = 5  # keeps the draw here independent of those in sampling.py
 
@@ -53,6 +54,21 @@ def scan(
     return found
 
 
+def look(images: ImageSet, what: str, tell: Listener) -> list[BadImage]:
+    """As :func:`scan`; tells that ``what`` began and how it goes on."""
+    tell(PassBegan(what, len(images)))
+    return scan(images, progress=lambda done, total: tell(Advanced(1)))
+
+
+def refuse_bad(name: str, bad: Sequence[BadImage]) -> None:
+    """Raises :class:`InputError` if there are images that do not decode. name: of the data."""
+    if bad:
+        shown = "; ".join(f"{image.name} ({image.reason})" for image in bad[:3])
+        more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
+        files = "1 file does" if len(bad) == 1 else f"{len(bad)} files do"
+        raise InputError(f"{name}: {files} not decode: {shown}{more}; mend them, or leave them out with --skip-bad")
+
+
 def drop(images: ImageSet, bad: Sequence[BadImage]) -> ImageSet:
     """The set without the bad images. Raises :class:`InputError` if that leaves a class with none."""
     names = {image.name for image in bad}
@@ -68,8 +84,6 @@ def drop(images: ImageSet, bad: Sequence[BadImage]) -> ImageSet:
 
 def native_size(images: ImageSet, sample: int = 200, seed: int = 0) -> int:
     """Median length in pixels of the shorter side, over up to ``sample`` images drawn by seed; reads headers only."""
-    if not len(images):
-        raise InputError("no image; expected at least one to take the native size from")
     return int(np.median([min(size) for size in _sizes(images, sample, seed)]))
 
 
@@ -79,5 +93,20 @@ def decoded_bytes(images: ImageSet, sample: int = 200, seed: int = 0) -> int:
 
 
 def _sizes(images: ImageSet, sample: int, seed: int) -> list[tuple[int, int]]:
-    chosen = permutation(len(images), seed, _SIZE)[:sample].tolist()
-    return [images.size(index) for index in chosen]
+    """(width, height) of those drawn whose headers can be read: whether the others are a fault is for the scan to say.
+
+    Raises:
+        InputError: none of them can be, or there is no image.
+    """
+    if not len(images):
+        raise InputError("no image; expected at least one to take the native size from")
+    found, fault = [], None
+    for index in permutation(len(images), seed, _SIZE)[:sample].tolist():
+        try:
+            found.append(images.size(index))
+        except InputError as error:
+            fault = fault or error
+    if not found:
+        assert fault is not None
+        raise fault
+    return found

@@ -1,15 +1,13 @@
-"""The paper's experiments on any data: a grid of runs, then tables and pictures of it.
+"""The paper's experiments on any data.
 
-- ``settle``: the settings of an experiment with the study's own for what is left open.
-- ``run_experiment``: makes the runs that are not there yet, and the report.
-- ``STUDIES``: the experiments by name.
+A study (:mod:`convit.experiments.studies`) is a function from its settings to variants of a run, and one from the
+results to tables and pictures. Each cell of its grid is an ordinary run, made by :mod:`convit.experiments.cell` as
+``convit train --config`` makes it, so it goes on where it stopped.
 
-A run of a grid is an ordinary run of :func:`convit.train.train` in its own run folder, so it goes on where it stopped.
+- ``settings``: what can be set, and what is decided where nothing is (``settle``).
+- ``run``: ``run_experiment``, from settings to the report.
+- ``study``, ``studies``: what an experiment is, and those that there are.
+- ``grid``, ``cell``: the runs that are not there yet, each in a process of its own.
+- ``folder``, ``results``: what an experiment keeps, and what is read from its run folders.
+- ``tables``, ``curves``: what reports are made of.
 """
-
-from convit.experiments.cells import Cell, Result
-from convit.experiments.pool import Listener, StoppedGrid
-from convit.experiments.run import STUDIES, Outcome, run_experiment, settle
-from convit.experiments.settings import Settings
-
-__all__ = ["STUDIES", "Cell", "Listener", "Outcome", "Result", "Settings", "StoppedGrid", "run_experiment", "settle"]

@@ -1,6 +1,7 @@
-"""Pictures of results over seeds: learning curves and points with their standard error."""
+"""Pictures of results over seeds: learning curves, points with their standard error, how far heads look."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -8,12 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from convit.experiments.cells import Result
-from convit.experiments.statistics import Mean
+from convit.analysis.plots import non_locality_over_training
+from convit.experiments.results import Result
+from convit.experiments.tables import Mean, percent
 from convit.figures import label, new_figure
 
-Named = Sequence[tuple[str, Sequence[Result]]]
-"""Lines of a picture: their names, and the results of all seeds of each."""
+Panel = tuple[float, Mapping[str, Sequence[Result]]]
+"""Of runs on a fraction of each class: the lines by name, and the results of all seeds of each."""
 
 
 def colours(count: int) -> list[object]:
@@ -22,12 +24,10 @@ def colours(count: int) -> list[object]:
     return list(names[:count] if count <= len(names) else colormaps["viridis"](np.linspace(0, 0.9, count)))
 
 
-def learning_curves(panels: Sequence[tuple[str, float, Named]], title: str) -> Figure:
+def learning_curves(panels: Sequence[Panel], title: str) -> Figure:
     """Top-1 on the validation images against images shown, the mean over seeds and its standard error as a band.
 
-    Args:
-        panels: title, epochs of all the data that one epoch is worth, and lines.
-        title: above all panels.
+    One epoch of a fraction f of the data is worth f epochs of all of it.
     """
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
@@ -35,10 +35,10 @@ def learning_curves(panels: Sequence[tuple[str, float, Named]], title: str) -> F
     for number, empty in enumerate(axes[len(panels) :], len(panels)):
         empty.set_visible(False)
         axes[number - columns].tick_params(labelbottom=True)  # the lowest of its column
-    for place, (heading, worth, lines) in zip(axes, panels, strict=False):
-        for colour, (name, results) in zip(colours(len(lines)), lines, strict=True):
-            _curve(place, name, worth, results, colour)
-        label(place, heading, "", "")
+    for place, (fraction, lines) in zip(axes, panels, strict=False):
+        for colour, (name, results) in zip(colours(len(lines)), lines.items(), strict=True):
+            _curve(place, name, fraction, results, colour)
+        label(place, f"{percent(fraction)} of each class", "", "")
     figure.suptitle(title, fontsize=10)
     figure.supxlabel("images shown (epochs of all the data)", fontsize=10)
     figure.supylabel("top-1 on the validation images (%)", fontsize=10)
@@ -48,22 +48,44 @@ def learning_curves(panels: Sequence[tuple[str, float, Named]], title: str) -> F
 
 
 def _curve(axes: Axes, name: str, worth: float, results: Sequence[Result], colour: object) -> None:
-    """One line; runs that stopped early end it at the shortest."""
-    length = min(len(result.history) for result in results)
-    values = np.array([[record["val_top1"] for record in result.history[:length]] for result in results])
-    shown = worth * np.arange(1, length + 1)
+    values = _of_all(results, "val_top1")
+    shown = worth * np.arange(1, len(values[0]) + 1)
     mean = values.mean(axis=0)
-    axes.plot(shown, mean, color=colour, linewidth=1.5, label=name, marker="o" if length == 1 else None)
+    axes.plot(shown, mean, color=colour, linewidth=1.5, label=name, marker="o" if len(mean) == 1 else None)
     if len(results) > 1:
         error = values.std(axis=0, ddof=1) / np.sqrt(len(results))
         axes.fill_between(shown, mean - error, mean + error, color=colour, alpha=0.18, linewidth=0)
 
 
-def points(axes: Axes, x: Sequence[float], means: Sequence[Mean], name: str, colour: object, style: str = "-o") -> None:
-    """A line through means, with their standard errors."""
-    errors = [mean.error or 0.0 for mean in means]
-    values = [mean.mean for mean in means]
-    axes.errorbar(x, values, yerr=errors, fmt=style, color=colour, capsize=3, markersize=5, linewidth=1.5, label=name)
+def _of_all(results: Sequence[Result], key: str) -> np.ndarray:
+    """A value by seed and epoch; runs that stopped early end it at the shortest."""
+    length = min(len(result.history) for result in results)
+    return np.array([[record[key] for record in result.history[:length]] for result in results])
+
+
+def mean_history(results: Sequence[Result], key: str) -> list[dict[str, Any]]:
+    """A value of every head after each epoch, its mean over the seeds, as far as all of them went."""
+    means = _of_all(results, key).mean(axis=0)
+    return [{"epoch": epoch, key: heads.tolist()} for epoch, heads in enumerate(means, 1)]
+
+
+def non_locality(results: Sequence[Result], title: str) -> Figure:
+    """How far each layer looks by epoch, mean over its heads and the seeds (figure 5)."""
+    figure = non_locality_over_training(mean_history(results, "non_locality"))
+    figure.axes[0].set_title(f"{title}: how far each layer looks, mean of its heads", fontsize=10)
+    return figure
+
+
+def points(
+    axes: Axes, x: Sequence[float], means: Sequence[Mean | None], name: str, colour: object, style: str = "-o"
+) -> None:
+    """A line through means, with their standard errors; without those that are missing."""
+    there = [(place, mean) for place, mean in zip(x, means, strict=True) if mean]
+    places, values = [place for place, _ in there], [mean.mean for _, mean in there]
+    errors = [mean.error or 0.0 for _, mean in there]
+    axes.errorbar(
+        places, values, yerr=errors, fmt=style, color=colour, capsize=3, markersize=5, linewidth=1.5, label=name
+    )
 
 
 def log_axis(axes: Axes, values: Sequence[float], percent: bool = False) -> None:

@@ -1,6 +1,7 @@
 """An experiment's folder: what it is of, the runs, the results."""
 
 import csv
+import importlib.metadata
 import io
 import json
 import shutil
@@ -10,29 +11,47 @@ from pathlib import Path
 from typing import Any
 
 from convit.errors import InputError
-from convit.experiments.cells import RESULT, Cell, Result, read_result
-from convit.experiments.identity import first_difference
+from convit.experiments.results import Cell, Result
+from convit.files import fingerprint_of_files, write, write_json
 from convit.lock import FILE as LOCK
 from convit.lock import locked
+from convit.options import read_yaml, to_yaml
+from convit.training.run_folder import RunFolder, first_difference
 
 IDENTITY = "experiment.json"
-OWN = (IDENTITY, "results.json", "results.csv", "table.md", "log.txt", "speed.json", "*.png", "runs")
+OWN = (IDENTITY, "results.json", "results.csv", "table.md", "log.txt", "speed.json", "*.png", "runs", "configs")
 """Everything that an experiment writes into its folder."""
 WAIT = 60.0
 """Seconds to wait for the runs of an earlier call, which may be saving their states."""
+NOT_RESULTS = ("workers", "data_root")
+"""Options on which no result depends."""
 
 
 class ExperimentFolder:
     """The folder of one experiment.
 
-    ``experiment.json`` says which code, data and settings its results are of; ``runs/`` has a run folder for each
-    cell; ``results.json`` and ``results.csv`` have every result with its run's options; ``table.md`` and the pictures
-    are made of them; ``log.txt`` has what the runs said.
+    ``experiment.json`` says which code, data and settings its results are of; ``configs/`` has the options of each
+    cell, ``runs/`` its run folder; ``results.json`` and ``results.csv`` have every result with its run's options;
+    ``table.md`` and the pictures are made of them; ``log.txt`` has what the processes of the runs said.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.runs = path / "runs"
+
+    def run(self, cell: Cell) -> Path:
+        """The run folder of a cell."""
+        return self.path / "runs" / cell.name
+
+    def _config(self, cell: Cell) -> Path:
+        return self.path / "configs" / f"{cell.name}.yaml"
+
+    def locked(self) -> AbstractContextManager[int]:
+        """Nobody else works in the folder meanwhile; gives the open lock, which the processes of runs keep too.
+
+        Raises:
+            InputError: somebody else does.
+        """
+        return locked(self.path, "makes an experiment", wait=WAIT)
 
     def prepare(self, identity: Mapping[str, Any], *, overwrite: bool) -> None:
         """Makes the folder, or looks whether it is of the same experiment.
@@ -46,82 +65,66 @@ class ExperimentFolder:
                 for entry in self.path.glob(pattern):
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         elif file.is_file():
-            other = first_difference(self._read(file), json.loads(json.dumps(identity)))
-            if other:
+            try:
+                found = first_difference(json.loads(file.read_bytes()), json.loads(json.dumps(identity)))
+                if found and isinstance(found[2], dict):
+                    name, *values = first_difference(found[1], found[2]) or ("", "", "")
+                    found = (f"{found[0]} {name}", *values)
+            except (ValueError, TypeError, AttributeError) as error:
+                raise InputError(f"{file}: not readable ({error}); expected --overwrite, or another --out") from error
+            if found:
                 raise InputError(
-                    f"{self.path}: its {other}; results of the two do not belong in one table; expected another --out, "
-                    "or --overwrite to start again"
+                    f"{self.path}: its {found[0]} is {found[1]}, got {found[2]}; results of the two do not belong in "
+                    "one table; expected another --out, or --overwrite to start again"
                 )
             return
         elif self.path.exists() and any(entry.name != LOCK for entry in self.path.iterdir()):
             raise InputError(f"{self.path}: exists and is no experiment; expected another --out")
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.write(IDENTITY, json.dumps(identity, indent=1) + "\n")
+        for name in ("runs", "configs"):
+            (self.path / name).mkdir(parents=True, exist_ok=True)
+        write_json(file, identity)
 
-    @staticmethod
-    def _read(file: Path) -> dict[str, Any]:
-        try:
-            return dict(json.loads(file.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{file}: not readable ({error}); expected --overwrite, or another --out") from error
-
-    def locked(self) -> AbstractContextManager[int]:
-        """Nobody else works in the folder meanwhile; gives the open lock, which the workers keep too.
+    def has(self, cell: Cell) -> bool:
+        """Whether the run of a cell is complete: evaluated, the last of a run, and without its state.
 
         Raises:
-            InputError: somebody else does.
+            InputError: the run that is there is of other options.
         """
-        return locked(self.path, "makes an experiment", wait=WAIT)
+        run, config = self.run(cell), self._config(cell)
+        if RunFolder(run).is_run:
+            before = read_yaml(config) if config.is_file() else {}
+            decisive = [name for name in cell.asked.to_dict() if name not in NOT_RESULTS]
+            then, now = ({name: of.get(name) for name in decisive} for of in (before, cell.asked.to_dict()))
+            if found := first_difference(then, now):
+                what = f"its {found[0]} is {found[1]}, got {found[2]}"
+                raise InputError(f"{run}: {what}; expected the same; delete it to make that run again")
+        return (run / "evaluation.json").is_file() and not (run / "checkpoints").exists()
 
-    def done(self, cell: Cell) -> Result | None:
-        """The result of a cell, if it is complete.
-
-        Raises:
-            InputError: it is of other options.
-        """
-        run = self.runs / cell.name
-        if not (run / RESULT).is_file():
-            return None
-        result = read_result(run)
-        if other := first_difference(result.asked, cell.to_dict()):
-            raise InputError(f"{run}: its {other}; expected the same; delete it to make that run again")
-        return result
+    def write_config(self, cell: Cell) -> Path:
+        """Writes the options of a cell, as ``convit train --config`` takes them."""
+        write(self._config(cell), to_yaml(cell.asked))
+        return self._config(cell)
 
     def write_results(self, identity: Mapping[str, Any], results: Sequence[Result]) -> None:
-        """Writes ``results.json`` and ``results.csv``."""
-        document = {**identity, "results": [result.to_dict() for result in results]}
-        self.write("results.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-        rows = [as_row(result) for result in results]
-        columns = list(dict.fromkeys(column for row in rows for column in row))
+        """Writes ``results.json``, and ``results.csv`` with columns ``label.variant``, ``top1``, ``config.lr``, ..."""
+        write_json(self.path / "results.json", {**identity, "results": [result.to_dict() for result in results]})
+        rows = [_row(result.to_dict()) for result in results]
         text = io.StringIO()
-        writer = csv.DictWriter(text, columns, restval="")
+        writer = csv.DictWriter(text, list(dict.fromkeys(column for row in rows for column in row)), restval="")
         writer.writeheader()
         writer.writerows(rows)
-        self.write("results.csv", text.getvalue())
-
-    def write(self, name: str, text: str) -> None:
-        """Writes a file whole or not at all."""
-        temporary = self.path / f".{name}.tmp"
-        temporary.write_text(text, encoding="utf-8", newline="")
-        temporary.replace(self.path / name)
+        write(self.path / "results.csv", text.getvalue())
 
 
-def as_row(result: Result) -> dict[str, Any]:
-    """A result as a row of a table of plain columns: ``label.variant``, ``top1``, ``config.optim.lr``, ..."""
-    values = result.to_dict()
-    labels, measured, config = values.pop("labels"), values.pop("measured"), values.pop("config")
-    del values["asked"]
-    first = {"name": values.pop("name")} | flat("label", labels)
-    return first | values | flat("measured", measured) | flat("config", config)
+def _row(result: Mapping[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for key, value in result.items():
+        nested = isinstance(value, Mapping)
+        row |= {f"{key.removesuffix('s')}.{name}": one for name, one in value.items()} if nested else {key: value}
+    return row
 
 
-def flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings as one.
-
-    >>> flat("config", {"optim": {"lr": 0.1}, "data": "digits"})
-    {'config.optim.lr': 0.1, 'config.data': 'digits'}
-    """
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        out |= flat(f"{prefix}.{key}", value) if isinstance(value, Mapping) else {f"{prefix}.{key}": value}
-    return out
+def code_identity() -> dict[str, str]:
+    """Versions of the libraries that results depend on, and a fingerprint of this package's source."""
+    versions = {name: importlib.metadata.version(name) for name in ("convit", "torch", "torchvision", "timm")}
+    return versions | {"source": fingerprint_of_files(*sorted(Path(__file__).parents[1].rglob("*.py")))}

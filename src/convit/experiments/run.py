@@ -1,45 +1,28 @@
-"""An experiment from beginning to end: settle, run the grid, make tables and pictures."""
+"""An experiment from beginning to end: settle, make the runs, report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from convit.choices import Device
-from convit.data import open_source
+from convit.classifier import WEIGHTS
+from convit.data.record import describe
+from convit.data.select import Selection
 from convit.device import pick_device
 from convit.errors import InputError
-from convit.experiments import (
-    ablation,
-    distillation,
-    dynamics,
-    locality,
-    masking,
-    models,
-    sample_efficiency,
-    small_data,
-)
-from convit.experiments.cells import Cell, Result
-from convit.experiments.folder import ExperimentFolder
-from convit.experiments.identity import code_identity, data_identity
-from convit.experiments.pool import Listener, run_cells
-from convit.experiments.settings import Settings, check_each, decided_model, gpsa_layers
-from convit.experiments.study import Study
+from convit.experiments.folder import NOT_RESULTS, ExperimentFolder, code_identity
+from convit.experiments.grid import Listener, run_cells
+from convit.experiments.results import Result, read_result
+from convit.experiments.settings import Settings, SharedOptions
+from convit.experiments.settle import selected, settle
+from convit.experiments.studies import STUDIES
+from convit.experiments.study import Report, Study
+from convit.experiments.tables import chosen
 from convit.figures import save
-from convit.train.observer import stop_on_signals
-
-STUDIES: dict[str, Study] = {
-    "sample-efficiency": sample_efficiency.STUDY,
-    "ablation": ablation.STUDY,
-    "locality": locality.STUDY,
-    "masking": masking.STUDY,
-    "dynamics": dynamics.STUDY,
-    "distillation": distillation.STUDY,
-    "models": models.STUDY,
-    "small-data": small_data.STUDY,
-}
-AXES = ("fractions", "rows", "strengths", "layers", "teacher", "teacher_weights")
-"""Options that not every experiment has."""
+from convit.files import fingerprint, fingerprint_of_files, write
+from convit.options import options_of
+from convit.training.stopping import stop_on_signals
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,155 +31,106 @@ class Outcome:
 
     markdown: str
     folder: Path
-    results: tuple[Result, ...]
-
-
-def settle(name: str, data: str, given: Mapping[str, Any], *, preset: str | None = None) -> Settings:
-    """Settings with the study's own for what is not given.
-
-    Args:
-        name: of the study.
-        data: as for ``convit train``.
-        given: fields of :class:`Settings`; None for those that are left open.
-        preset: ``"paper"`` for the published values.
-
-    Raises:
-        InputError: an option that the study does not have, or a value out of range.
-    """
-    study = STUDIES[name]
-    for axis in AXES:
-        if axis not in study.axes and given.get(axis) is not None:
-            there = ", ".join(f"--{own.replace('_', '-')}" for own in study.axes) or "none of these"
-            raise InputError(f"{axis.replace('_', '-')}: got it for {name}, expected {there}")
-    if preset == "paper" and study.paper is None:
-        raise InputError(f"preset: got paper for {name}, expected none: it is not an experiment of the paper")
-    own = study.digits if preset is None or study.paper is None else study.paper
-    if preset is None and data != "digits":  # its axes; how long and in which batches depends on the data
-        own = {key: value for key, value in own.items() if key not in ("epochs", "batch_size")}
-    asked = {key: value for key, value in given.items() if value is not None}
-    if empty := [key for key, value in asked.items() if value == ()]:
-        raise InputError(f"{empty[0]}: got nothing, expected one value or more")
-    settings = Settings(data=data, **{"models": (), **own, **asked})
-    if "teacher" in study.axes and settings.teacher is None and settings.teacher_weights is None:
-        raise InputError(f"teacher: got none for {name}, expected --teacher NAME of timm's, or --teacher-weights RUN")
-    _check(study, settings)
-    if not settings.models:
-        settings = replace(settings, models=(decided_model(settings),))
-    depths = [gpsa_layers(model) for model in settings.models]
-    if "layers" in study.axes and not settings.layers:
-        settings = replace(settings, layers=_layers(name, min(depths)))
-    if "layers" in study.axes:
-        check_each("layers", settings.layers, 0 if name == "locality" else 1, min(depths))
-    return settings
-
-
-def _layers(name: str, depth: int) -> tuple[int, ...]:
-    """0 to all GPSA layers in four steps to start with, as in the paper; all but none of them to mask."""
-    steps = sorted({round(depth * part / 3) for part in range(4)})
-    return tuple(step for step in steps if step or name == "locality")
-
-
-def _check(study: Study, settings: Settings) -> None:
-    check_each("seeds", settings.seeds, 0, 2**32)
-    check_each("fractions", settings.fractions, 1e-6, 1.0)
-    if settings.strengths:
-        check_each("strengths", settings.strengths, 1e-6, 1e6)
-    for name in ("models", "rows"):
-        values = getattr(settings, name)
-        if len(set(values)) != len(values):
-            raise InputError(f"{name}: got {' '.join(values)}, expected each once")
-    settings.config(None, 0)  # checks the ranges of what goes to each run
-    if unknown := [row for row in settings.rows if row not in study.rows]:
-        raise InputError(f"rows: got {unknown[0]}, expected some of {', '.join(study.rows)}")
-    if study.base is not None and study.base not in settings.rows:
-        raise InputError(f"rows: got {' '.join(settings.rows)}, expected {study.base} too, to compare with")
+    results: list[Result]
 
 
 def run_experiment(
-    name: str, settings: Settings, out: Path, *, jobs: int = 1, overwrite: bool = False, listener: Listener
+    asked: Settings,
+    out: Path | None = None,
+    *,
+    jobs: int = 1,
+    overwrite: bool = False,
+    tell: Listener = lambda event: None,
 ) -> Outcome:
     """Makes the runs that are not there yet, then tables and pictures of all that the settings ask for.
 
     Args:
-        name: of the study, one of ``STUDIES``.
-        settings: what to run.
-        out: the folder; an experiment that is there goes on, if code, data and settings are the same.
+        asked: what to run.
+        out: the folder, by default ``experiments/NAME-DATA``; an experiment that is there goes on, if code, data and
+            settings are the same.
         jobs: runs at once.
         overwrite: replace the experiment that is there.
-        listener: is told how it goes on.
+        tell: is told how it goes on.
 
     Raises:
-        InputError: the folder is of another experiment, or runs failed.
+        InputError: settings that do not work, or the folder is of another experiment, before anything is written; or
+            runs failed.
         StoppedGrid: Ctrl-C or SIGTERM; the runs are saved.
     """
-    study, folder = STUDIES[name], ExperimentFolder(out)
-    source = open_source(settings.data, root=settings.data_root, missing=settings.skip_bad)
-    settings = replace(settings, data=source.root, device=_kind(settings.device))
-    identity = {
-        "experiment": name,
-        "code": code_identity(),
-        "data": data_identity(source),
-        "settings": settings.shared(),
-    }
-    cells = study.cells(settings)
-    if out.resolve().is_relative_to(Path(source.root)) and Path(source.root).is_absolute():
-        raise InputError(f"out: got {out}, which lies among the images in {source.root}; expected a folder apart")
+    out = out or Path("experiments") / f"{asked.name}-{Path(asked.data).name}"
+    study, settings, folder = STUDIES[asked.name], settle(asked), ExperimentFolder(out)
+    selection = selected(settings)
+    if Path(selection.root).is_absolute() and out.resolve().is_relative_to(selection.root):
+        raise InputError(f"out: got {out}, which lies among the images in {selection.root}; expected a folder apart")
+    device = cast(Device, pick_device(settings.device).type)
+    settings = replace(settings, data=selection.root, device=device)
+    identity, cells = _identity(settings, selection), study.cells(settings)
     with folder.locked() as lock:
         folder.prepare(identity, overwrite=overwrite)
-        done = {cell.name: folder.done(cell) for cell in cells}
-        pending = [cell for cell in cells if done[cell.name] is None]
-        listener.begin(len(cells), len(cells) - len(pending))
-        failed: dict[str, str] = {}
-        if pending:
-            log = out / "log.txt"
-            with stop_on_signals() as stop:
-                failed = run_cells(pending, folder.runs, jobs=jobs, log=log, lock=lock, listener=listener, stop=stop)
-        results = [result for cell in cells if (result := folder.done(cell))]
+        with stop_on_signals() as stop:
+            failed = run_cells(cells, folder, jobs=jobs, lock=lock, tell=tell, stop=stop)
+        results = [read_result(cell, folder.run(cell)) for cell in cells if cell.name not in failed]
+        results = [replace(result, measured=study.measure(settings, result)) for result in results]
         folder.write_results(identity, results)
-        _refuse_failed(failed, cells)
-        return _report(study, settings, results, folder)
+        if failed:
+            name, why = next(iter(failed.items()))
+            raise InputError(
+                f"{len(failed)} of {len(cells)} runs failed, so there is no table; the first, {name}: {why}; the same "
+                "command tries them again"
+            )
+        report = report_of(study, settings, results)
+        for name, figure in report.figures.items():
+            save(figure, out / f"{name}.png")
+        title = f"# {study.title[0].upper()}{study.title[1:]}"
+        text = "\n\n".join([title, _caption(study, settings, results), *report.tables])
+        write(out / "table.md", text + "\n")
+    return Outcome(markdown=text, folder=out, results=results)
 
 
-def _kind(device: Device) -> Device:
-    """What ``auto`` stands for on this machine."""
-    return cast(Device, pick_device(device).type)
+def _identity(settings: Settings, selection: Selection) -> dict[str, Any]:
+    """What results must share to stand in one table; the grid may grow."""
+    source, weights = selection.source, settings.teacher_weights
+    if weights is not None:
+        file = weights.expanduser() / WEIGHTS if weights.expanduser().is_dir() else weights.expanduser()
+        teacher = fingerprint_of_files(file) if file.is_file() else str(weights)  # for the run to refuse
+    shared = [option.name for option in options_of(SharedOptions) if option.name not in NOT_RESULTS]
+    return {
+        "experiment": settings.name,
+        "code": code_identity(),
+        "data": {
+            "root": source.root,
+            "images": {split: len(images) for split, images in source.splits.items()},
+            "fingerprint": fingerprint(describe(source.class_names, source.splits)),
+        },
+        "settings": {name: getattr(settings, name) for name in ("epochs", *shared, "teacher")}
+        | {"teacher_weights": weights and teacher},
+    }
 
 
-def _refuse_failed(failed: Mapping[str, str], cells: Sequence[Cell]) -> None:
-    if failed:
-        name, why = next(iter(failed.items()))
-        raise InputError(
-            f"{len(failed)} of {len(cells)} runs failed, so there is no table; the first, {name}: {why}; the same "
-            "command tries them again"
-        )
-
-
-def _report(study: Study, settings: Settings, results: Sequence[Result], folder: ExperimentFolder) -> Outcome:
-    """Writes tables and pictures."""
-    report = study.report(settings, results, folder.runs)
-    for name, figure in report.figures.items():
-        save(figure, folder.path / f"{name}.png")
-    text = "\n\n".join(
-        (f"# {study.title[0].upper()}{study.title[1:]}", _caption(study, settings, results), *report.tables)
-    )
-    folder.write("table.md", text + "\n")
-    return Outcome(markdown=text, folder=folder.path, results=tuple(results))
+def report_of(study: Study, settings: Settings, results: Sequence[Result]) -> Report:
+    """What a study reports: of all models, or of each, under its name if there are several."""
+    if study.together or len(settings.models) == 1:
+        return study.report(settings, results)
+    whole = Report([], {})
+    for model in settings.models:
+        report = study.report(replace(settings, models=(model,)), chosen(results, model=model))
+        whole.tables.extend(f"**{model}**\n\n{table}" for table in report.tables)
+        whole.figures.update({f"{k}-{model.removeprefix('convit_')}": v for k, v in report.figures.items()})
+    return whole
 
 
 def _caption(study: Study, settings: Settings, results: Sequence[Result]) -> str:
     """What the numbers are of."""
     first, seeds = results[0], ", ".join(map(str, settings.seeds))
     images = f"{first.images} test images, read once, at the end; each run's best epoch is chosen on validation images"
-    if first.part == "val":
-        why = "the test part is not read" if first.config["source"]["skip_test"] else "there is no test part"
+    if first.split == "val":
+        why = "the test split is not read" if first.config["skip_test"] else "there is no test split"
         images = f"{first.images} validation images, which also chose each run's best epoch: {why}"
-    epochs = {result.epochs for result in results}
-    length = f"{min(epochs)} epochs" if len(epochs) == 1 else f"{min(epochs)} to {max(epochs)} epochs"
-    several = len(settings.seeds) > 1
-    over = f"mean ± standard error over the seeds {seeds}" if several else f"seed {seeds}"
-    caption = (
-        f"{Path(settings.data).name}: accuracy in percent on {images}. {', '.join(settings.models)}; {length}; {over}."
+    epochs = sorted({result.epochs for result in results})
+    length = " to ".join(map(str, epochs[:1] + epochs[1:][-1:]))
+    over = f"mean ± standard error over the seeds {seeds}" if len(settings.seeds) > 1 else f"seed {seeds}"
+    paper = "" if study.paper is None else " Columns in italics are the paper's figures: another data set."
+    return (
+        f"{Path(settings.data).name}: accuracy in percent on {images}. {', '.join(settings.models)}; {length} epochs; "
+        f"{over}.{paper}"
     )
-    if study.paper is None:
-        return caption
-    return f"{caption} Columns in italics are the paper's figures: another data set."

@@ -1,23 +1,45 @@
-"""What an experiment is: which runs, and what is made of their results."""
+"""What an experiment is: which variants of a run, and what is made of their results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from convit.experiments.cells import Cell, Result
-from convit.experiments.settings import Settings
-from convit.experiments.variants import Variant
+from convit.experiments.results import Cell, Label, Result
+from convit.experiments.settings import Settings, SharedOptions
 from convit.figures import Figure
+from convit.options import make, options_of
+from convit.training.options import Asked
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A run that differs from that of ConViT in one thing, or in few.
+
+    All variants of a model have its width, heads, depth and position embeddings but for what they say, and are trained
+    by the same recipe on the same images in the same order, with the same augmentation, mixup and number of steps.
+    """
+
+    key: str
+    """What names and labels call it."""
+    title: str
+    """What tables and pictures call it."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Options of :class:`convit.training.options.Asked`."""
+    labels: Mapping[str, Label] = field(default_factory=dict)
+    """What else distinguishes it; part of its run's name too."""
+
+
+CONVIT = Variant("convit", "ConViT")
+TWIN = Variant("twin", "plain attention", {"local_up_to_layer": 0})
+"""With plain attention in every block: DeiT of the same width and heads."""
+
+
+class Report(NamedTuple):
     """What people look at."""
 
-    tables: tuple[str, ...]
+    tables: list[str]
     """In Markdown."""
-    figures: Mapping[str, Figure] = field(default_factory=dict)
+    figures: dict[str, Figure] = {}  # noqa: RUF012 (nobody changes it)
     """By the name of their file, without its suffix."""
 
 
@@ -27,61 +49,55 @@ class Study:
 
     title: str
     axes: tuple[str, ...] = ()
-    """Options of the grid that it has, besides models and seeds."""
+    """Options of the grid that it has, besides models, seeds and epochs."""
     paper: Mapping[str, Any] | None
     """The published settings; None for an experiment that is not the paper's."""
     digits: Mapping[str, Any]
     """Settings with which it takes minutes on the digits; their axes are those for other data too."""
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """Options that all of its runs have."""
     rows: Mapping[str, Variant] = field(default_factory=dict)
     """What ``--rows`` chooses from."""
     base: str | None = None
     """The row that all others are compared with, if they are."""
-    cells: Callable[[Settings], list[Cell]]
-    report: Callable[[Settings, Sequence[Result], Path], Report]
-    """From settings, results in the order of the cells, and the folder of the run folders."""
+    layers_from: int = 0
+    """The lowest of ``--layers``."""
+    variants: Callable[[Settings], Sequence[Variant]]
+    """What is compared; each is made of every model, of every fraction of the data and with every seed."""
+    measure: Callable[[Settings, Result], Mapping[str, float]] = lambda settings, result: {}
+    """What is measured of the best model besides its accuracy, in percent; kept in the run folder."""
+    report: Callable[[Settings, Sequence[Result]], Report]
+    """From settings and results in the order of the cells; of one model, unless it shows them ``together``."""
+    together: bool = False
+    """Whether all models stand in one table."""
+
+    def cells(self, settings: Settings) -> list[Cell]:
+        """Every run of the grid."""
+        return [
+            Cell(
+                name="-".join([model.removeprefix("convit_"), variant.key, *_words(fraction, variant), f"seed_{seed}"]),
+                labels={"model": model, "variant": variant.key, "fraction": fraction, **variant.labels},
+                asked=asked(settings, model, seed, fraction, {**self.fixed, **variant.changes}),
+            )
+            for seed in settings.seeds
+            for model in settings.models
+            for fraction in settings.fractions
+            for variant in self.variants(settings)
+        ]
 
 
-def row_cells(settings: Settings, *, rows: Mapping[str, Variant], test: bool = True) -> list[Cell]:
-    """A run of every row, for every fraction, model and seed.
-
-    Args:
-        settings: which of the rows.
-        rows: what they are.
-        test: whether the runs read the test part.
-    """
-    return [
-        settings.cell(model, row, rows[row], seed, fraction=fraction, test=test)
-        for seed in settings.seeds
-        for model in settings.models
-        for fraction in settings.fractions
-        for row in settings.rows
-    ]
+def asked(
+    settings: Settings, model: str | None, seed: int, fraction: float = 1.0, changes: Mapping[str, Any] | None = None
+) -> Asked:
+    """The options of one run, which is shown as many images whatever fraction it learns from."""
+    options = {option.name: getattr(settings, option.name) for option in options_of(SharedOptions)}
+    options |= {"data": settings.data, "model": model, "seed": seed}
+    options["fraction"] = None if fraction == 1 else fraction
+    options["epochs"] = settings.epochs and round(settings.epochs / fraction)
+    return make(Asked, options | dict(changes or {}))
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table in Markdown; the first column to the left, the others to the right.
-
-    >>> print(markdown(["kept", "top-1"], [["10%", 93.5]]))
-    | kept | top-1 |
-    |:--|--:|
-    | 10% | 93.5 |
-    """
-    rule = "|:--|" + "--:|" * (len(header) - 1)
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (header, *rows)]
-    return "\n".join([lines[0], rule, *lines[1:]])
-
-
-def per_model(settings: Settings, name: str) -> Callable[[str], str]:
-    """Names of files, with the model's if there are several."""
-    several = len(settings.models) > 1
-    return lambda model: f"{name}-{model.removeprefix('convit_')}" if several else name
-
-
-def headed(settings: Settings, model: str, table: str) -> str:
-    """A table under its model's name if there are several."""
-    return f"**{model}**\n\n{table}" if len(settings.models) > 1 else table
-
-
-def percent(fraction: float) -> str:
-    """``10%`` for 0.1."""
-    return f"{100 * fraction:g}%"
+def _words(fraction: float, variant: Variant) -> list[str]:
+    """What a run's name says besides its variant."""
+    said = {**({"fraction": fraction} if fraction != 1 else {}), **variant.labels}
+    return [f"{name}_{value:g}" for name, value in said.items()]

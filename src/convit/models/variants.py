@@ -177,9 +177,7 @@ def model_facts() -> list[ModelFacts]:
         shape = SIZES[size]
         for patch_size, img_size in geometries:
             name = model_name(size, patch_size, img_size)
-            model = create_model(name, device="meta").eval()
-            with FlopCounterMode(display=False) as counter:
-                model(torch.empty(1, 3, img_size, img_size, device="meta"))
+            model = create_model(name, device="meta")
             facts.append(
                 ModelFacts(
                     name=name,
@@ -190,11 +188,28 @@ def model_facts() -> list[ModelFacts]:
                     blocks=shape.depth,
                     gpsa_blocks=shape.local_up_to_layer,
                     parameters=sum(parameter.numel() for parameter in model.parameters()),
-                    flops=counter.get_total_flops() // 2,
+                    flops=multiply_adds(name, (img_size, img_size)),
                     paper_top1=PAPER_TOP1.get(size) if img_size == 224 else None,
                 )
             )
     return facts
+
+
+def multiply_adds(model_name: str, image_size: tuple[int, int], **model_args: Any) -> int:
+    """Multiply-adds of a forward pass for one image, which is what the paper's FLOPs count. Nothing is computed for it.
+
+    Args:
+        model_name: as of :func:`convit.create_model`.
+        image_size: height and width in pixels.
+        model_args: keywords of the model, ``num_classes`` among them.
+
+    >>> round(multiply_adds("convit_tiny_patch16_224", (224, 224)) / 1e9, 1)
+    1.3
+    """
+    model = create_model(model_name, device="meta", **model_args).eval()
+    with FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, model.in_chans, *image_size, device="meta"))
+    return counter.get_total_flops() // 2
 
 
 def _register(size: str, patch_size: int, img_size: int) -> None:

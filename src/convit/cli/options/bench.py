@@ -4,45 +4,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from convit.choices import RIVALS, Device, Mode, Precision, PresetName, Rival
-from convit.cli.options import JsonTarget
+from convit.cli.options import Command, JsonTarget
+from convit.options import Arg, Count
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class BenchCommand(Command):
     """Measure speed and memory beside other models."""
 
-    models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[MODEL...]")] = ()
+    models: Annotated[tuple[str, ...], Arg("MODEL", positional=True)] = ()
     """Names from 'convit models' [convit_tiny_patch16_224]."""
     preset: PresetName | None = None
     """Cases: 'cpu', tiny at 224 and 448 px; 'paper', and memory at 896 px; 'cuda', three sizes in bf16."""
-    image_size: tuple[int, ...] = ()
-    """Sides of the square image in pixels, one or more [the model's own]."""
-    batch_size: tuple[int, ...] = ()
-    """Images per step, one or more numbers [16]."""
+    image_size: tuple[Count, ...] = ()
+    """Sides of the square image in pixels [the model's own]."""
+    batch_size: tuple[Count, ...] = ()
+    """Images per step [16]."""
     mode: tuple[Mode, ...] = ()
     """What to measure: forward, train (a step: forward, backward, AdamW) [both]."""
     precision: tuple[Precision, ...] = ()
-    """Types of the matrix products, one or more [fp32]."""
+    """Types of the matrix products [fp32]."""
     compile: bool = False
     """Measure after torch.compile too, beside eager."""
     memory: bool = False
     """Measure the peak memory of a step too, in a process of its own for each."""
     against: tuple[Rival, ...] = RIVALS
     """What stands beside it: its plain-attention twin, timm's ConViT, timm's DeiT; nothing after it for none [all]."""
-    onnx: Path | None = None
-    """An .onnx file of 'convit export', forward on onnxruntime, beside the same model in PyTorch."""
-    rounds: int | None = None
-    """Rounds of each case, in which every model runs once [as many as fit in --seconds, 7 to 200]."""
-    seconds: float = 30.0
-    """How long the rounds of a case take, about."""
-    threads: int | None = None
+    onnx: Annotated[Path | None, Arg("FILE.onnx")] = None
+    """A file of 'convit export', forward on onnxruntime, beside the same model in PyTorch."""
+    rounds: Count | None = None
+    """Rounds of each case, in which every model runs once [as many as fit in half a minute, 7 to 200]."""
+    threads: Count | None = None
     """CPU threads [PyTorch's own choice]."""
     device: Device = "auto"
     """Where to compute [a GPU if there is one; with --preset the preset's, with --onnx the CPU]."""
     json: JsonTarget = None
     """Print one JSON document and nothing else, or write it to this .json file."""
-    plot: Path | None = None
-    """Draw time per image against image size into this .png file."""
+    plot: Annotated[Path | None, Arg("FILE.png")] = None
+    """Draw time per image against image size into this file."""

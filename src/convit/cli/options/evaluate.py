@@ -4,34 +4,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
 from convit.choices import Device
-from convit.cli.options import JsonTarget
+from convit.cli.options import Command, JsonTarget
+from convit.options import Arg, NotNegative
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateCommand(Command):
     """Evaluate a run on labelled images."""
 
-    run: Annotated[Path, tyro.conf.arg(metavar="RUN")]
+    run: Annotated[Path, Arg("RUN", positional=True)]
     """A run folder of 'convit train'."""
-    data: Annotated[str, tyro.conf.arg(metavar="DATA")]
+    data: Annotated[str, Arg("DATA", positional=True)]
     """Labelled images: a folder, a list (.csv, .tsv, .parquet), .tar shards, 'hf:owner/name', 'digits', or a
     torchvision data set."""
-    part: Literal["auto", "train", "val", "test", "all"] = "auto"
-    """Which images: 'auto' takes the test part, else those that the run did not learn from, else all."""
+    split: Literal["auto", "train", "val", "test", "all"] = "auto"
+    """Which images: 'auto' takes the test split, else those that the run did not learn from, else all."""
     out: Path | None = None
-    """Where the results go [RUN/evaluation-DATA-PART]."""
+    """Where the results go [RUN/evaluation-DATA-SPLIT]."""
     json: JsonTarget = None
     """Print one JSON document and nothing else, or write it to this .json file."""
-    batch_size: int = 64
-    """Images at once."""
-    workers: int = 0
-    """Processes that load images."""
-    device: Device = "auto"
-    """Where to compute [a GPU if there is one]."""
     skip_bad: bool = False
     """Leave out files that do not decode."""
     data_root: Path | None = None
     """Where data sets are downloaded to [$CONVIT_DATA, or ~/.cache/convit/data]."""
+    workers: NotNegative = 0
+    """Processes that load images."""
+    device: Device = "auto"
+    """Where to compute [a GPU if there is one]."""

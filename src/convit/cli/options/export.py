@@ -4,28 +4,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
 from convit.choices import OPSET
+from convit.cli.options import Command
+from convit.options import Arg, Count
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class ExportCommand(Command):
     """Write a run as one file to deploy."""
 
-    run: Annotated[Path, tyro.conf.arg(metavar="RUN")]
+    run: Annotated[Path, Arg("RUN", positional=True)]
     """A run folder of 'convit train'."""
-    format: Literal["onnx", "torch"] = "onnx"
-    """'onnx' for onnxruntime and others, 'torch' for torch.export.load."""
     out: Path | None = None
     """The file [RUN/model.onnx, RUN/model-int8.onnx or RUN/model.pt2]."""
+    format: Literal["onnx", "torch"] = "onnx"
+    """'onnx' for onnxruntime and others, 'torch' for torch.export.load."""
     dynamic_size: bool = False
     """Leave height and width open too: any that the patch divides."""
     int8: bool = False
     """8-bit weights: a quarter of the size, and other answers by a little; see how many with --data."""
-    data: Annotated[str | None, tyro.conf.arg(metavar="DATA")] = None
+    data: Annotated[str | None, Arg("DATA")] = None
     """Labelled images, as for 'convit evaluate', to score the run and the file on."""
-    opset: int = OPSET
+    opset: Count = OPSET
     """Version of the ONNX operators, for an older or another runtime."""
     overwrite: bool = False
     """Replace a file that is there."""

@@ -4,27 +4,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from convit.choices import Device
-from convit.cli.options import JsonTarget
+from convit.cli.options import Command, JsonTarget
+from convit.options import Arg, Count
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """Classify pictures with a trained run."""
+@dataclass(frozen=True, kw_only=True)
+class PredictCommand(Command):
+    """Classify pictures with a trained run, or with an exported file, which needs no PyTorch."""
 
-    run: Annotated[Path, tyro.conf.arg(metavar="RUN")]
+    run: Annotated[Path, Arg("RUN", positional=True)]
     """A run folder of 'convit train', or an .onnx file of 'convit export'."""
-    images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE|FOLDER...")]
+    images: Annotated[tuple[Path, ...], Arg("IMAGE|FOLDER", positional=True)]
     """Pictures, or folders of pictures."""
-    top_k: int = 5
+    top_k: Count = 5
     """How many classes to give for each picture."""
     csv: Path | None = None
     """Write a table to this file: a line for each picture and class."""
     json: JsonTarget = None
     """Print one JSON document and nothing else, or write it to this .json file."""
-    device: Device = "auto"
-    """Where to compute [a GPU if there is one]."""
     skip_bad: bool = False
     """Go on past files that do not decode; each is named on standard error."""
+    device: Device = "auto"
+    """Where to compute [a GPU if there is one; the CPU for an .onnx file]."""
+
+    @property
+    def without_torch(self) -> bool:
+        """Whether it names an ONNX file, there or not; a run folder may have any name."""
+        return self.run.suffix.lower() == ".onnx" and not self.run.is_dir()

@@ -1,45 +1,46 @@
-"""What ``convit train`` can be told."""
+"""What ``convit train`` can be told: all of a run, and what a command line adds."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-import tyro
-
+from convit.cli.options import Command
 from convit.errors import InputError
-from convit.train.config import TrainConfig
+from convit.options import Arg, checked, options_of
+from convit.training.options import Asked, asked_from
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrialOptions:
-    """Looks ahead: each prints what it finds and ends, and leaves the run folder alone."""
+@dataclass(frozen=True, kw_only=True)
+class CommandOptions:
+    """Command: options from a file, looks ahead, trackers."""
 
+    config: Annotated[Path | None, Arg("FILE.yaml")] = None
+    """Take options from a file, such as the config.yaml of a run; those given besides go before them."""
     dry_run: bool = False
-    """Say what would be done: data, model, steps, memory, learning rate."""
-    find_batch_size: bool = False
-    """Try which power of two is the largest --batch-size that fits into memory."""
+    """Say what would be done (data, model, steps, memory, learning rate), and do nothing."""
     find_lr: bool = False
-    """Try learning rates from 1e-7 to 1 in 100 steps; suggests the one at which the loss falls most steeply."""
-    plot: Path | None = None
-    """Picture (.png) of the schedule with --dry-run, of the losses with --find-lr [none; lr-finder.png]."""
-
-    def __post_init__(self) -> None:
-        asked = [name for name in ("dry_run", "find_batch_size", "find_lr") if getattr(self, name)]
-        if len(asked) > 1:
-            options = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
-            raise InputError(f"{options}: got {len(asked)} of them, expected one")
-        if self.plot is not None:
-            if not (self.dry_run or self.find_lr):
-                raise InputError(f"plot: got {self.plot} without --dry-run and --find-lr, expected one of them")
-            if self.plot.suffix.lower() != ".png":
-                raise InputError(f"plot: got {self.plot}, expected a name that ends in .png")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """Train an image classifier. What is not given is as its [brackets] say."""
-
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
-    trial: TrialOptions = field(default_factory=TrialOptions)
+    """Try learning rates from 1e-7 to 1 in 100 steps, draw lr-finder.png, say where the loss falls most steeply."""
     track: Literal["none", "tensorboard", "wandb"] = "none"
     """Send each epoch's figures to TensorBoard (in OUT/tensorboard) or Weights & Biases too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainCommand(CommandOptions, Asked, Command):
+    """Train a classifier on your images; writes a run folder. Each option that is left out is as its [brackets] say."""
+
+    first: ClassVar[tuple[str, ...]] = (
+        *("out", "model", "image_size", "pretrained", "weights", "epochs", "batch_size", "lr", "seed"),
+        *("skip_bad", "workers", "device", "overwrite", "resume", "config", "dry_run"),
+    )
+
+    @classmethod
+    def of_words(cls, given: Mapping[str, Any]) -> Self:
+        """With the values in ``--config FILE`` of what was not typed."""
+        names = {option.name for option in options_of(CommandOptions)}
+        own = checked(cls, {name: value for name, value in given.items() if name in names}, words=True)
+        if own.get("dry_run") and own.get("find_lr"):
+            raise InputError("dry-run and find-lr: got both, expected one of them")
+        typed = {name: value for name, value in given.items() if name not in names}
+        asked = asked_from(own.get("config"), typed, words=True)
+        return cls(**own, **{option.name: getattr(asked, option.name) for option in options_of(Asked)})

@@ -1,0 +1,21 @@
+"""What comes out of a command besides lines: one JSON document, and nothing else with it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from convit import files
+
+
+def print_or_write_json(document: Any, target: str) -> None:
+    """One JSON document to standard output for ``-``, else to the file."""
+    if target != "-":
+        files.write_json(Path(target), document)
+        return
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:  # a name of a file that is no text, or a terminal of few letters
+        text = json.dumps(document, indent=1, allow_nan=False)
+    print(text)

@@ -1,0 +1,23 @@
+"""The model of a run, for the commands that take one."""
+
+from pathlib import Path
+
+from convit.choices import Device
+from convit.classifier import Classifier, load
+from convit.device import pick_device
+from convit.errors import InputError
+
+
+def load_run(path: Path, device: Device = "auto") -> Classifier:
+    """The best model of a run folder, on a device.
+
+    Raises:
+        InputError: no run, no such device, or a model that is no use because its training diverged.
+    """
+    classifier = load(path, pick_device(device))
+    if not all(parameter.isfinite().all() for parameter in classifier.model.parameters()):
+        raise InputError(
+            f"{path}: the model's weights are not finite, its training diverged; expected another run, such as one "
+            "with a lower --lr"
+        )
+    return classifier

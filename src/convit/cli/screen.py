@@ -1,0 +1,101 @@
+"""What long work tells, on the screen: progress bars on a terminal, plain lines in a pipe or a log."""
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from convit.events import Advanced, EpochEnded, Event, PassBegan, Said
+
+
+class _Speed(ProgressColumn):
+    """Images per second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} images/s" if speed else "", style="cyan")
+
+
+class Screen:
+    """A listener that draws. To be used in a ``with`` block, at whose end the bar is gone.
+
+    Args:
+        stderr: keep standard output free, for results.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        self.console = Console(stderr=stderr, highlight=False)
+        self.bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=28),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            _Speed(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[loss]}"),
+            console=self.console,
+            transient=True,
+            redirect_stdout=not stderr,  # or rich would take what is printed meanwhile to standard error too
+            disable=not self.console.is_terminal,
+        )
+        self.task: TaskID | None = None
+        self.since: float | None = None
+        self.seconds: list[float] = []
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_bar()
+        self.bar.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Draws what an event says."""
+        match event:
+            case Said(text):
+                self._say(text)
+            case PassBegan(what, images, done):
+                self._end_bar()
+                if what.startswith("epoch") and not self.seconds:
+                    self.since = time.monotonic()
+                self.task = self.bar.add_task(what, total=images, completed=done, loss="")
+            case Advanced(images, loss) if self.task is not None:
+                self.bar.update(self.task, advance=images, loss="" if loss is None else f"loss {loss:.3f}")
+            case EpochEnded(record, epochs):
+                self._end_bar()
+                self._say(f"{_epoch(dict(record), epochs)}{self._left(epochs - record['epoch'])}")
+
+    def _say(self, text: str) -> None:
+        """A line, above the bar."""
+        self.console.print(text, markup=False, soft_wrap=not self.console.is_terminal)
+        self.console.file.flush()  # in a pipe or a log, too, a line is there when it is said
+
+    def _left(self, epochs: int) -> str:
+        """How long so many epochs will take, by those of this process."""
+        now = time.monotonic()
+        self.seconds.append(now - (self.since or now))
+        self.since = now
+        left = epochs * sum(self.seconds) / len(self.seconds)
+        if epochs == 0 or left < 60:
+            return ""
+        return f"  {left / 60:.0f} min left" if left < 5400 else f"  {left / 3600:.1f} h left"
+
+    def _end_bar(self) -> None:
+        if self.task is not None:
+            self.bar.remove_task(self.task)
+            self.task = None
+
+
+def _epoch(record: dict[str, Any], epochs: int) -> str:
+    """An epoch's figures in a line."""
+    top5 = f"top-5 {record['val_top5']:5.1f}%  " if "val_top5" in record else ""
+    return (
+        f"epoch {record['epoch']:{len(str(epochs))}}/{epochs}  "
+        f"loss {record['train_loss']:.3f} (val {record['val_loss']:.3f})  "
+        f"top-1 {record['val_top1']:5.1f}%  {top5}{record['images_per_second']:,.0f} images/s"
+    )

@@ -1,0 +1,178 @@
+"""The one way in: from the word DATA to chosen images, their classes and splits, and what was left out and why.
+
+    DATA -> a source opens it (:mod:`convit.data.sources`) -> classes -> what is left out -> splits -> a subset
+
+Who learns asks with :class:`Learning`, who measures a model with :class:`Evaluating`; both get a :class:`Selection`.
+Free of torch, so that data that cannot be used is refused at once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from convit.data.evaluating import Evaluating, Known, to_evaluate_on
+from convit.data.image_sets import ImageSet
+from convit.data.images import pictures
+from convit.data.record import first_changed_name
+from convit.data.sampling import class_balanced_subset, drawn_classes, stratified_split
+from convit.data.scan import BadImage, drop, look, refuse_bad
+from convit.data.selection import Facts, Selection
+from convit.data.sources import Source, open_source
+from convit.errors import InputError
+from convit.events import Listener, ignore
+
+__all__ = [
+    "BadImage",
+    "Evaluating",
+    "Facts",
+    "Known",
+    "Learning",
+    "Selection",
+    "find_bad",
+    "pictures",
+    "refuse_bad",
+    "select",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Learning:
+    """Images to learn from: which of them, and how they are divided. All draws are functions of the seed."""
+
+    data_root: Path | None = None
+    """Where data sets are downloaded to; None for the usual place."""
+    classes: int | None = None
+    """Take so many of the classes, drawn; None for all."""
+    seed: int = 0
+    val_fraction: float = 0.1
+    """Part of each class that is held out to validate on, where the data has no val split; between 0 and 1."""
+    fraction: float | None = None
+    """Learn from this part of each class, drawn, above 0 and up to 1; None for all."""
+    per_class: int | None = None
+    """Learn from so many images of each class, drawn; None for all."""
+    skip_test: bool = False
+    """Leave the test split out, unread."""
+    missing: bool = False
+    """Whether a list may name files that are not there, for :func:`find_bad` to find."""
+    leave_out: tuple[BadImage, ...] = ()
+    """Images that are dropped before anything is drawn."""
+    recorded: Mapping[str, Sequence[str]] | None = None
+    """Split -> the names that an earlier start of the run chose: they are chosen again, in this order, and nothing is
+    drawn."""
+
+
+def select(data: str, choice: Learning | Evaluating) -> Selection:
+    """Choose images.
+
+    Args:
+        data: a folder, a list, shards, or the name of a data set (:func:`convit.data.open_source`).
+        choice: what they are for.
+
+    Raises:
+        InputError: nothing to be found there, or no such split or classes in it; to evaluate, files that do not decode.
+
+    >>> selection = select("digits", Learning(per_class=20))
+    >>> {split: len(images) for split, images in selection.splits.items()}, selection.available
+    ({'train': 200, 'val': 143, 'test': 359}, 1295)
+    >>> list(select("digits", Evaluating()).splits)
+    ['test']
+    """
+    if isinstance(choice, Learning):
+        source = open_source(data, data_root=choice.data_root, missing=choice.missing)
+        return _to_learn_from(source, choice)
+    source = open_source(data, data_root=choice.data_root, min_classes=choice.min_classes, missing=choice.skip_bad)
+    return to_evaluate_on(source, choice)
+
+
+def find_bad(selection: Selection, tell: Listener = ignore) -> list[BadImage]:
+    """The images that do not decode, of all that there were to choose from, also those that were not drawn."""
+    found = []
+    for split, images in selection.source.splits.items():
+        found += look(images, "checking images" if split == "all" else f"checking {split} images", tell)
+    return found
+
+
+def _to_learn_from(source: Source, choice: Learning) -> Selection:
+    splits = {split: images for split, images in source.splits.items() if split != "test"}
+    if choice.skip_test and splits:  # a test split alone is refused as ever
+        source = replace(source, splits=splits)
+    if choice.classes is not None:
+        source = _some_classes(source, choice)
+    if choice.leave_out:
+        kept = {split: drop(images, choice.leave_out) for split, images in source.splits.items()}
+        source = replace(source, splits=kept)
+    whole = source.splits.get("train", source.splits.get("all"))
+    if whole is None:
+        there = " and ".join(source.splits)
+        raise InputError(f"{source.name}: only a {there} split in it; expected a train/ folder or class folders")
+    chosen, available = _drawn(source, whole, choice) if choice.recorded is None else _again(source, whole, choice)
+    if not len(chosen["val"]):
+        raise InputError(f"{source.name}: one image per class, none left to validate on; expected at least 2 per class")
+    return Selection(
+        name=source.name,
+        root=source.root,
+        class_names=source.class_names,
+        splits=chosen,
+        source=source,
+        available=available,
+        left_out=choice.leave_out,
+        notes=source.notes,
+    )
+
+
+def _some_classes(source: Source, choice: Learning) -> Source:
+    """The source with some of its classes and their images alone: those drawn, or those recorded."""
+    assert choice.classes is not None
+    if choice.recorded is None:
+        labels = drawn_classes(len(source.class_names), choice.classes, choice.seed, source.name)
+    else:
+        names = {name for recorded in choice.recorded.values() for name in recorded}
+        labels = np.unique(np.concatenate([images.called(names).targets for images in source.splits.values()]))
+    class_names = tuple(source.class_names[label] for label in labels)
+    splits = {
+        split: images.subset(np.flatnonzero(np.isin(images.targets, labels))).with_classes(class_names)
+        for split, images in source.splits.items()
+    }
+    return replace(source, class_names=class_names, splits=splits)
+
+
+def _drawn(source: Source, whole: ImageSet, choice: Learning) -> tuple[dict[str, ImageSet], int]:
+    """The splits as options and seed have them, and how many images there are to learn from before any is drawn."""
+    train, val = whole, source.splits.get("val")
+    if val is None:
+        kept, held_out = stratified_split(whole.targets, choice.val_fraction, choice.seed)
+        train, val = whole.subset(kept), whole.subset(held_out)
+    available = len(train)
+    if choice.fraction is not None or choice.per_class is not None:
+        drawn = class_balanced_subset(
+            train.targets, fraction=choice.fraction, per_class=choice.per_class, seed=choice.seed
+        )
+        train = train.subset(drawn)
+    test = {split: images for split, images in source.splits.items() if split == "test"}
+    return {"train": train, "val": val} | test, available
+
+
+def _again(source: Source, whole: ImageSet, choice: Learning) -> tuple[dict[str, ImageSet], int]:
+    """The splits that were recorded, by name.
+
+    Raises:
+        InputError: one of their images is gone, or there are others than those that the run chose from.
+    """
+    assert choice.recorded is not None
+    recorded = {split: list(names) for split, names in choice.recorded.items()}
+    pools = {"train": whole, "val": source.splits.get("val", whole)}
+    pools |= {split: images for split, images in source.splits.items() if split == "test"}
+    places = {split: {name: i for i, name in enumerate(images.names)} for split, images in pools.items()}
+    now = {split: [name for name in names if name in places.get(split, ())] for split, names in recorded.items()}
+    some = choice.fraction is not None or choice.per_class is not None
+    for split, images in pools.items():
+        now.setdefault(split, [])
+        if not (some and images is whole):  # those that were not drawn are not recorded
+            known = {name for other in recorded if pools.get(other) is images for name in recorded[other]}
+            now[split] += [name for name in images.names if name not in known]
+    if change := first_changed_name(recorded, now):
+        raise InputError(f"{source.name}: other images than when the run started: {change}; expected the same")
+    chosen = {split: images.subset([places[split][name] for name in now[split]]) for split, images in pools.items()}
+    return chosen, len(whole) - (len(chosen["val"]) if pools["val"] is whole else 0)

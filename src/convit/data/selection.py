@@ -1,0 +1,120 @@
+"""Images that were chosen, and what they are in numbers: all that a plan knows of them."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Any, Self
+
+import msgspec
+from msgspec import Meta
+
+from convit.data.image_sets import ImageSet
+from convit.data.scan import BadImage, decoded_bytes, native_size
+from convit.data.sources import Source
+from convit.errors import InputError
+
+_Number = Annotated[int, Meta(ge=0)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What a plan is made from."""
+
+    name: str
+    """A short name, such as the data set's or the folder's."""
+    root: str
+    """What opens the images again from anywhere."""
+    class_names: tuple[str, ...]
+    counts: dict[str, tuple[_Number, ...]]
+    """Split -> how many images each class has in it."""
+    available: _Number
+    """Images to learn from before some of them were drawn."""
+    native_size: Annotated[int, Meta(ge=1)]
+    """Median of the training images' shorter sides, in pixels."""
+    decoded_bytes: _Number
+    """About how much memory the training images take as RGB pixels."""
+    flip: bool
+    """Whether a mirrored image still shows its class."""
+    left_out: _Number
+    """Files that do not decode."""
+    ignored: _Number
+    """Files that are no images by their names."""
+
+    @property
+    def images(self) -> int:
+        """How many images are learned from."""
+        return sum(self.counts["train"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON knows them."""
+        counts = {split: list(numbers) for split, numbers in self.counts.items()}
+        return asdict(self) | {"class_names": list(self.class_names), "counts": counts}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            InputError: an unknown or missing key, a wrong type, or counts that are not of these classes.
+        """
+        known = {entry.name for entry in fields(cls)}
+        if odd := sorted(set(values) ^ known):
+            how = "unknown" if odd[0] in values else "missing"
+            raise InputError(f"facts: {how} key {odd[0]!r}; expected {', '.join(sorted(known))}")
+        try:
+            facts = msgspec.convert(dict(values), cls)
+        except msgspec.ValidationError as error:
+            raise InputError(f"facts: {' '.join(str(error).split())}") from error
+        if any(len(numbers) != len(facts.class_names) for numbers in facts.counts.values()):
+            raise InputError(f"facts: counts of other classes; expected one for each of {len(facts.class_names)}")
+        return facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The images that were chosen."""
+
+    name: str
+    """A short name, such as the data set's or the folder's."""
+    root: str
+    """What opens them again from anywhere."""
+    class_names: tuple[str, ...]
+    splits: Mapping[str, ImageSet]
+    """To learn from: ``train``, ``val`` and, where there is one, ``test``. To evaluate: the one that was chosen, or
+    ``all``. Each has these ``class_names``."""
+    source: Source
+    """What they were chosen from, before anything was held out or drawn, without what was left out."""
+    available: int
+    """Images to learn from before ``fraction`` or ``per_class``; to evaluate on, how many there are."""
+    left_out: tuple[BadImage, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What a person should know of the choice, each in one line."""
+
+    @property
+    def flip(self) -> bool:
+        """Whether a mirrored image still shows its class."""
+        return self.source.flip
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Files that are no images by their names."""
+        return self.source.ignored
+
+    def facts(self) -> Facts:
+        """What a plan is made from. Reads the headers of up to 200 images, and decodes none.
+
+        Raises:
+            InputError: there is no image, or none can be read.
+        """
+        images = self.splits.get("train", next(iter(self.splits.values())))
+        return Facts(
+            name=self.name,
+            root=self.root,
+            class_names=self.class_names,
+            counts={split: tuple(chosen.counts().tolist()) for split, chosen in self.splits.items()},
+            available=self.available,
+            native_size=native_size(images),
+            decoded_bytes=decoded_bytes(images),
+            flip=self.flip,
+            left_out=len(self.left_out),
+            ignored=len(self.ignored),
+        )

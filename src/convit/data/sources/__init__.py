@@ -1,0 +1,81 @@
+"""Where labelled images come from: one file for each kind of source, one line for each in the table.
+
+A new kind is a file here that gives a :class:`SourceKind`, and its line in ``SOURCES``.
+"""
+
+from pathlib import Path
+
+from convit.data.image_sets import listing
+from convit.data.sources.digits import DIGITS
+from convit.data.sources.folder import FOLDER
+from convit.data.sources.hub import HUB
+from convit.data.sources.interface import Opening, Source, SourceKind, path_of
+from convit.data.sources.shards import SHARDS
+from convit.data.sources.table import SUFFIXES, TABLE
+from convit.data.sources.torchvision import TORCHVISION
+from convit.errors import InputError, nearest
+
+SOURCES: tuple[SourceKind, ...] = (
+    DIGITS,
+    TORCHVISION,
+    HUB,
+    SHARDS,
+    TABLE,
+    FOLDER,  # the last: it takes every folder that the others leave
+)
+
+SOURCE_NAMES = tuple(name for kind in SOURCES for name in kind.names)
+
+__all__ = ["SOURCES", "SOURCE_NAMES", "Opening", "Source", "SourceKind", "open_source"]
+
+
+def open_source(
+    data: str, *, data_root: Path | None = None, download: bool = True, min_classes: int = 2, missing: bool = False
+) -> Source:
+    """Open labelled images by path or by name. To learn from them or to evaluate, see :func:`convit.data.select`.
+
+    A known name means that data set even where a folder of the same name lies beside: ``./digits`` is the folder.
+
+    Args:
+        data: one of ``SOURCE_NAMES``; a data set of the Hub, ``hf:owner/name``, or a folder that ``save_to_disk`` of
+            its library wrote (:func:`convit.data.sources.hub.open_hub`); WebDataset shards, as a file, folder
+            or pattern (:func:`convit.data.sources.shards.open_shards`); a list of images
+            (:func:`convit.data.sources.table.open_table`); or a folder of images
+            (:func:`convit.data.sources.folder.open_folder`).
+        data_root: where data sets are downloaded to; by default ``$CONVIT_DATA``, or else ``~/.cache/convit/data``, and
+            for the Hub's where its library keeps them.
+        download: fetch a data set of torchvision that is not there yet.
+        min_classes: how few classes there may be; evaluation can do with 1.
+        missing: whether a list may name files that are not there; they are found as bad ones when they are read.
+
+    Raises:
+        InputError: one line that names the file, class or data set, what was found and what was expected.
+
+    >>> source = open_source("digits")
+    >>> len(source.splits["train"]), len(source.splits["test"]), source.class_names[:3]
+    (1438, 359, ('0', '1', '2'))
+    """
+    opening = Opening(data_root=data_root, download=download, min_classes=min_classes, missing=missing)
+    expected = ", ".join(kind.expected for kind in reversed(SOURCES) if kind.expected)
+    try:
+        for kind in SOURCES:
+            if data.strip() and kind.takes(data):
+                return kind.open(data, opening)
+        if data.strip() and path_of(data).exists():
+            raise InputError(f"{data}: a file; expected {expected}, or the name of a data set")
+    except OSError as error:  # a folder that may not be listed
+        raise InputError(f"{error.filename or data}: cannot be read ({error.strerror}); expected {expected}") from error
+    raise InputError(
+        f"{data!r}: no such folder or data set{_nearest(data)}; "
+        f"expected {expected}, or one of {listing(SOURCE_NAMES, most=len(SOURCE_NAMES))}"
+    )
+
+
+def _nearest(data: str) -> str:
+    """The hint for a misspelt name, folder or list."""
+    parent = path_of(data).parent
+    try:
+        beside = [entry for entry in parent.iterdir() if entry.is_dir() or entry.suffix.lower() in SUFFIXES]
+    except (OSError, ValueError):
+        beside = []
+    return nearest(data, [*SOURCE_NAMES, *map(str, beside)])

@@ -1,0 +1,217 @@
+"""A list of images and their labels: .csv, .tsv or .parquet."""
+
+import csv
+import io
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+from convit.data.image_sets import FileImages, listing
+from convit.data.sources.interface import (
+    Opening,
+    Source,
+    SourceKind,
+    class_order,
+    is_one_line,
+    matched,
+    path_of,
+    split_called,
+)
+from convit.errors import InputError
+
+SUFFIXES = (".csv", ".tsv", ".parquet")
+
+_COLUMNS = {
+    "path": ("path", "image", "file", "filename", "file_name"),
+    "label": ("label", "class", "target"),
+    "split": ("split", "part"),
+}
+_EXPECTED = (
+    "a header line with a column 'path' (or image, file, filename), a column 'label' (or class, target), and if you "
+    "like a column 'split' (or part) of train, val and test"
+)
+
+
+class _Row(NamedTuple):
+    """One image of the list. place: ``line 7`` of text, where a header is line 1; ``row 7`` of Parquet, from 1 on."""
+
+    place: str
+    path: str
+    label: str
+    split: str
+
+
+def open_table(path: Path, *, min_classes: int = 2, missing: bool = False) -> Source:
+    """The images that a file lists, one a row, with their labels.
+
+    Columns are found by the words in the header, in upper or lower case; others are ignored. Paths are relative to the
+    file's folder, or absolute. Text is UTF-8 with commas, semicolons or tabs, whichever the header has; blanks around
+    a value do not count, and empty lines neither. In Parquet, paths are text, labels text or whole numbers.
+
+    Without a column ``split`` it is one undivided set. Classes are sorted by name, or by value if all are whole
+    numbers; where there is a train split its classes are the classes, and each split is matched to them by name.
+
+    Raises :class:`InputError`, with the number of the line or row, for a file that is not there (unless ``missing``
+    leaves that to whoever reads it, such as :func:`convit.data.scan`) or listed twice, an empty path, label or split, a
+    line with too many or too few values; and for columns that are not there, no row, a class of val or test that train
+    lacks, or fewer than ``min_classes`` classes.
+    """
+    rows = list(_parquet_rows(path) if path.suffix.lower() == ".parquet" else _text_rows(path))
+    if not rows:
+        raise InputError(f"{path}: no row below the header; expected one for each image")
+    _check(path, rows, missing=missing)
+    sets = {}
+    for split in dict.fromkeys(row.split for row in rows):
+        chosen = [row for row in rows if row.split == split]
+        class_names = class_order(row.label for row in chosen)
+        position = {name: i for i, name in enumerate(class_names)}
+        names = [PurePath(row.path).as_posix() for row in chosen]
+        sets[split] = FileImages(path.resolve().parent, names, [position[row.label] for row in chosen], class_names)
+    class_names, matching = matched(sets, min_classes=min_classes, where=str(path), expected="two labels")
+    return Source(name=path.stem, root=str(path.resolve()), class_names=class_names, splits=matching)
+
+
+def _check(path: Path, rows: Sequence[_Row], *, missing: bool) -> None:
+    """Every row is of a file that is there, if none may be ``missing``, and no two are of the same."""
+    folder = path.resolve().parent
+    seen: dict[str, str] = {}
+    gone = []
+    for row in rows:
+        for what, value in (("path", row.path), ("label", row.label)):
+            if not value:
+                raise InputError(f"{path}, {row.place}: no {what}; expected one in each row")
+            if not is_one_line(value):
+                raise InputError(
+                    f"{path}, {row.place}: {what} {value!r} is more than plain text in one line; expected that, "
+                    "and every quote closed"
+                )
+        file = os.path.normpath(folder / row.path)
+        if file in seen:
+            raise InputError(f"{path}, {row.place}: {row.path!r} again, as on {seen[file]}; expected each image once")
+        seen[file] = row.place
+        if not missing and not os.path.isfile(file):
+            gone.append(row)
+    if gone:
+        more = f", and {len(gone) - 1} more are missing" if len(gone) > 1 else ""
+        raise InputError(
+            f"{path}, {gone[0].place}: no file {gone[0].path!r}{more}; "
+            f"expected paths relative to {folder}, or absolute ones; or leave them out with --skip-bad"
+        )
+
+
+def _row(path: Path, place: str, values: dict[str, str]) -> _Row:
+    if "split" not in values:
+        return _Row(place, values["path"], values["label"], "all")
+    split = split_called(values["split"])
+    if split is None:
+        raise InputError(f"{path}, {place}: split {values['split']!r}; expected train, val or test")
+    return _Row(place, values["path"], values["label"], split)
+
+
+def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
+    """Which column is which: ``path``, ``label``, and ``split`` where there is one."""
+    words = [word.strip().lower() for word in header]
+    found = {}
+    for role, known in _COLUMNS.items():
+        at = [i for i, word in enumerate(words) if word in known]
+        if len(at) > 1:
+            raise InputError(f"{path}: columns {listing(header[i] for i in at)} all mean the {role}; expected one")
+        if at:
+            found[role] = at[0]
+    lacking = [role for role in ("path", "label") if role not in found]
+    if lacking:
+        raise InputError(f"{path}: no column for {' and '.join(lacking)}, got {listing(header)}; expected {_EXPECTED}")
+    return found
+
+
+def _text_rows(path: Path) -> Iterator[_Row]:
+    text = _text(path)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(path, text), strict=True)
+    header: list[str] = []
+    columns: dict[str, int] = {}
+    while True:
+        place = f"line {reader.line_num + 1}"  # where the row begins: a quoted value may span lines
+        try:
+            cells = [cell.strip() for cell in next(reader)]
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InputError(f"{path}, {place}: {error}; expected every quote closed, and doubled inside") from error
+        if not any(cells):
+            continue
+        if not header:
+            header, columns = cells, _columns(path, cells)
+        elif len(cells) != len(header):
+            raise InputError(
+                f"{path}, {place}: {len(cells)} values, expected {len(header)} as in the header; "
+                "a value with the separator in it stands in quotes"
+            )
+        else:
+            yield _row(path, place, {role: cells[i] for role, i in columns.items()})
+
+
+def _text(path: Path) -> str:
+    """The file as text, without the mark that some programs put at its beginning."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected {_EXPECTED}") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {line}: no UTF-8; expected the file saved as UTF-8") from error
+    if not text.strip():
+        raise InputError(f"{path}: an empty file; expected {_EXPECTED}")
+    return text
+
+
+def _delimiter(path: Path, text: str) -> str:
+    """The separator that divides the header into the most columns; of equals, the one of the file's suffix."""
+    header = text.lstrip().splitlines()[0]
+    separators = "\t,;" if path.suffix.lower() == ".tsv" else ",;\t"
+    return max(separators, key=header.count)
+
+
+def _parquet_rows(path: Path) -> Iterator[_Row]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise InputError(
+            f"{path}: pyarrow, which reads Parquet, is not installed; expected it (pip install 'convit[hub]'), or .csv"
+        ) from error
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            header = file.schema_arrow.names
+            columns = _columns(path, header)
+            table = file.read(columns=[header[i] for i in columns.values()])
+            values = {role: _plain(path, header[i], table.column(header[i])) for role, i in columns.items()}
+    except (OSError, LookupError, pyarrow.ArrowException) as error:
+        detail = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not readable as Parquet ({detail}); expected a .parquet file") from error
+    for number, cells in enumerate(zip(*values.values(), strict=True), start=1):
+        yield _row(path, f"row {number}", dict(zip(values, cells, strict=True)))
+
+
+def _plain(path: Path, name: str, column: Any) -> list[str]:
+    """A column's values as text; an empty one where there is none."""
+    from pyarrow import types
+
+    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+    if not (types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind)):
+        raise InputError(f"{path}: column {name!r} holds {kind}; expected text, or whole numbers")
+    return ["" if value is None else str(value).strip() for value in column.to_pylist()]
+
+
+def _takes(data: str) -> bool:
+    path = path_of(data)
+    return path.suffix.lower() in SUFFIXES and path.exists() and not path.is_dir()
+
+
+def _open(data: str, opening: Opening) -> Source:
+    return open_table(path_of(data), min_classes=opening.min_classes, missing=opening.missing)
+
+
+TABLE = SourceKind(takes=_takes, open=_open, expected="a .csv, .tsv or .parquet list")

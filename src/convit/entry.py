@@ -1,0 +1,59 @@
+"""Where a run is started, by ``convit.train`` from Python, by the command ``convit train`` and by experiments."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from convit.analysis.history import attention_record
+from convit.events import Listener, together
+from convit.training import run
+from convit.training.options import Asked, asked_from
+from convit.training.run import Run
+
+
+def start(asked: Asked, *listeners: Listener) -> Run:
+    """Makes the run that was asked for, or goes on with it. Every epoch notes how far every head looks (equation 8).
+
+    Args:
+        asked: the options.
+        listeners: functions of one event of :mod:`convit.events`.
+
+    Raises:
+        InputError, Stopped: as :func:`train`.
+    """
+    return run.train(asked, together(*listeners), measure=attention_record)
+
+
+def train(
+    data: str | Path | None = None,
+    *,
+    config: str | Path | None = None,
+    listeners: Sequence[Listener] = (),
+    **options: Any,
+) -> Run:
+    """Trains a classifier on labelled images and writes its run folder.
+
+    Args:
+        data: a folder, a list, shards, or the name of a data set.
+        config: a YAML file of options, such as the ``config.yaml`` of a run that is to be repeated.
+        listeners: functions of one event of :mod:`convit.events`, such as a progress bar. Nothing is printed.
+        options: those of ``convit train``, such as ``epochs=3, out="runs/mine"``; they go before those of ``config``.
+            :class:`convit.training.Asked` says what they are.
+
+    Returns:
+        The run: its ``folder``, the ``best`` epoch's record, the ``evaluation`` on the test images (or, where there are
+        none, on the validation images), and the best model as a ``classifier``.
+
+    Raises:
+        InputError: a ValueError whose message is one line: an unknown option or one out of range, options that exclude
+            each other, data that does not work. Nothing is written then.
+        convit.training.Stopped: Ctrl-C or SIGTERM; ``convit.train(resume=folder)`` goes on to the same bits.
+
+    Example:
+        >>> import convit
+        >>> run = convit.train("digits", per_class=4, epochs=1, batch_size=8, out="runs/tiny", skip_test=True)
+        >>> run.best["epoch"], run.split, (run.folder / "config.yaml").is_file()
+        (1, 'val', True)
+    """
+    given = options if data is None else {"data": str(data), **options}
+    return start(asked_from(config, given), *listeners)

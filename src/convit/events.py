@@ -1,0 +1,82 @@
+"""What long work tells while it goes on. Whoever wants to know hands over a listener: a function of one event.
+
+The screen, ``log.txt`` and the trackers are listeners. Work never prints; a listener may raise
+:class:`convit.InputError` on :class:`Planned` and :class:`RunBegan`, and then nothing is begun.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A line for a person."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PassBegan:
+    """A pass over images begins, such as an epoch, a validation or a scan."""
+
+    what: str
+    images: int
+    done: int = 0
+    """Images that an earlier start did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """So many images more are done."""
+
+    images: int
+    loss: float | None = None
+    """The mean loss of a training step, in nats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A new run is going to begin, and nothing is written yet."""
+
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class RunBegan:
+    """Training begins in a folder."""
+
+    folder: Path
+    options: Mapping[str, Any]
+    """Its options with nothing left open, as JSON values."""
+    done: int
+    """Epochs that an earlier start did."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochEnded:
+    """An epoch is complete."""
+
+    record: Mapping[str, Any]
+    """Its line of ``metrics.jsonl``."""
+    epochs: int
+    """How many there are at most."""
+
+
+Event = Said | PassBegan | Advanced | Planned | RunBegan | EpochEnded
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """A listener that does nothing."""
+
+
+def together(*listeners: Listener) -> Listener:
+    """Several listeners as one."""
+
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return tell

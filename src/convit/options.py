@@ -1,0 +1,340 @@
+"""Options as a dataclass. A field says type, range and default, and the text under it what it is; the same field is the
+option of the command line, the key in YAML and the keyword in Python, and is checked alike everywhere.
+
+Imports nothing heavy: help and a mistyped option are answered before PyTorch is loaded.
+"""
+
+import ast
+import functools
+import inspect
+import itertools
+import sys
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from convit.errors import InputError, nearest
+
+T = TypeVar("T", bound="Options")
+
+_BOUNDLESS = 1e12
+"""A bound from here on keeps out what is no finite number, or too large for one, and is not worth a word."""
+
+Count = Annotated[int, Meta(ge=1, le=2**62)]
+NotNegative = Annotated[int, Meta(ge=0, le=2**62)]
+Part = Annotated[float, Meta(ge=0, le=1)]
+"""A part of a whole, or a probability."""
+Positive = Annotated[float, Meta(gt=0, le=1e12)]
+
+
+@dataclass(frozen=True, slots=True)
+class Arg:
+    """How the command line writes an option, where that is not ``--name VALUE``."""
+
+    metavar: str = ""
+    positional: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Option:
+    """One field of a dataclass of options."""
+
+    name: str
+    kind: Any
+    """Its type, without None."""
+    default: Any
+    """MISSING where it has to be given."""
+    text: str
+    """What it is, in one line; in brackets at its end what is taken if it is not given."""
+    group: str
+    """First line of the docstring of the class that it is defined in."""
+    arg: Arg
+
+    @property
+    def word(self) -> str:
+        """As messages and the command line have it."""
+        return self.name.replace("_", "-")
+
+    @property
+    def several(self) -> bool:
+        """Whether its value is a tuple."""
+        return typing.get_origin(_bare(self.kind)) is tuple
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """The words that it takes, or those that each of its values takes; none where it takes others."""
+        kind = _bare(self.kind)
+        if typing.get_origin(kind) is tuple:
+            kind = _bare(typing.get_args(kind)[0])
+        return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+
+    def check(self, value: Any, *, words: bool = False) -> Any:
+        """The value in the option's type.
+
+        Args:
+            value: any value; with ``words`` a text, or several, as somebody typed them.
+
+        Raises:
+            InputError: another type, or out of range.
+        """
+        if value is None and self.default is None:
+            return None
+        kind = _bare(self.kind)
+        if kind is Path and isinstance(value, str | Path) and str(value):
+            return Path(value)
+        if self.several and typing.get_args(kind)[0] is Path and isinstance(value, list | tuple):
+            return tuple(map(Path, value))
+        try:
+            if kind is Path:
+                raise msgspec.ValidationError
+            return msgspec.convert(value, self.kind, strict=not words)
+        except msgspec.ValidationError:
+            got = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            got = ascii(got)[1:-1] if not got.isprintable() else got
+            shown = got if len(got) <= 80 else f"{got[:77]}..."
+            near = nearest(got, map(str, self.choices))
+            raise InputError(
+                f"{self.word}: got {shown or 'nothing'}, expected {expected(self.kind)}{near}{_hint(value)}"
+            ) from None
+
+
+class Options:
+    """Base of every dataclass of options: refuses a value of a wrong type or out of its range, in one line."""
+
+    def __post_init__(self) -> None:
+        for option in options_of(type(self)):
+            object.__setattr__(self, option.name, option.check(getattr(self, option.name)))
+
+    def given(self) -> dict[str, Any]:
+        """The options that are not as they are by default."""
+        return {o.name: value for o in options_of(type(self)) if (value := getattr(self, o.name)) != o.default}
+
+    def to_dict(self) -> dict[str, Any]:
+        """All options as YAML and JSON know them: tuples as lists, paths as text."""
+        return {option.name: _plain(getattr(self, option.name)) for option in options_of(type(self))}
+
+
+def make(cls: type[T], values: Mapping[str, Any], *, words: bool = False) -> T:
+    """Options from a mapping.
+
+    Args:
+        cls: a dataclass derived from :class:`Options`.
+        values: by name, with ``_`` or ``-``; with ``words`` as texts that somebody typed.
+
+    Raises:
+        InputError: an unknown option (with the nearest), one that is missing, a wrong type, a value out of range.
+    """
+    out = checked(cls, values, words=words)
+    for option in options_of(cls):
+        if option.default is MISSING and out.get(option.name) in (None, ()):
+            raise InputError(f"{option.word}: got none, expected {expected(option.kind)}")
+    return cls(**out)
+
+
+def checked(cls: type[Options], values: Mapping[str, Any], *, words: bool = False) -> dict[str, Any]:
+    """Some of the options, in their types, by the names of their fields; otherwise as :func:`make`."""
+    known = {option.name: option for option in options_of(cls)}
+    out = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            raise unknown(str(key), known)
+        out[name] = known[name].check(value, words=words)
+    return out
+
+
+def unknown(word: str, known: Iterable[str]) -> InputError:
+    """What to raise for an option that there is not."""
+    plain = word.replace("_", "-")
+    shown = plain if plain.isprintable() else ascii(plain)[1:-1]
+    return InputError(f"unknown option {shown[:80]!r}{nearest(plain, [name.replace('_', '-') for name in known])}")
+
+
+def options_of(cls: type) -> tuple[Option, ...]:
+    """The options of a dataclass, in the order of its fields."""
+    if cls not in _READ:
+        _READ[cls] = tuple(_read(cls))
+    return _READ[cls]
+
+
+_READ: dict[type, tuple[Option, ...]] = {}
+
+
+def _read(cls: type) -> Iterator[Option]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    home = {name: base for base in reversed(cls.__mro__) for name in inspect.get_annotations(base)}
+    texts = {name: text for base in reversed(cls.__mro__) if base is not object for name, text in _texts(base).items()}
+    for entry in fields(cls):
+        kind, arg = hints[entry.name], Arg()
+        if typing.get_origin(kind) is Annotated:
+            arg = next((meta for meta in kind.__metadata__ if isinstance(meta, Arg)), arg)
+            metas = tuple(meta for meta in kind.__metadata__ if not isinstance(meta, Arg))
+            kind = Annotated[(kind.__origin__, *metas)] if metas else kind.__origin__
+        if typing.get_origin(kind) in (types.UnionType, typing.Union):
+            (kind,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
+        group = (home[entry.name].__doc__ or "").strip().splitlines()[0].removesuffix(".")
+        text = texts.get(entry.name, "")
+        yield Option(name=entry.name, kind=kind, default=entry.default, text=text, group=group, arg=arg)
+
+
+def _texts(cls: type) -> dict[str, str]:
+    """The text under each field of a class, in one line."""
+    body = _classes(cls.__module__).get(cls.__qualname__.rpartition(".")[2], ast.Module([], [])).body
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
+
+
+@functools.cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    """The classes of a module, as it has them in its source."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+
+
+def expected(kind: Any) -> str:
+    """A type and its range in words.
+
+    >>> expected(Count), expected(Part), expected(Literal["a", "b"])
+    ('a whole number of at least 1', 'a number from 0 to 1', 'a or b')
+    """
+    metas = kind.__metadata__ if typing.get_origin(kind) is Annotated else ()
+    bare = _bare(kind)
+    if typing.get_origin(bare) is Literal:
+        words = [str(word) for word in typing.get_args(bare)]
+        return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    if typing.get_origin(bare) is tuple:
+        ends = {end: getattr(meta, end) for meta in metas for end in ("min_length", "max_length")}
+        low, high = ends.get("min_length"), ends.get("max_length")
+        count = f"{low} values" if low and low == high else f"{low} to {high} values" if high else "one value or more"
+        return f"{count}, each {expected(typing.get_args(bare)[0])}"
+    names = {int: "a whole number", float: "a number", str: "a word", Path: "a path", bool: "true or false"}
+    words = [names.get(bare, getattr(bare, "__name__", str(bare)))]
+    both = ((end, getattr(meta, end)) for meta in metas for end in ("ge", "gt", "le", "lt"))
+    bounds = {end: value for end, value in both if value is not None and abs(value) < _BOUNDLESS}
+    if "ge" in bounds and "le" in bounds:
+        words.append(f"from {bounds['ge']:g} to {bounds['le']:g}")
+    else:
+        spoken = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
+        words += [f"{spoken[end]} {value:g}" for end, value in bounds.items()]
+    words += [f"that is a multiple of {meta.multiple_of}" for meta in metas if meta.multiple_of]
+    return " ".join(words)
+
+
+def _bare(kind: Any) -> Any:
+    """A type without its range."""
+    return kind.__origin__ if typing.get_origin(kind) is Annotated else kind
+
+
+def _hint(value: Any) -> str:
+    """YAML reads more into a word than people mean."""
+    named = type(value).__name__
+    return f" (YAML reads this as a {named}: put it in quotes)" if named in ("date", "datetime") else ""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+# -- YAML --------------------------------------------------------------------------------------------------------------
+
+_MOST_BYTES = 1 << 20
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The options in a YAML file: names and values, or lists of values. The file may come from anybody.
+
+    Raises:
+        InputError: no such file; not YAML; anything but a flat mapping: deeper nesting, tags of Python, anchors, a name
+            twice.
+    """
+    import yaml
+
+    wanted = "a YAML file of options, 'name: value', such as the config.yaml of a run"
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(_MOST_BYTES + 1).decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"config: {path}: cannot be read ({error.strerror}); expected {wanted}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"config: {path}: no UTF-8; expected {wanted}") from error
+    if len(text) > _MOST_BYTES:
+        raise InputError(f"config: {path}: more than {_MOST_BYTES} bytes; expected {wanted}")
+    try:
+        _check_flat(yaml.parse(text, Loader=yaml.SafeLoader), path, wanted)
+        loaded = yaml.load(text, Loader=_loader())
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        why = " ".join(str(error).split())[:160]
+        raise InputError(f"config: {path}: not YAML ({why}); expected {wanted}") from error
+    if not isinstance(loaded, dict):
+        found = "nothing in it" if loaded is None else f"a {type(loaded).__name__}"
+        raise InputError(f"config: {path}: {found}; expected {wanted}")
+    return loaded
+
+
+def _check_flat(events: Iterable[Any], path: Path, wanted: str) -> None:
+    """Before anything is made of the file: it is no more than options need."""
+    import yaml
+
+    depth, names, is_name = 0, set(), True
+    for event in events:
+        line = f"line {event.start_mark.line + 1}"
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise InputError(f"config: {path}, {line}: an anchor; expected {wanted}, without anchors")
+        if getattr(event, "tag", None):
+            raise InputError(f"config: {path}, {line}: the tag {event.tag[:60]!r}; expected {wanted}, without tags")
+        if depth == 1 and is_name and isinstance(event, yaml.ScalarEvent):
+            if event.value in names:
+                raise InputError(f"config: {path}, {line}: {event.value[:80]!r} twice; expected each option once")
+            names.add(event.value)
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > 2:
+                raise InputError(f"config: {path}, {line}: values inside values; expected {wanted}")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth == 1 and isinstance(event, yaml.ScalarEvent | yaml.SequenceEndEvent | yaml.MappingEndEvent):
+            is_name = not is_name
+
+
+def _loader() -> Any:
+    """PyYAML's safe one; unlike it, it takes 1e-3 for a number, as YAML 1.2 and people do."""
+    import re
+
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
+    Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: _float(str(node.value)))
+    return Loader
+
+
+def _float(text: str) -> float:
+    special = {".inf": "inf", "-.inf": "-inf", "+.inf": "inf", ".nan": "nan"}
+    return float(special.get(text.lower(), text.replace("_", "")))
+
+
+def to_yaml(options: Options) -> str:
+    """All options, for :func:`read_yaml`."""
+    import yaml
+
+    return yaml.safe_dump(options.to_dict(), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,64 @@
+"""The batches that a run learns from."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from convit.data import EpochSampler, ImageSet, SampleDataset, training_transform
+from convit.training.distributed import World
+from convit.training.plan import Plan
+from convit.training.workers import batches, end_workers, make_loader
+
+
+class TrainingBatches:
+    """The batches of every epoch; of several processes, this one's share of each.
+
+    Order and augmentation are functions of (seed, epoch, position): an epoch begins anywhere as if it had gone on.
+
+    Args:
+        plan: of the run.
+        images: to learn from.
+        device: where they are going to be needed.
+        world: the processes that share a batch.
+    """
+
+    def __init__(self, plan: Plan, images: ImageSet, device: torch.device, world: World) -> None:
+        options = plan.options
+        self.plan, self.images, self.world = plan, images, world
+        transform = training_transform(plan.preprocess, plan.augmentation)
+        dataset = SampleDataset(images, transform, seed=options.seed, cache=plan.cache)
+        self.sampler = EpochSampler(
+            len(dataset),
+            seed=options.seed,
+            repeats=options.repeated_augmentation or 1,
+            balance=images.targets if options.balanced_sampling else None,
+            share=(plan.batch_size, world.rows(plan.batch_size).numpy()) if world.size > 1 else None,
+        )
+        self.loader = make_loader(
+            dataset,
+            options.workers or 0,
+            batch_size=plan.batch_size // world.size,
+            sampler=self.sampler,
+            drop_last=True,
+            pin_memory=device.type == "cuda",
+        )
+
+    def of_epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images ``(B, 3, H, W)`` and targets ``(B,)`` of each step of an epoch, from step ``start`` on.
+
+        Raises:
+            WorkerDied: a process that loads them is gone. It is noticed between two batches.
+        """
+        self.sampler.set_epoch(epoch, start=start * self.plan.batch_size)
+        yield from batches(self.loader)
+
+    def names(self, epoch: int, step: int, ranks: Iterable[int]) -> list[str]:
+        """Where the images of a step come from that are in the shares of these processes."""
+        size = self.plan.batch_size
+        keys = self.sampler.keys(epoch)[step * size :]
+        return [self.images.where(keys[row][1]) for rank in ranks for row in self.world.rows(size, rank).tolist()]
+
+    def close(self) -> None:
+        """Ends the processes that load."""
+        end_workers(self.loader)

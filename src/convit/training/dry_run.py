@@ -1,0 +1,109 @@
+"""Looks at a run before it is one: what would be done, and how much it would take. Nothing of it is kept."""
+
+import os
+import time
+
+from convit.data.select import Selection
+from convit.errors import InputError
+from convit.events import Listener, Said, ignore
+from convit.models.variants import multiply_adds
+from convit.training import watch
+from convit.training.engine import Trainer
+from convit.training.learner import decided
+from convit.training.memory import activation_bytes, held_bytes, in_words
+from convit.training.options import Asked
+from convit.training.plan import Plan
+from convit.training.report import introduction
+from convit.training.run import planned
+from convit.training.run_folder import RunFolder
+from convit.training.stopping import StopRequest
+
+POINTS = 60
+"""The learning rate is shown at so many places of the schedule."""
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def begin_trial(asked: Asked, tell: Listener = ignore) -> tuple[Selection, Trainer]:
+    """The images of a run and a trainer that stands at its beginning. Nothing is written.
+
+    Raises:
+        InputError: data or options that do not work, several processes, or a run to resume.
+        SystemExit: of several processes this is not the one that says so.
+    """
+    if (size := os.environ.get("WORLD_SIZE", "1")) != "1":
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(watch.GRACE)
+            raise SystemExit(2)
+        raise InputError(f"WORLD_SIZE: got {size} processes for a trial, expected one, without a launcher")
+    if asked.resume is not None:
+        raise InputError("resume: got it for a trial, which begins from scratch; expected a trial without --resume")
+    if asked.out is not None:  # before the scan, which can take a while
+        RunFolder(asked.out).check_free(overwrite=asked.overwrite)
+    selection, plan = planned(asked, tell)
+    folder = RunFolder(decided(plan.options.out))
+    folder.check_free(overwrite=asked.overwrite)
+    return selection, Trainer(plan, selection.splits, folder, ignore, StopRequest())
+
+
+def dry_run(asked: Asked, tell: Listener) -> None:
+    """Says what :func:`convit.training.train` would do with these options, and what it would refuse.
+
+    Data, model, operations, steps, memory and learning rate. Weights are made and four images of noise run through the
+    model; no image is learned from.
+
+    Args:
+        asked: the options.
+        tell: is told, line by line.
+
+    Raises:
+        InputError: what a run would raise before its first step.
+    """
+    selection, trainer = begin_trial(asked, tell)
+    for line in (*introduction(trainer, selection), *_costs(trainer)):
+        tell(Said(line))
+    tell(Said("nothing was trained or written"))
+
+
+def _costs(trainer: Trainer) -> list[str]:
+    """What the run would take."""
+    plan, learner = trainer.plan, trainer.learner
+    model, steps, size = decided(plan.options.model), plan.steps_per_epoch, plan.batch_size
+    work = multiply_adds(model, plan.preprocess.image_size, num_classes=len(plan.class_names), **plan.model_args)
+    held, active = held_bytes(learner), activation_bytes(learner, size)
+    return [
+        f"{model}: {work / 1e9:.3g} G multiply-adds for an image, about thrice that to learn it",
+        f"{steps} steps of {size} images in an epoch, {steps * plan.epochs} in {plan.epochs} epochs: "
+        f"{steps * size * plan.epochs} images shown",
+        f"memory: {in_words(held)} of weights, gradients and moments, about {in_words(active)} of activations; "
+        f"{in_words(held + active)}, besides what the libraries take",
+        f"learning rate: {sparkline([rate for _, rate in learning_rates(trainer)])} {_schedule(plan)}",
+    ]
+
+
+def learning_rates(trainer: Trainer) -> list[tuple[float, float]]:
+    """(epoch, learning rate) at up to 60 places of the schedule, the first and the last step among them."""
+    plan, learner = trainer.plan, trainer.learner
+    last = plan.epochs * plan.steps_per_epoch - 1
+    places = sorted({round(i * last / (POINTS - 1)) for i in range(POINTS)})
+    rates = []
+    for step in places:
+        learner.scheduler.step_update(step)
+        rates.append((step / plan.steps_per_epoch, learner.lr))
+    return rates
+
+
+def sparkline(values: list[float]) -> str:
+    """Numbers from 0 on as a row of bars, as high as each is of the largest.
+
+    >>> sparkline([0.0, 1.0, 2.0, 4.0])
+    '▁▃▅█'
+    """
+    top = max(values) or 1.0
+    return "".join(BARS[round(value / top * (len(BARS) - 1))] for value in values)
+
+
+def _schedule(plan: Plan) -> str:
+    lr, warmup = decided(plan.options.lr), ""
+    if plan.options.warmup_epochs:
+        warmup = f"from {plan.options.warmup_lr:.2g} in {plan.options.warmup_epochs:g} epochs to "
+    return f"{warmup}{lr:.2g}, then down to {min(decided(plan.options.min_lr), lr):.2g}"

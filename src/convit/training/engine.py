@@ -1,0 +1,229 @@
+"""The training loop.
+
+Everything random is a function of (seed, epoch, position): the order of the images and their augmentation
+(:mod:`convit.data`), mixup and drop path (:mod:`convit.training.learner`). So the state of a run is its weights, the
+optimiser's moments and two numbers, with a moving average or a loss scale where they are on, and a run that was stopped
+anywhere goes on to the same bits.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from convit.classifier import Classifier
+from convit.data import ImageSet, seeded
+from convit.device import pick_device
+from convit.errors import InputError
+from convit.events import Advanced, EpochEnded, Listener, PassBegan, Said
+from convit.layers import GatedPositionalSelfAttention
+from convit.models import ConViT, create_model, load_weights
+from convit.training.batches import TrainingBatches
+from convit.training.distributed import ALONE, World
+from convit.training.evaluation import Evaluation, best_record, epochs_since_best, evaluate
+from convit.training.learner import Learner, decided
+from convit.training.parameters import freeze
+from convit.training.plan import Plan
+from convit.training.run_folder import RunFolder
+from convit.training.saving import Saver, going_on
+from convit.training.state import Progress, State, load_state, states
+from convit.training.stopping import StopRequest
+from convit.training.supervisor import Supervisor
+
+Measure = Callable[[Classifier, ImageSet], dict[str, Any]]
+"""What to write into an epoch's line of ``metrics.jsonl`` besides what the trainer does, as JSON values.
+
+Asked after each epoch, with the model as it is then, in evaluation mode, and the validation images. What it returns
+must depend on nothing else, or a run that was stopped would not repeat; it must leave the model alone.
+"""
+
+_START = 101  # keeps the draws for the weights apart from those of convit.data and of the steps
+
+
+def measure_nothing(classifier: Classifier, images: ImageSet) -> dict[str, Any]:
+    """A :data:`Measure` of nothing more."""
+    return {}
+
+
+class Trainer:
+    """Runs a plan: epochs of steps, an evaluation after each, the best model and the exact state on disk.
+
+    Args:
+        plan: what to do.
+        images: by split, ``"train"`` and ``"val"``.
+        folder: where the results go; it exists.
+        tell: is told how it goes on.
+        stop: asked before each step.
+        world: the processes that run it together, each on its share of every batch.
+        measure: what to measure after each epoch.
+        resumed: whether :meth:`resume` follows; then nothing that the folder's state holds is loaded from elsewhere.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        images: Mapping[str, ImageSet],
+        folder: RunFolder,
+        tell: Listener,
+        stop: StopRequest,
+        world: World = ALONE,
+        measure: Measure = measure_nothing,
+        *,
+        resumed: bool = False,
+    ) -> None:
+        self.plan, self.images, self.folder, self.world = plan, images, folder, world
+        self.tell, self.measure = tell, measure
+        self.device = pick_device(plan.options.device)
+        begun = resumed and bool(states(folder.checkpoints))
+        self.learner = Learner(plan, self._start(load=not begun).to(self.device), world)
+        self.model = self.learner.model
+        self.classifier = Classifier(
+            self.learner.best,
+            plan.preprocess,
+            plan.class_names,
+            model_name=decided(plan.options.model),
+            model_args=plan.model_args,
+        )
+        self.state = State(
+            self.model,
+            self.learner.optimizer,
+            None if self.learner.ema is None else self.learner.ema.module,
+            scaler=self.learner.scaler,
+            plan=plan.fingerprint,
+            options=plan.options.to_dict(),
+        )
+        self.batches = TrainingBatches(plan, images["train"], self.device, world)
+        self.saver = Saver(folder, self.state, self.classifier, self.say, world, plan.options.save_minutes)
+        self.supervisor = Supervisor(plan, self.batches, self.saver, stop, world)
+        if world.watch is not None:
+            world.watch.newest = lambda: f"{self.saver.newest()}; {going_on(folder.path)}"
+
+    def _start(self, *, load: bool) -> ConViT:
+        """The model that the run starts from: drawn by seed; without ``load`` all weights come from the state."""
+        plan, options = self.plan, self.plan.options
+        with seeded(options.seed, _START):
+            model = create_model(
+                decided(options.model),
+                num_classes=len(plan.class_names),
+                drop_path_rate=options.drop_path,
+                pretrained=options.pretrained and load,
+                **plan.model_args,
+            )
+        if options.weights is not None and load:
+            load_weights(model, options.weights, new_head=not plan.keep_head)
+        freeze(model, blocks=options.freeze, gates=options.freeze_gates, gpsa=options.freeze_gpsa)
+        return model
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run stands."""
+        return self.state.progress
+
+    def resume(self) -> None:
+        """Takes up the newest whole state of the folder; the beginning, if the run ended before its first.
+
+        Raises:
+            InputError: no state is whole and of this plan.
+        """
+        if not states(self.folder.checkpoints):
+            if self.folder.has_metrics:
+                raise InputError(
+                    f"{self.folder.checkpoints}: no state in it, though epochs were completed; expected the "
+                    "checkpoints, or --overwrite to start again"
+                )
+            self.say("the run has no state yet: starting from the beginning")
+            return
+        passed_over = load_state(self.folder.checkpoints, self.state)
+        self.world.check_same("state", [self.progress.epoch, self.progress.step])
+        for line in passed_over:
+            self.say(line)
+        if self.world.main:
+            self.folder.write_metrics(self.progress.history)  # the line of its last epoch may be missing
+        self.say(f"resuming after epoch {self.progress.epoch}, step {self.progress.step}")
+
+    def fit(self) -> None:
+        """Trains to the end, or until patience runs out.
+
+        Raises:
+            Stopped: it was asked to, and saved its state.
+            InputError: the loss is no longer a number, an image does not decode, the compiler failed, or where the run
+                ended could not be saved.
+        """
+        plan, progress, supervisor = self.plan, self.progress, self.supervisor
+        steps, size = plan.steps_per_epoch, plan.batch_size
+        with supervisor.guard():
+            while progress.epoch < plan.epochs and not self._out_of_patience(progress.history):
+                self.tell(PassBegan(f"epoch {progress.epoch + 1}/{plan.epochs}", steps * size, progress.step * size))
+                began = time.perf_counter() - progress.seconds
+                batches = self.batches.of_epoch(progress.epoch, progress.step)
+                for images, target in supervisor.until_stopped(batches):
+                    loss = self.learner.step(images, target, progress.epoch, progress.step, supervisor.total_loss)
+                    progress.end_step(loss, time.perf_counter() - began)
+                    self.tell(Advanced(size, loss))
+                    self.saver.save_by_the_clock()
+
+                record = self._record(self._evaluate())
+                progress.end_epoch(record)
+                self.saver.save(model=best_record(progress.history) is record)
+                self.tell(EpochEnded(record, plan.epochs))
+                if "stopped_early" in record:
+                    done = f"after {progress.epoch} of {plan.epochs} epochs"
+                    self.say(f"no better epoch for {plan.options.patience}: stopped early, {done}")
+
+    def _evaluate(self) -> Evaluation:
+        plan, images = self.plan, self.images["val"]
+        self.tell(PassBegan("validation", len(images)))
+        return evaluate(
+            self.learner.evaluated,
+            images,
+            plan.preprocess,
+            batch_size=max(64, plan.batch_size),
+            workers=decided(plan.options.workers),
+            cache=plan.cache,
+            precision=plan.options.precision,
+            on_batch=self.observe_batch,
+            world=self.world,
+        )
+
+    def _record(self, result: Evaluation) -> dict[str, Any]:
+        """The line of ``metrics.jsonl`` of the epoch whose steps are made."""
+        plan, progress = self.plan, self.progress
+        self.supervisor.check_finite(result.loss, "validation")
+        shown = plan.steps_per_epoch * plan.batch_size
+        record: dict[str, Any] = {
+            "epoch": progress.epoch + 1,
+            "train_loss": progress.loss_sum / plan.steps_per_epoch,
+            "val_loss": result.loss,
+            "val_top1": result.top1,
+            **({"val_top5": result.top5} if len(plan.class_names) > 5 else {}),
+            "lr": self.learner.lr,
+            "seconds": round(progress.seconds, 3),
+            "images_per_second": round(shown / progress.seconds, 1),
+            "gates": [[round(gate, 4) for gate in gates] for gates in _gates(self.classifier.model)],
+            **(self.measure(self.classifier, self.images["val"]) if self.world.main else {}),
+        }
+        if progress.epoch + 1 < plan.epochs and self._out_of_patience([*progress.history, record]):
+            record["stopped_early"] = True
+        return record
+
+    def _out_of_patience(self, history: list[dict[str, Any]]) -> bool:
+        patience = self.plan.options.patience
+        return patience is not None and epochs_since_best(history) >= patience
+
+    def observe_batch(self, images: int) -> None:
+        """Called after each batch of an evaluation: tells how many images all processes have done.
+
+        Raises:
+            Stopped: one of them was asked to; the state is saved.
+        """
+        self.tell(Advanced(self.supervisor.total_images(images)))
+
+    def say(self, text: str) -> None:
+        """Tells a line for a person."""
+        self.tell(Said(text))
+
+
+def _gates(model: nn.Module) -> list[list[float]]:
+    """The gates of every GPSA layer, by layer and head."""
+    return [module.gates.tolist() for module in model.modules() if isinstance(module, GatedPositionalSelfAttention)]

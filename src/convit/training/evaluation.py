@@ -1,0 +1,182 @@
+"""How good a model is on images that it did not learn from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from convit.data import ImageSet, Preprocess, SampleDataset, evaluation_transform
+from convit.training.distributed import ALONE, World
+from convit.training.workers import batches, end_workers, make_loader
+
+AUTOCAST: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""The type of the matrix products by ``--precision``; None leaves all of them as the weights are."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """What a model made of N images; accuracies are in percent."""
+
+    class_names: tuple[str, ...]
+    loss: float
+    """Mean cross-entropy, in nats."""
+    top1: float
+    top5: float
+    """Equal to 100 with five classes or fewer."""
+    confusion: NDArray[np.int64]
+    """``[i, j]``: images of class i that were taken for class j."""
+    precision: NDArray[np.float64]
+    """By class, 0 to 1: how many of the images taken for it are of it; 0 if none was."""
+    recall: NDArray[np.float64]
+    """By class, 0 to 1: how many of its images were found; 0 if it has none."""
+
+    @property
+    def num_images(self) -> int:
+        """N."""
+        return int(self.confusion.sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        counts = self.confusion.sum(axis=1)
+        return {
+            "images": self.num_images,
+            "loss": self.loss,
+            "top1": self.top1,
+            "top5": self.top5,
+            "classes": [
+                {
+                    "name": name,
+                    "images": int(counts[i]),
+                    "precision": float(self.precision[i]),
+                    "recall": float(self.recall[i]),
+                }
+                for i, name in enumerate(self.class_names)
+            ],
+            "confusion": self.confusion.tolist(),
+        }
+
+
+def evaluate(
+    model: nn.Module,
+    images: ImageSet,
+    preprocess: Preprocess,
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    cache: bool = False,
+    precision: str = "fp32",
+    on_batch: Callable[[int], None] = lambda images: None,
+    on_logits: Callable[[Tensor, Tensor], None] = lambda logits, target: None,
+    world: World = ALONE,
+) -> Evaluation:
+    """Runs ``model`` over ``images``, each once, in order.
+
+    Of several processes, process r takes the images r, r + size, ...; what they count is summed, so every image counts
+    once and all of them get the same evaluation.
+
+    Args:
+        model: gives logits for ``images.class_names``, in that order.
+        images: at least one; an image that does not decode raises, it is never left out.
+        preprocess: how an image becomes the model's input.
+        batch_size: images at once.
+        workers: processes that load them.
+        cache: decode all of them first.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        on_batch: told the number of images after each batch; may raise to stop. Called equally often on all processes,
+            with 0 where one has a batch less than another.
+        on_logits: given the logits, ``(n, classes)`` in fp32, and the targets, ``(n,)``, of each batch of this process.
+        world: the processes that share the work.
+    """
+    device = next(model.parameters()).device
+    dataset = SampleDataset(images, evaluation_transform(preprocess), seed=0, cache=cache)
+    model.eval()
+    loader = make_loader(dataset, workers, batch_size=batch_size, sampler=range(world.rank, len(images), world.size))
+    dtype = AUTOCAST[precision]
+    total = Tally.empty(len(images.class_names))
+    try:
+        for batch, target in batches(loader):
+            with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
+                logits = model(batch.to(device)).float().cpu()
+            total = total + tally(logits, target)
+            on_logits(logits, target)
+            on_batch(len(batch))
+    finally:
+        end_workers(loader)
+    longest = range(0, len(images), world.size)
+    for _ in range(len(loader), -(-len(longest) // batch_size)):
+        on_batch(0)
+    return total.over(world).evaluation(images.class_names)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What is counted of some images; sums of it are the tally of all of them."""
+
+    confusion: Tensor
+    """(classes, classes) int64; ``[i, j]``: images of class i that were taken for class j."""
+    in_top5: Tensor
+    """() int64: images whose class is among the five first."""
+    loss: Tensor
+    """() float64: the sum of the cross-entropies, in nats."""
+
+    @classmethod
+    def empty(cls, classes: int) -> "Tally":
+        """That of no image."""
+        zero = torch.zeros((), dtype=torch.int64)
+        return cls(torch.zeros(classes, classes, dtype=torch.int64), zero, zero.double())
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(self.confusion + other.confusion, self.in_top5 + other.in_top5, self.loss + other.loss)
+
+    def over(self, world: World) -> "Tally":
+        """The sum over the processes."""
+        return Tally(world.sum(self.confusion), world.sum(self.in_top5), world.sum(self.loss))
+
+    def evaluation(self, class_names: tuple[str, ...]) -> Evaluation:
+        """What it says of a model; of at least one image."""
+        confusion = self.confusion.numpy()
+        images, right = int(confusion.sum()), np.diag(confusion)
+        taken, of_class = confusion.sum(axis=0), confusion.sum(axis=1)
+        return Evaluation(
+            class_names=class_names,
+            loss=self.loss.item() / images,
+            top1=100 * int(right.sum()) / images,
+            top5=100 * self.in_top5.item() / images,
+            confusion=confusion,
+            precision=right / np.maximum(taken, 1),
+            recall=right / np.maximum(of_class, 1),
+        )
+
+
+def tally(logits: Tensor, target: Tensor) -> Tally:
+    """Counts ``logits``, ``(N, classes)`` fp32, against ``target``, ``(N,)``."""
+    classes = logits.shape[1]
+    top = logits.topk(min(5, classes), dim=-1).indices
+    cells = torch.bincount(target * classes + top[:, 0], minlength=classes**2)
+    in_top5 = (top == target[:, None]).any(-1).sum()
+    losses = F.cross_entropy(logits, target, reduction="none")
+    return Tally(cells.reshape(classes, classes), in_top5, losses.sum(dtype=torch.float64))
+
+
+def best_record(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The epoch with the highest top-1 on the validation images; among equals the one with the lowest loss."""
+    return max(history, key=lambda record: (record["val_top1"], -record["val_loss"]))
+
+
+def epochs_since_best(history: list[dict[str, Any]]) -> int:
+    """How many epochs came after the best one.
+
+    >>> epochs_since_best([{"val_top1": 50.0, "val_loss": 1.0}, {"val_top1": 50.0, "val_loss": 1.1}])
+    1
+    """
+    return len(history) - 1 - history.index(best_record(history)) if history else 0
+
+
+def score(logits: Tensor, targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Evaluation:
+    """The evaluation of ``logits``, ``(N, classes)``, against ``targets``, ``(N,)``."""
+    return tally(logits, torch.from_numpy(targets)).evaluation(class_names)

@@ -1,0 +1,127 @@
+"""A run with nothing left to decide: what :mod:`convit.training.planning` makes, and what a run folder keeps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from convit.data import Augmentation, Preprocess, shown
+from convit.data.select import Facts
+from convit.files import fingerprint
+from convit.options import make
+from convit.training.options import Asked
+
+MAY_CHANGE = ("data", "data_root", "device", "out", "overwrite", "resume", "save_minutes", "workers")
+"""Options that do not change what a run computes, so that a run may go on with others."""
+PLACES = ("weights", "teacher_weights")
+"""Options that name files: what counts is their content, which has a fingerprint of its own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A run with nothing left to decide."""
+
+    asked: Mapping[str, Any]
+    """The options that were given, as JSON values."""
+    facts: Facts
+    options: Asked
+    """With nothing left open: what ``config.yaml`` says."""
+    model_args: dict[str, Any]
+    """Keywords of the model besides ``num_classes``, as JSON values."""
+    blocks: int
+    """Of the model."""
+    preprocess: Preprocess
+    cache: bool
+    """Whether decoded images are kept in memory."""
+    keep_head: bool
+    """Whether the weights to start from have the same classes, so that their head is kept."""
+    reasons: dict[str, str]
+    """What was decided, and why, by option."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """Fingerprints of what is learned from: the images, the weights to start from, the teacher's."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in the order of the model's outputs."""
+        return self.facts.class_names
+
+    @property
+    def images(self) -> int:
+        """How many there are to learn from."""
+        return self.facts.images
+
+    @property
+    def epochs(self) -> int:
+        """How many there are at most."""
+        assert self.options.epochs is not None
+        return self.options.epochs
+
+    @property
+    def batch_size(self) -> int:
+        """Images of one step."""
+        assert self.options.batch_size is not None
+        return self.options.batch_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one epoch; images beyond a multiple of the batch wait for the next epoch's order."""
+        return shown(self.images, self.options.repeated_augmentation or 1) // self.batch_size
+
+    @property
+    def starts_from_weights(self) -> bool:
+        """Whether the run starts from weights, not from scratch."""
+        return self.options.pretrained or self.options.weights is not None
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What training does to an image."""
+        o = self.options
+        assert o.crop_scale is not None
+        return Augmentation(
+            crop=o.crop,
+            scale=o.crop_scale,
+            flip=bool(o.flip),
+            rand_augment=o.rand_augment or "",
+            color_jitter=o.color_jitter or 0.0,
+            random_erasing=o.random_erasing or 0.0,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for two plans only if they are of the same run: every option that counts, and what is learned from.
+
+        Where things lie, and on what device the run goes on, does not count.
+        """
+        options = {k: v for k, v in self.options.to_dict().items() if k not in (*MAY_CHANGE, *PLACES)}
+        return fingerprint([options, self.model_args, list(self.class_names), self.preprocess.to_dict(), self.sources])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        return {
+            "asked": dict(self.asked),
+            "facts": self.facts.to_dict(),
+            "reasons": self.reasons,
+            "options": self.options.to_dict(),
+            "model_args": self.model_args,
+            "blocks": self.blocks,
+            "preprocess": self.preprocess.to_dict(),
+            "cache": self.cache,
+            "keep_head": self.keep_head,
+            "sources": self.sources,
+            "fingerprint": self.fingerprint,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            InputError, KeyError, TypeError, ValueError: values of something else.
+        """
+        plain = {name: values[name] for name in ("asked", "reasons", "model_args", "blocks", "cache", "keep_head")}
+        return cls(
+            **plain,
+            facts=Facts.from_dict(values["facts"]),
+            options=make(Asked, values["options"]),
+            preprocess=Preprocess.from_dict(values["preprocess"]),
+            sources=dict(values["sources"]),
+        )

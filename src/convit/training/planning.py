@@ -1,0 +1,171 @@
+"""The way in, read from top to bottom: what was asked and the facts of the data become a plan with nothing left open.
+
+    Asked -> images (data.select) -> Facts -> the model -> a recipe's values for what is open -> Plan -> the rules
+
+Each step is one function of the values before it, and no step goes back.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convit.classifier import CONFIG, WEIGHTS, ClassifierConfig, read_config
+from convit.data import BadImage, Preprocess
+from convit.data.select import Facts, Learning
+from convit.errors import InputError
+from convit.training.model_choice import ModelChoice, choose_model
+from convit.training.options import Asked
+from convit.training.plan import Plan
+from convit.training.recipes import RECIPES
+from convit.training.rules import check_plan
+
+CACHE_BYTES = 1 << 30
+"""Sets of small images that take no more than this, decoded, are kept in memory."""
+CACHED_SIDE = 112
+"""Images whose shorter side has more pixels than this in the median are read from their files each time."""
+
+
+def learning(
+    asked: Asked, bad: Sequence[BadImage] = (), recorded: Mapping[str, Sequence[str]] | None = None
+) -> Learning:
+    """Which images a run with these options learns from."""
+    return Learning(
+        data_root=asked.data_root,
+        classes=asked.classes,
+        seed=asked.seed,
+        val_fraction=asked.val_fraction,
+        fraction=asked.fraction,
+        per_class=asked.per_class,
+        skip_test=asked.skip_test,
+        missing=asked.skip_bad,
+        leave_out=tuple(bad),
+        recorded=recorded,
+    )
+
+
+def make_plan(asked: Asked, facts: Facts, *, processes: int = 1) -> Plan:
+    """Decides what ``asked`` leaves open.
+
+    Args:
+        asked: the options.
+        facts: of the data that they choose (:meth:`convit.data.select.Selection.facts`).
+        processes: how many train together.
+
+    Raises:
+        InputError: options that do not fit the data or each other.
+    """
+    start = start_of(asked)
+    choice = choose_model(asked, facts, start)
+    recipe = asked.recipe or ("finetune" if _has_weights(asked) else "small")
+    sized = replace(asked, recipe=recipe, model=choice.name, image_size=tuple(choice.args["img_size"]))
+    values = RECIPES[recipe](facts, sized) | _of_start(choice, start)
+    options = _filled(sized, facts, choice, values)
+    size = (int(choice.args["img_size"][0]), int(choice.args["img_size"][1]))
+    assert options.crop_pct is not None
+    preprocess = Preprocess(image_size=size) if start is None else start.preprocess
+    plan = Plan(
+        asked={name: value for name, value in asked.to_dict().items() if name in asked.given()},
+        facts=facts,
+        options=options,
+        model_args=choice.args | {"locality_strength": options.locality_strength or values["locality_strength"]},
+        blocks=choice.blocks,
+        preprocess=replace(preprocess, image_size=size, crop_pct=options.crop_pct),
+        cache=_cache(facts),
+        keep_head=start is not None and tuple(start.class_names) == facts.class_names,
+        reasons=choice.reasons | _reasons(asked, options, facts),
+    )
+    check_plan(plan, processes)
+    _ = plan.augmentation  # which refuses a RandAugment of another form
+    return plan
+
+
+def start_of(asked: Asked) -> ClassifierConfig | None:
+    """What is known of the model that the run starts from; nothing of a bare file of weights, or of none.
+
+    Raises:
+        InputError: no such file or folder.
+    """
+    if asked.weights is None:
+        return None
+    weights = asked.weights.expanduser()
+    if not weights.exists():
+        raise InputError(f"weights: no such file or folder {weights}; expected .safetensors, .pth, or a run folder")
+    if weights.name == WEIGHTS and (weights.parent / CONFIG).is_file():
+        weights = weights.parent
+    return read_config(weights) if weights.is_dir() else None
+
+
+def _has_weights(asked: Asked) -> bool:
+    return asked.pretrained or asked.weights is not None
+
+
+def _of_start(choice: ModelChoice, start: ClassifierConfig | None) -> dict[str, Any]:
+    """Values that the classifier to start from has, in place of the recipe's."""
+    values: dict[str, Any] = {} if start is None else {"crop_pct": start.preprocess.crop_pct}
+    if "locality_strength" in choice.args:
+        values["locality_strength"] = choice.args["locality_strength"]
+    return values
+
+
+def _filled(asked: Asked, facts: Facts, choice: ModelChoice, values: Mapping[str, Any]) -> Asked:
+    """What was asked, with the recipe's values and the model's for what is open."""
+    taken = {name: value for name, value in values.items() if getattr(asked, name) is None}
+    if _has_weights(asked):
+        taken["locality_strength"] = None  # that of the weights
+    if "mix_prob" in taken and not any(taken.get(name, getattr(asked, name)) for name in ("mixup", "cutmix")):
+        taken["mix_prob"] = 0.0
+    height, width = choice.args["img_size"]
+    return replace(
+        asked,
+        **taken,
+        data=facts.root,
+        flip=facts.flip if asked.flip is None else asked.flip,
+        patch_size=choice.args["patch_size"],
+        local_up_to_layer=choice.args["local_up_to_layer"],
+        weights=_absolute(asked.weights),
+        teacher_weights=_absolute(asked.teacher_weights),
+        workers=_workers(facts, (height, width)) if asked.workers is None else asked.workers,
+        out=asked.out or Path("runs") / _folder_name(facts, choice.name),
+        overwrite=False,
+        resume=None,
+    )
+
+
+def _cache(facts: Facts) -> bool:
+    return facts.native_size <= CACHED_SIDE and facts.decoded_bytes <= CACHE_BYTES
+
+
+def _workers(facts: Facts, size: tuple[int, int]) -> int:
+    """Processes that load images; none for those that are small and in memory."""
+    return 0 if _cache(facts) and min(size) <= 16 else min(8, torch.get_num_threads())
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return path and path.expanduser().resolve()
+
+
+def _folder_name(facts: Facts, model: str) -> str:
+    return f"{Path(facts.name).name}-{model.removeprefix('convit_').split('_patch')[0]}"
+
+
+def _reasons(asked: Asked, options: Asked, facts: Facts) -> dict[str, str]:
+    """What the recipe decided, and why, for people."""
+    reasons = {}
+    if asked.batch_size is None:
+        reasons["batch_size"] = f"{options.batch_size} ({facts.images} training images)"
+    if asked.epochs is None:
+        reasons["epochs"] = f"{options.epochs} ({facts.images} training images)"
+    if asked.lr is None:
+        reasons["lr"] = f"{options.lr:g} (batch size {options.batch_size})"
+    if asked.layer_decay is None and (options.layer_decay or 1) < 1:
+        reasons["layer_decay"] = f"{options.layer_decay:g} (each block learns slower than the next)"
+    if asked.flip is None:
+        reasons["flip"] = "yes" if options.flip else f"no (a mirrored image of {facts.name} shows something else)"
+    reasons["augmentation"] = (
+        f"crop {options.crop} (scale {options.crop_scale:g}), RandAugment {options.rand_augment or 'off'}, "
+        f"mixup {options.mixup:g}, cutmix {options.cutmix:g}"
+    )
+    return reasons

@@ -1,0 +1,151 @@
+"""The pictures of a run: curves, gates, confusion, mistakes; and of the range test."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from convit.data import ImageSet
+from convit.figures import BLUE, GREY, ORANGE, gates_over_training, label, marker, new_figure, plain, save
+from convit.training.evaluation import Evaluation, best_record
+from convit.training.mistakes import Mistake
+
+MOST_CLASSES = 40
+"""With more classes than this the confusion matrix has no numbers and no names."""
+MOST_MISTAKES = 24
+"""So many images are shown of those that were taken for something else."""
+
+
+def draw_history(history: list[dict[str, Any]], folder: Path) -> None:
+    """``curves.png`` and ``gates.png`` of the epochs so far; nothing before the first is complete."""
+    if not history:
+        return
+    curves(history, folder / "curves.png")
+    if history[-1]["gates"]:
+        gates(history, folder / "gates.png")
+
+
+def curves(history: list[dict[str, Any]], path: Path) -> None:
+    """Loss and accuracy by epoch."""
+    figure, (left, right) = new_figure(9.6, 3.6, columns=2)
+    epochs = [record["epoch"] for record in history]
+    left.plot(
+        epochs, [r["train_loss"] for r in history], color=GREY, marker=marker(epochs), label="training, augmented"
+    )
+    left.plot(epochs, [r["val_loss"] for r in history], color=BLUE, marker=marker(epochs), label="validation")
+    label(left, "Loss", "epoch", "cross-entropy (nats)")
+    best = best_record(history)
+    right.plot(epochs, [r["val_top1"] for r in history], color=BLUE, marker=marker(epochs), label="top-1")
+    if "val_top5" in history[0]:
+        right.plot(epochs, [r["val_top5"] for r in history], color=ORANGE, marker=marker(epochs), label="top-5")
+    right.plot(best["epoch"], best["val_top1"], "o", color=BLUE, markersize=8, markerfacecolor="none")
+    right.annotate(
+        f"best {best['val_top1']:.1f}%",
+        (best["epoch"], best["val_top1"]),
+        xytext=(0, -16),
+        textcoords="offset points",
+        ha="right" if best["epoch"] > epochs[-1] / 2 else "left",
+        va="top",
+        color=BLUE,
+        bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
+    )
+    label(right, "Accuracy on the validation images", "epoch", "percent")
+    right.set_ylim(0, 103)
+    for axes in (left, right):
+        axes.legend(frameon=False, loc="best")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+    save(figure, path)
+
+
+def gates(history: list[dict[str, Any]], path: Path) -> None:
+    """The gate of every head by epoch."""
+    save(gates_over_training(history), path)
+
+
+def confusion(result: Evaluation, path: Path, *, title: str) -> None:
+    """Which classes are taken for which: counts, coloured by the part of the true class."""
+    count = len(result.class_names)
+    part = result.confusion / np.maximum(result.confusion.sum(axis=1, keepdims=True), 1)
+    side = min(16.0, max(4.6, 0.5 * count + 2.2)) if count <= MOST_CLASSES else 10.0
+    figure, (axes,) = new_figure(side + 0.8, side)
+    image = axes.imshow(part, cmap="Blues", vmin=0, vmax=1)
+    if count <= MOST_CLASSES:
+        names = [plain(name if len(name) <= 24 else name[:23] + "…") for name in result.class_names]
+        slanted = max(map(len, names)) > 3
+        axes.set_xticks(range(count), names, rotation=45 if slanted else 0, ha="right" if slanted else "center")
+        axes.set_yticks(range(count), names)
+        for i, j in np.ndindex(count, count):
+            if result.confusion[i, j]:
+                color = "white" if part[i, j] > 0.55 else "black"
+                axes.text(j, i, str(result.confusion[i, j]), ha="center", va="center", color=color, fontsize=8)
+    axes.spines[:].set_visible(False)
+    label(axes, f"{title}\ntop-1 {result.top1:.1f}% of {result.num_images}", "taken for", "true class", grid=False)
+    figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="part of the true class")
+    save(figure, path)
+
+
+def mistakes(found: list[Mistake], path: Path, *, images: ImageSet, title: str) -> None:
+    """The images that the model is most wrong about, the highest loss first; no picture if there are none.
+
+    Each is shown whole, with its name, its class, and what it was taken for and how surely.
+    """
+    if not found:
+        path.unlink(missing_ok=True)  # of an evaluation before
+        return
+    shown = found[:MOST_MISTAKES]
+    columns = min(6, max(3, len(shown)))
+    rows = -(-len(shown) // columns)
+    figure, panels = new_figure(1.75 * columns, 2.25 * rows + 0.5, rows=rows, columns=columns)
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, mistake in zip(panels, shown, strict=False):
+        picture = images.read(mistake.index)
+        picture.thumbnail((400, 400))
+        axes.imshow(np.asarray(picture), interpolation="nearest" if max(picture.size) < 100 else "antialiased")
+        lines = (
+            _end(mistake.name),
+            f"is {_start(mistake.true)}",
+            f"taken for {_start(mistake.predicted, 16)}",
+            f"{mistake.probability:.0%} sure, loss {mistake.loss:.2f}",
+        )
+        axes.set_title("\n".join(map(plain, lines)), fontsize=7, loc="left", linespacing=1.15)
+    figure.suptitle(
+        plain(f"{_start(title, 70)}\n{len(shown)} of {len(found)} taken for something else, the highest loss first"),
+        fontsize=10,
+    )
+    save(figure, path)
+
+
+def rate_test(
+    rates: NDArray[np.float64],
+    losses: NDArray[np.float64],
+    smooth: NDArray[np.float64],
+    suggestion: float | None,
+    path: Path,
+) -> None:
+    """The loss by learning rate of a range test, each ``(steps,)``, and the rate that it suggests."""
+    figure, (axes,) = new_figure(6.4, 3.8)
+    axes.plot(rates, losses, color=GREY, alpha=0.5, linewidth=1, label="each step")
+    axes.plot(rates, smooth, color=BLUE, label="smoothed")
+    if suggestion is not None:
+        axes.axvline(suggestion, color=ORANGE, linestyle="--", label=f"falls most steeply: {suggestion:.1e}")
+    axes.set_xscale("log")
+    axes.set_ylim(0, min(losses.max(), 2 * smooth[0]) * 1.05)
+    label(axes, "Learning-rate range test", "learning rate", "loss of the step's images (nats)")
+    axes.legend(frameon=False, loc="best")
+    save(figure, path)
+
+
+def _start(text: str, most: int = 24) -> str:
+    """A name on one line, cut short at its end."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def _end(text: str, most: int = 26) -> str:
+    """A name on one line, cut short at its beginning: the end of a path tells more."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else "…" + line[1 - most :]

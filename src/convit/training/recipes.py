@@ -1,0 +1,141 @@
+"""How to train, by occasion. A recipe is a function from the facts of the data and what was asked to values of options.
+
+What was asked says model and image size, decided before, and may say more: a rate goes with the batch that was asked
+for, a warm-up with the number of epochs. The values are taken for the options that are left open.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from convit.choices import RecipeName
+from convit.data.select import Facts
+from convit.training.options import Asked
+
+Values = dict[str, Any]
+"""By option of :class:`convit.training.options.Asked`."""
+
+MODERATE = "rand-m6-mstd0.5-inc1"
+"""RandAugment of two operations, their magnitudes drawn around 6 of 10 with a standard deviation of 0.5."""
+
+
+def small(facts: Facts, asked: Asked) -> Values:
+    """From scratch on few or small images.
+
+    Command: ``convit train DATA``. Source: searched on parts of CIFAR-10 for short trainings, see docs/small-data.md,
+    and tried out on scikit-learn's digits. Shows about ``1300 sqrt(images)`` images in all, so short a training that
+    RandAugment and mixing cost more than they bring: up to 64 px there is neither. Cost: two minutes on two CPU cores
+    for the digits. Expected: 99 to 100% on them after 36 epochs.
+    """
+    light = min(asked.image_size or (0,)) <= 64
+    epochs = asked.epochs or _epochs(lambda images: min(200, max(10, round(1300 / math.sqrt(images)))), facts, asked)
+    batch_size = asked.batch_size or _batch_size(facts.images)
+    lr = asked.lr or _two_digits(2e-3 * math.sqrt(batch_size / 64))
+    return {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "layer_decay": 1.0,
+        "position_lr": 1.0,
+        "warmup_epochs": min(5.0, epochs / 10),
+        "warmup_lr": lr / 100,
+        "min_lr": 1e-5,
+        "weight_decay": 0.05,
+        "clip_grad": 1.0,
+        "ema_decay": 0.0,
+        "locality_strength": 2.0,
+        "drop_path": 0.05,
+        "crop_pct": 1.0,
+        "crop_scale": 0.6 if light else 0.35,
+        "rand_augment": "" if light else MODERATE,
+        "color_jitter": 0.0,
+        "random_erasing": 0.0,
+        "repeated_augmentation": 1,
+        "mixup": 0.0 if light else 0.2,
+        "cutmix": 0.0 if light else 1.0,
+        "mix_prob": 0.5,
+        "label_smoothing": 0.1,
+    }
+
+
+def finetune(facts: Facts, asked: Asked) -> Values:
+    """From weights that have seen other images: fewer steps, slower, and slowest near the image.
+
+    Command: ``convit train DATA --pretrained`` or ``--weights FILE``. Source: layer-wise decay of the learning rate as
+    BEiT and MAE fine-tune vision transformers (0.65 to 0.75 for 12 blocks); the rest tried out from one half of
+    CIFAR-10's classes to the other. Cost: about ``800 sqrt(images)`` images shown. Expected, with 20 images of each of
+    5 classes: 43%, against 32% from scratch with the same augmentation, see docs/fine-tuning.md.
+    """
+    tiny = min(asked.image_size or (0,)) <= 16
+    epochs = asked.epochs or _epochs(lambda images: min(100, max(5, round(800 / math.sqrt(images)))), facts, asked)
+    batch_size = asked.batch_size or _batch_size(facts.images)
+    lr = asked.lr or _two_digits(1e-3 * math.sqrt(batch_size / 64))
+    return small(facts, asked) | {
+        "epochs": epochs,
+        "lr": lr,
+        "layer_decay": 0.75,
+        "warmup_epochs": min(5.0, epochs / 10),
+        "warmup_lr": lr / 100,
+        "rand_augment": "" if tiny else MODERATE,
+        "mixup": 0.2,
+        "cutmix": 0.0 if tiny else 1.0,
+    }
+
+
+def paper(facts: Facts, asked: Asked) -> Values:
+    """From scratch as the paper trains on ImageNet-1k.
+
+    Command: ``convit train IMAGENET --recipe paper --model convit_tiny_patch16_224``, with ``--accumulate`` if 1024
+    images do not fit at once. Source: section 4 of the paper and the options of its code, which are DeiT's. Cost: 300
+    epochs of 1.28 million images of 224 px. Expected (Table 1): top-1 73.1 (tiny), 81.3 (small), 82.4 (base).
+
+    The "plus" models have a batch of 512 and a peak of 4e-4. The published options name colour jitter of 0.4, but timm
+    leaves it out beside RandAugment, so the published models were trained without. The cosine falls with every step,
+    in the published code with every epoch.
+    """
+    plus = "_plus_" in (asked.model or "")
+    epochs = asked.epochs or _epochs(lambda images: 300, facts, asked)
+    batch_size = asked.batch_size or min(512 if plus else 1024, max(2, facts.images // 3 * 3 // 2 * 2))
+    return {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": asked.lr or (4e-4 if plus else 5e-4) * (batch_size / 512),
+        "layer_decay": 1.0,
+        "position_lr": 1.0,
+        "warmup_epochs": min(5.0, epochs / 10),
+        "warmup_lr": 1e-6,
+        "min_lr": 1e-5,
+        "weight_decay": 0.05,
+        "clip_grad": 0.0,
+        "ema_decay": 0.0,
+        "locality_strength": 1.0,
+        "drop_path": 0.1,
+        "crop_pct": 224 / 256,
+        "crop_scale": 0.08,
+        "rand_augment": "rand-m9-mstd0.5-inc1",
+        "color_jitter": 0.0,
+        "random_erasing": 0.25,
+        "repeated_augmentation": 3,
+        "mixup": 0.8,
+        "cutmix": 1.0,
+        "mix_prob": 1.0,
+        "label_smoothing": 0.1,
+    }
+
+
+RECIPES: dict[RecipeName, Callable[[Facts, Asked], Values]] = {"small": small, "finetune": finetune, "paper": paper}
+
+
+def _epochs(of: Callable[[int], int], facts: Facts, asked: Asked) -> int:
+    """Epochs by the number of images; for a part of the data as many images are shown as for all of it (Table 2)."""
+    return of(facts.images) if asked.fraction is None else round(of(facts.available) / asked.fraction)
+
+
+def _batch_size(images: int) -> int:
+    """A sixteenth of the images, as a power of two from 8 to 128, and no more than there are."""
+    sixteenth = max(1, images // 16)
+    return min(128, max(8, 1 << sixteenth.bit_length() - 1), images // 2 * 2)
+
+
+def _two_digits(value: float) -> float:
+    return float(f"{value:.2g}")

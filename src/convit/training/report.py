@@ -1,0 +1,144 @@
+"""What a run says at its beginning and leaves at its end: decisions, the best model's accuracy, pictures, its card."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convit.classifier import Classifier
+from convit.data.select import Selection
+from convit.errors import InputError
+from convit.events import PassBegan
+from convit.files import write_json
+from convit.model_card import TrainingFacts, data_name
+from convit.training import plots
+from convit.training.engine import Trainer
+from convit.training.evaluation import Evaluation, best_record, evaluate
+from convit.training.mistakes import Answers, write_mistakes
+from convit.training.plan import Plan
+from convit.training.run_folder import SKIPPED
+from convit.training.workers import WorkerDied
+
+
+def introduction(trainer: Trainer, selection: Selection) -> Iterator[str]:
+    """What will be done, and what was decided, in lines."""
+    plan, facts = trainer.plan, trainer.plan.facts
+    count = {split: sum(counts) for split, counts in facts.counts.items()}
+    counts = f"{count['train']} to learn from, {count['val']} to validate"
+    if "test" in count:
+        counts += f", {count['test']} to test at the end"
+    yield f"{facts.name}: {len(plan.class_names)} classes, {counts}"
+    unseen = [name for name, images in zip(plan.class_names, facts.counts["val"], strict=True) if not images]
+    if unseen:
+        yield f"no validation image of {len(unseen)} classes, such as {unseen[0]!r}: the best epoch is chosen without"
+    if selection.left_out:
+        where = trainer.folder.path / SKIPPED
+        yield f"left out {len(selection.left_out)} files that do not decode: see {where}"
+    if selection.ignored:
+        yield f"ignored {len(selection.ignored)} files that are no images by name, such as {selection.ignored[0]}"
+    yield from selection.notes
+    if plan.options.weights is not None:
+        head = "with its head: the classes are the same" if plan.keep_head else "with a new head"
+        yield f"starting from {plan.options.weights}, {head}"
+    if trainer.learner.distiller is not None:
+        yield trainer.learner.distiller.about
+    for option, why in plan.reasons.items():
+        yield f"  --{option.replace('_', '-')}: {why}" if option != "augmentation" else f"  {option}: {why}"
+    parameters = sum(p.numel() for p in trainer.model.parameters()) / 1e6
+    yield f"{parameters:.2f} million parameters, on {trainer.device}; run folder {trainer.folder.path}"
+
+
+def finish(trainer: Trainer) -> dict[str, Any]:
+    """Takes the best model, evaluates it once on the test images (or again on the validation ones), draws.
+
+    Returns:
+        What a :class:`convit.training.run.Run` has of it: ``best``, ``split``, ``evaluation``, ``classifier``.
+    """
+    plan, folder, world = trainer.plan, trainer.folder, trainer.world
+    world.barrier()  # the best model is written
+    classifier = Classifier.load(folder.path, trainer.device)
+    split = "test" if "test" in trainer.images else "val"
+    images, answers = trainer.images[split], Answers()
+    trainer.tell(PassBegan(f"best model on the {split} images", len(images)))
+    try:
+        evaluation = evaluate(
+            classifier.model,
+            images,
+            plan.preprocess,
+            workers=plan.options.workers or 0,
+            on_batch=trainer.observe_batch,
+            on_logits=answers.add,
+            world=world,
+        )
+    except WorkerDied as died:
+        raise InputError(
+            f"{died}; all is trained, and saved: 'convit train --resume {folder.path}' evaluates it, with fewer "
+            f"--workers than {plan.options.workers} if it happens again"
+        ) from died
+    wrong = answers.mistakes(images, world)
+    history = trainer.progress.history
+    best = best_record(history)
+    made = {"best": best, "split": split, "evaluation": evaluation, "classifier": classifier}
+    if not world.main:
+        return made
+    folder.write_metrics(history)
+    classifier.training = _card_facts(plan, history, evaluation if split == "test" else None)
+    classifier.save(folder.path)  # once more, for its card: only now is it known how good it is
+    plots.draw_history(history, folder.path)
+    title = f"{data_name(plan.facts.root)}, {split} images"
+    plots.confusion(evaluation, folder.path / "confusion.png", title=title)
+    write_mistakes(wrong, folder.path / "mistakes.csv")
+    plots.mistakes(wrong, folder.path / "mistakes.png", images=images, title=title)
+    write_json(folder.path / "evaluation.json", {"split": split, **evaluation.to_dict()})  # the last: all is there
+    trainer.say(f"best epoch {best['epoch']}: validation top-1 {best['val_top1']:.2f}%")
+    if split == "test":
+        trainer.say(
+            f"test top-1 {evaluation.top1:.2f}%, top-5 {evaluation.top5:.2f}% on {evaluation.num_images} images never "
+            "seen before"
+        )
+    if note := chance_note(evaluation.confusion):
+        trainer.say(note)
+    return made
+
+
+def chance_note(confusion: NDArray[np.int64]) -> str | None:
+    """A line for a model that is not two standard errors better than always answering the most frequent class.
+
+    Of too few images none could be.
+    """
+    images = int(confusion.sum())
+    chance = int(confusion.sum(axis=1).max()) / images
+    needed = chance + 2 * math.sqrt(chance * (1 - chance) / images)
+    if needed >= 1:
+        return f"{images} images are too few to tell whether anything was learned"
+    if np.trace(confusion) / images > needed:
+        return None
+    return (
+        f"not clearly better than always answering the most frequent class ({100 * chance:.1f}%): nothing to rely on "
+        "was learned; try more images, more --epochs, or a start from --pretrained weights"
+    )
+
+
+def _card_facts(plan: Plan, history: list[dict[str, Any]], test: Evaluation | None) -> TrainingFacts:
+    """What the model's card tells of the run."""
+    options, best = plan.options, best_record(history)
+    published = f"the published weights of {options.model}, ImageNet-1k" if options.pretrained else None
+    return TrainingFacts(
+        data=data_name(plan.facts.root),
+        started_from=data_name(str(options.weights)) if options.weights is not None else published,
+        train_images=plan.images,
+        val_images=sum(plan.facts.counts["val"]),
+        test_images=test.num_images if test else None,
+        epochs=len(history),
+        best_epoch=best["epoch"],
+        batch_size=plan.batch_size,
+        lr=options.lr,
+        weight_decay=options.weight_decay,
+        seed=options.seed,
+        val_top1=best["val_top1"],
+        val_top5=best.get("val_top5"),
+        test_top1=test.top1 if test else None,
+        test_top5=test.top5 if test else None,
+    )

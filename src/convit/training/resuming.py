@@ -1,0 +1,129 @@
+"""A run goes on as what it was: everything is read from its folder, and what was changed since is refused by name."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from convit.classifier import CONFIG as MODEL_CONFIG
+from convit.classifier import WEIGHTS, read_config
+from convit.data.record import describe, first_change
+from convit.data.select import Selection, select
+from convit.errors import InputError
+from convit.files import fingerprint, fingerprint_of_files
+from convit.training.distributed import World
+from convit.training.options import Asked
+from convit.training.plan import MAY_CHANGE, Plan
+from convit.training.planning import learning
+from convit.training.run_folder import CONFIG, RECORD, SPLIT, RunFolder, first_difference
+from convit.training.state import states
+
+AS_IT_WAS = "expected what the run began with; a run with other options is a new one, with --config and another --out"
+
+
+def read(asked: Asked, world: World, held: contextlib.ExitStack) -> tuple[Selection, Plan]:
+    """The images and the plan of a run that goes on.
+
+    Args:
+        asked: ``resume`` is the folder. Options that do not change what is computed (:data:`MAY_CHANGE`) are taken from
+            here if they are given; any other has to be as it was.
+        world: the processes that go on with it.
+        held: closed at the end, with the lock on the folder in it.
+
+    Raises:
+        InputError: no run, or something of it that was changed: an option, the split, the classes, the images, the
+            weights that it starts from.
+    """
+    assert asked.resume is not None
+    folder = RunFolder(asked.resume)
+    folder.check_run()
+    if world.main:
+        held.enter_context(folder.locked())
+    plan = folder.read_plan()
+    _check_options(folder, plan, asked)
+    plan = replace(plan, options=_moved(plan.options, asked, folder.path))
+    return _images(folder, plan, world), plan
+
+
+def _check_options(folder: RunFolder, plan: Plan, asked: Asked) -> None:
+    """``config.yaml``, and what this call asks for, say what the plan says."""
+    if asked.out is not None and asked.out.resolve() != folder.path.resolve():
+        raise InputError(
+            f"out: got {asked.out} with --resume {folder.path}, expected none: a run goes on in its own folder"
+        )
+    written, planned = folder.read_options().to_dict(), plan.options.to_dict()
+    if differs := first_difference(planned, written):
+        name, was, now = differs
+        raise InputError(f"{folder.path / CONFIG}: {name} is {now}, the run began with {was}; {AS_IT_WAS}")
+    given = {name: value for name, value in asked.to_dict().items() if name in asked.given() and name not in MAY_CHANGE}
+    first = {name: plan.asked.get(name, planned[name]) for name in given}
+    if (differs := first_difference(planned, planned | given)) and first_difference(first, given):
+        name, was, now = differs
+        raise InputError(f"{name}: got {now}, the run in {folder.path} began with {was}; {AS_IT_WAS}")
+    classes = list(plan.class_names)
+    if (folder.path / MODEL_CONFIG).is_file() and (now := list(read_config(folder.path).class_names)) != classes:
+        other = next(((a, b) for a, b in zip(classes, now, strict=False) if a != b), (len(classes), len(now)))
+        raise InputError(
+            f"{folder.path / MODEL_CONFIG}: class {other[1]!r}, the run began with {other[0]!r}; {AS_IT_WAS}"
+        )
+
+
+def _moved(options: Asked, asked: Asked, out: Path) -> Asked:
+    """The options of the run with those that may change as they are asked for now."""
+    given = {name: value for name, value in asked.given().items() if name in MAY_CHANGE}
+    return replace(options, **{**given, "out": out, "resume": None, "overwrite": False})
+
+
+def _images(folder: RunFolder, plan: Plan, world: World) -> Selection:
+    """The images that were chosen when the run began, none of them decoded."""
+    split, record = folder.read_split(), folder.read_record()
+    if fingerprint(record) != plan.sources["images"]:
+        raise InputError(f"{folder.path / RECORD}: changed since the run began; expected it as 'convit train' wrote it")
+    recorded = {name: images["names"] for name, images in record["splits"].items()}
+    if split != recorded:
+        raise InputError(f"{folder.path / SPLIT}: {_moved_image(recorded, split)}; {AS_IT_WAS}")
+    assert plan.options.data is not None
+    choice = learning(plan.options, folder.read_skipped(), split)
+    selection = world.in_turn(partial(select, plan.options.data, choice))
+    if change := first_change(record, describe(selection.class_names, selection.splits)):
+        raise InputError(
+            f"{plan.options.data}: other images than when the run in {folder.path} started: {change}; expected the same"
+        )
+    _check_weights(folder, plan, "teacher_weights", plan.options.teacher_weights)
+    if not states(folder.checkpoints):  # else all is in the state
+        _check_weights(folder, plan, "weights", plan.options.weights)
+    return selection
+
+
+def _moved_image(before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]]) -> str:
+    """Which image is in another split than it was, in words."""
+    was, there = ({name: split for split, names in splits.items() for name in names} for splits in (before, now))
+    for name, split in there.items():
+        if was.get(name) != split:
+            return f"{name!r} is in {split}, was in {was.get(name, 'no split')} when the run began"
+    gone = [name for name in was if name not in there]
+    return (
+        f"{gone[0]!r} is in no split, was in {was[gone[0]]} when the run began" if gone else "another order of images"
+    )
+
+
+def _check_weights(folder: RunFolder, plan: Plan, name: str, path: Path | None) -> None:
+    word = name.replace("_", "-")
+    if path is not None and not path.exists():
+        raise InputError(f"{word}: no such file or folder {path}; expected what the run in {folder.path} started with")
+    if path is not None and fingerprint_of_weights(path) != plan.sources.get(name):
+        raise InputError(f"{word}: {path} is not what it was when the run in {folder.path} started; expected the same")
+
+
+def sources_of(plan: Plan, selection: Selection) -> dict[str, str]:
+    """Fingerprints of what a run learns from: its images, the weights that it starts from, the teacher's."""
+    weights = {"weights": plan.options.weights, "teacher_weights": plan.options.teacher_weights}
+    found = {name: fingerprint_of_weights(path) for name, path in weights.items() if path is not None}
+    return {"images": fingerprint(describe(selection.class_names, selection.splits)), **found}
+
+
+def fingerprint_of_weights(path: Path) -> str:
+    """Of weights, and of what says how they are used."""
+    files = (path / MODEL_CONFIG, path / WEIGHTS) if path.is_dir() else (path,)
+    return fingerprint_of_files(*(file for file in files if file.is_file()))  # whoever loads it says what is missing

@@ -1,0 +1,210 @@
+"""The rules between options, one row each: when it is broken, and what is said then.
+
+A rule of one option alone (its type, its range) stands at its field. These are about several, or about an option and
+the data. Each row is checked once: what was asked alone decides the first ones, as soon as it is asked; the others the
+plan. So they hold for the command line, YAML and Python alike. Imports nothing heavy.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from convit.errors import InputError
+
+Given = Mapping[str, Any]
+"""The options that were asked for, by name: those that are not as they are by default."""
+
+
+class AskedRule(NamedTuple):
+    """A row of the table about what was asked."""
+
+    broken: Callable[[Given], object]
+    """To what breaks it (shown as ``{found}``), or nothing."""
+    message: str
+    """``{NAME}`` is an option that was asked for."""
+
+
+class Planned(Protocol):
+    """What of a plan rules are about; :class:`convit.training.plan.Plan` says what each is."""
+
+    @property
+    def asked(self) -> Given: ...
+    @property
+    def facts(self) -> Any: ...
+    @property
+    def options(self) -> Any: ...
+    @property
+    def model_args(self) -> Mapping[str, Any]: ...
+    @property
+    def blocks(self) -> int: ...
+    @property
+    def images(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+
+class PlanRule(NamedTuple):
+    """A row of the table about a plan."""
+
+    broken: Callable[[Planned, int], object]
+    """From the plan and the number of processes, as above."""
+    message: str
+    """``{o.NAME}`` is an option of the plan, ``{p.NAME}`` of the plan itself, ``{n}`` the number of processes."""
+
+
+def _first(names: Iterable[str], given: Given) -> str | None:
+    """The first of the options that was asked for, as messages have it."""
+    return next((name.replace("_", "-") for name in names if given.get(name) is not None), None)
+
+
+def _both(first: str, second: str) -> AskedRule:
+    words = " and ".join(name.replace("_", "-") for name in (first, second))
+    return AskedRule(lambda given: first in given and second in given, f"{words}: got both, expected one of them")
+
+
+FROM_SCRATCH = (
+    *("locality_strength", "heads", "stem", "norm", "gate_init", "weight_init", "ungated", "random_init"),
+    "position_embedding",
+)
+OF_GPSA = ("gate_init", "ungated", "random_init", "freeze_gates", "freeze_gpsa")
+OF_DISTILLATION = ("distillation", "distillation_alpha", "distillation_temperature")
+
+
+def _from_weights(given: Given) -> bool:
+    return "pretrained" in given or "weights" in given
+
+
+def _of_no_gpsa(plan: Planned) -> str | None:
+    """An option about GPSA, where the model has none."""
+    moved = "position-lr" if plan.options.position_lr != 1.0 else None
+    return (_first(OF_GPSA, plan.asked) or moved) if plan.options.local_up_to_layer == 0 else None
+
+
+def _near_multiples(batch: int, of: int) -> str:
+    below = f"{batch // of * of} or " if batch > of else ""
+    return f"{below}{(batch // of + 1) * of}"
+
+
+def _among_images(plan: Planned) -> bool:
+    """A run folder among the images would be taken for a class next time, images in a run folder could be replaced."""
+    assert plan.options.out is not None
+    run, data = plan.options.out.resolve(), Path(plan.facts.root)
+    return data.is_absolute() and (run.is_relative_to(data) or data.is_relative_to(run))
+
+
+def _would_delete(plan: Planned) -> Path | None:
+    """What the run starts from, or learns from, where ``--overwrite`` would delete it."""
+    if not plan.asked.get("overwrite"):
+        return None
+    assert plan.options.out is not None
+    run = plan.options.out.resolve()
+    places = [place for place in (plan.options.weights, plan.options.teacher_weights) if place is not None]
+    return next((p for p in places if run.is_relative_to(p.resolve()) or p.resolve().is_relative_to(run)), None)
+
+
+RULES: tuple[AskedRule | PlanRule, ...] = (
+    _both("fraction", "per_class"),
+    _both("pretrained", "weights"),
+    _both("ungated", "freeze_gates"),
+    _both("ungated", "gate_init"),
+    _both("freeze_gates", "gate_init"),
+    _both("overwrite", "resume"),
+    AskedRule(
+        lambda given: "freeze" in given and not _from_weights(given),
+        "freeze: got {freeze} for a start from scratch, expected --pretrained or --weights too",
+    ),
+    AskedRule(
+        lambda given: _from_weights(given) and _first(FROM_SCRATCH, given),
+        "{found}: got it with --pretrained or --weights, expected a start from scratch",
+    ),
+    AskedRule(
+        lambda given: "teacher" not in given and "teacher_weights" not in given and _first(OF_DISTILLATION, given),
+        "{found}: got it without a teacher, expected --teacher or --teacher-weights",
+    ),
+    AskedRule(
+        lambda given: "distillation_temperature" in given and given.get("distillation") != "soft",
+        "distillation-temperature: got {distillation_temperature:g} with hard distillation, which has none; expected "
+        "--distillation soft",
+    ),
+    AskedRule(
+        lambda given: "freeze_gpsa" in given and given.get("position_lr", 1.0) != 1.0,
+        "freeze-gpsa and position-lr: got both, expected one of them: nothing of it learns",
+    ),
+    PlanRule(
+        lambda p, n: p.options.freeze > p.blocks,
+        "freeze: got {o.freeze}, expected at most the {p.blocks} blocks of the model",
+    ),
+    PlanRule(
+        lambda p, n: _of_no_gpsa(p),
+        "{found}: got it for a model without GPSA, expected one with some",
+    ),
+    PlanRule(
+        lambda p, n: p.batch_size > p.images,
+        "batch-size: got {o.batch_size}, expected at most the {p.images} training images",
+    ),
+    PlanRule(
+        lambda p, n: p.steps_per_epoch < 1,
+        "repeated-augmentation: got {o.repeated_augmentation}, with which an epoch of {p.images} training images has "
+        "less than a step of {o.batch_size}; expected a lower one, or a lower --batch-size",
+    ),
+    PlanRule(
+        lambda p, n: n > 1 and p.batch_size % (2 * n) and _near_multiples(p.batch_size, 2 * n),
+        "batch-size: got {o.batch_size} for {n} processes, expected a multiple of twice their number (each takes pairs "
+        "of images): {found}",
+    ),
+    PlanRule(
+        lambda p, n: p.options.accumulate > p.batch_size // n and str(p.batch_size // n),
+        "accumulate: got {o.accumulate}, expected at most the {found} images that a process has of a step",
+    ),
+    PlanRule(
+        lambda p, n: p.options.accumulate > 1 and p.model_args.get("batch_norm"),
+        "accumulate: got {o.accumulate} for a model with batch norm, whose statistics would be those of a part of each "
+        "step's images; expected a step in one piece, or --norm layer",
+    ),
+    PlanRule(
+        lambda p, n: p.options.warmup_epochs > p.epochs,
+        "warmup-epochs: got {o.warmup_epochs:g}, expected at most the {o.epochs} epochs",
+    ),
+    PlanRule(
+        lambda p, n: p.options.mix_prob and not (p.options.mixup or p.options.cutmix),
+        "mix-prob: got {o.mix_prob:g} without mixing, expected --mixup or --cutmix above 0 too",
+    ),
+    PlanRule(
+        lambda p, n: not p.options.mix_prob and (p.options.mixup or p.options.cutmix),
+        "mix-prob: got 0 with --mixup or --cutmix above 0, expected a --mix-prob above 0",
+    ),
+    PlanRule(
+        lambda p, n: _among_images(p),
+        "out: got {o.out}, which lies together with the images in {p.facts.root}; expected a folder apart",
+    ),
+    PlanRule(
+        lambda p, n: _would_delete(p),
+        "out: got {o.out}, which --overwrite would delete with the weights {found} in it; expected another --out",
+    ),
+)
+
+
+def check_asked(given: Given) -> None:
+    """Checks what was asked.
+
+    Raises:
+        InputError: the first rule that is broken.
+    """
+    for rule in RULES:
+        if isinstance(rule, AskedRule) and (found := rule.broken(given)):
+            raise InputError(rule.message.format(**given, found=found))
+
+
+def check_plan(plan: Planned, processes: int = 1) -> None:
+    """Checks a plan.
+
+    Raises:
+        InputError: the first rule that is broken.
+    """
+    for rule in RULES:
+        if isinstance(rule, PlanRule) and (found := rule.broken(plan, processes)):
+            raise InputError(rule.message.format(o=plan.options, p=plan, n=processes, found=found))

@@ -1,0 +1,259 @@
+"""What is in the folder of one run."""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from convit.classifier import CARD, read_config
+from convit.data import BadImage, ImageSet
+from convit.data.select import Known
+from convit.errors import InputError
+from convit.events import EpochEnded, Event, Said
+from convit.files import write, write_json
+from convit.lock import FILE as LOCK
+from convit.lock import locked
+from convit.model_card import MARKER
+from convit.options import make, read_yaml
+from convit.training.options import Asked
+from convit.training.plan import Plan
+
+CONFIG, PLAN, SPLIT, RECORD, SKIPPED = "config.yaml", "plan.json", "split.json", "images.json", "skipped.json"
+OWN = (
+    *(SPLIT, RECORD, PLAN, SKIPPED, "config.json", "model.safetensors", "metrics.jsonl", "evaluation.json"),
+    *("curves.png", "gates.png", "confusion.png", "log.txt", "checkpoints", "evaluation-*", "inspect"),
+    *("mistakes.csv", "mistakes.png", "tensorboard", "wandb", "tracking.json", CONFIG),
+)
+"""Everything that a run, and its evaluations, write into the folder, in the order in which ``--overwrite`` removes it:
+half removed it is still a run to overwrite, and none to resume."""
+BEGINNING = {*(_FIRST := (SPLIT, RECORD, PLAN, SKIPPED)), *(f".{name}.tmp" for name in (*_FIRST, CONFIG)), LOCK}
+"""What a start that was killed before it wrote ``config.yaml`` leaves: nothing of a run yet."""
+NOT_OF_THE_RUN = ("overwrite", "resume")
+"""Options that say how a command begins, not what the run is."""
+
+
+class RunFolder:
+    """The folder of one run.
+
+    ``config.yaml`` repeats the run. What it goes on from: ``plan.json`` (what was asked, found and decided),
+    ``split.json`` (which image is in which split), ``images.json`` (name, label and content of each),
+    ``skipped.json`` (which files were left out), ``checkpoints/`` (the exact state). ``metrics.jsonl`` has a line an
+    epoch; ``model.safetensors`` and ``config.json`` are the best model; ``evaluation.json``, ``mistakes.csv`` and the
+    pictures come at the end; ``log.txt`` has all that was said.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run was started here."""
+        return (self.path / CONFIG).is_file()
+
+    @property
+    def has_metrics(self) -> bool:
+        """Whether an epoch was completed."""
+        return (self.path / "metrics.jsonl").is_file()
+
+    # -- beginning -----------------------------------------------------------------------------------------------------
+
+    def check_free(self, *, overwrite: bool) -> None:
+        """Whether a new run may start here. Nothing is written.
+
+        Raises:
+            InputError: a folder that exists, unless it is a run and ``overwrite`` says to replace it.
+        """
+        exists = self.path.exists() and not (self.path.is_dir() and {p.name for p in self.path.iterdir()} <= BEGINNING)
+        if overwrite and exists and not self._is_ours():
+            raise InputError(f"{self.path}: exists and is no run, so it is not overwritten; expected another --out")
+        if exists and not overwrite:
+            free = next(f"{self.path}-{n}" for n in range(2, 1000) if not Path(f"{self.path}-{n}").exists())
+            what = f"a run: --resume {self.path} continues it, --overwrite replaces it" if self.is_run else "no run"
+            raise InputError(f"{self.path}: exists ({what}); expected a new folder, such as --out {free}")
+
+    def check_run(self) -> None:
+        """Whether there is a run to resume.
+
+        Raises:
+            InputError: there is none.
+        """
+        if not self.is_run:
+            found = "no run in it" if self.path.is_dir() else "no such folder"
+            raise InputError(f"resume: {self.path}: {found}; expected the folder of a run that was begun")
+
+    def _is_ours(self) -> bool:
+        """Whether all of the folder may go: many a folder that is no run has a ``config.yaml`` too."""
+        try:
+            return self.is_run and bool(self.read_options())
+        except InputError:
+            return False
+
+    def locked(self) -> AbstractContextManager[int]:
+        """Within it no other process trains here. The folder is made if need be.
+
+        Raises:
+            InputError: another one does.
+        """
+        return locked(self.path, "trains")
+
+    def clear(self) -> None:
+        """Removes what a run writes, and nothing that somebody put beside it."""
+        for pattern in OWN:
+            for entry in self.path.glob(pattern):
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
+        card = self.path / CARD
+        if card.is_file() and MARKER.encode() in card.read_bytes():  # of the old model, by save_pretrained
+            card.unlink()
+
+    def discard(self) -> None:
+        """Removes the run, and the folder if nothing else is in it."""
+        self.clear()
+        with suppress(OSError):  # it is still locked, and another process may take the folder at once
+            (self.path / LOCK).unlink()
+            self.path.rmdir()
+
+    def begin(
+        self, plan: Plan, splits: Mapping[str, ImageSet], record: Mapping[str, Any], bad: Sequence[BadImage]
+    ) -> None:
+        """Writes what a run goes on from. ``config.yaml`` is the last: with it there is a run to resume."""
+        write_json(self.path / SPLIT, {split: list(images.names) for split, images in splits.items()})
+        write(self.path / RECORD, json.dumps(record, ensure_ascii=False) + "\n")
+        if bad:
+            write_json(self.path / SKIPPED, [{"name": image.name, "reason": image.reason} for image in bad])
+        write_json(self.path / PLAN, plan.to_dict())
+        options = {name: value for name, value in plan.options.to_dict().items() if name not in NOT_OF_THE_RUN}
+        write(self.path / CONFIG, yaml.safe_dump(options, sort_keys=False, allow_unicode=True))
+
+    # -- going on ------------------------------------------------------------------------------------------------------
+
+    def read_options(self) -> Asked:
+        """The options of the run, as ``config.yaml`` has them.
+
+        Raises:
+            InputError: not what ``convit train`` wrote.
+        """
+        path = self.path / CONFIG
+        try:
+            return make(Asked, read_yaml(path))
+        except InputError as error:
+            raise InputError(f"{path}: {str(error).removeprefix(f'config: {path}: ')}") from error
+
+    def read_plan(self) -> Plan:
+        """The plan of the run.
+
+        Raises:
+            InputError: not what ``convit train`` wrote, or changed since.
+        """
+        path = self.path / PLAN
+        values = self._read_json(PLAN)
+        try:
+            plan = Plan.from_dict(values)
+        except (InputError, KeyError, TypeError, ValueError) as error:
+            raise _unreadable(path, error) from error
+        if plan.to_dict() == values:
+            return plan
+        differs = first_difference(self.read_options().to_dict(), plan.options.to_dict())
+        what = f": its {differs[0]} is {differs[2]}, that of {CONFIG} {differs[1]}" if differs else ""
+        raise InputError(f"{path}: changed since the run began{what}; expected it as 'convit train' wrote it")
+
+    def read_split(self) -> dict[str, list[str]]:
+        """The names of the images of each split."""
+        split = self._read_json(SPLIT)
+        try:
+            return {name: [str(image) for image in images] for name, images in split.items()}
+        except (AttributeError, TypeError) as error:
+            raise _unreadable(self.path / SPLIT, error) from error
+
+    def read_record(self) -> dict[str, Any]:
+        """What the images were, by split (:func:`convit.data.record.describe`)."""
+        return self._read_json(RECORD)
+
+    def read_skipped(self) -> tuple[BadImage, ...]:
+        """The files that were left out."""
+        if not (self.path / SKIPPED).is_file():
+            return ()
+        found: Any = self._read_json(SKIPPED, list)
+        try:
+            return tuple(BadImage(str(one["name"]), str(one["reason"])) for one in found)
+        except (KeyError, TypeError) as error:
+            raise _unreadable(self.path / SKIPPED, error) from error
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """A record for each epoch that is complete."""
+        path = self.path / "metrics.jsonl"
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from error
+
+    def known(self) -> Known:
+        """What the folder says of the run's images, for those who choose images for its model."""
+        class_names = tuple(read_config(self.path).class_names)
+        if not self.is_run:
+            return Known(class_names=class_names)
+        options = self.read_options()
+        return Known(
+            class_names=class_names,
+            root=options.data,
+            split=self.read_split(),
+            some_classes=options.classes is not None,
+        )
+
+    def _read_json(self, name: str, kind: type = dict) -> Any:
+        path = self.path / name
+        try:
+            value = json.loads(path.read_bytes())
+            if not isinstance(value, kind):
+                raise TypeError(f"a {type(value).__name__}")
+            return value
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise _unreadable(path, error) from error
+
+    # -- on the way ----------------------------------------------------------------------------------------------------
+
+    def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Writes a line for each epoch."""
+        write(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
+
+    def listen(self, event: Event) -> None:
+        """Keeps what is said, and a line for each epoch, in ``log.txt``."""
+        if isinstance(event, Said):
+            self.log(event.text)
+        elif isinstance(event, EpochEnded):
+            record = event.record
+            top5 = f"top-5 {record['val_top5']:.2f}%, " if "val_top5" in record else ""
+            self.log(
+                f"epoch {record['epoch']}/{event.epochs}: train loss {record['train_loss']:.4f}, "
+                f"val loss {record['val_loss']:.4f}, top-1 {record['val_top1']:.2f}%, {top5}"
+                f"{record['images_per_second']:.0f} images/s"
+            )
+
+    def log(self, text: str) -> None:
+        """Adds a line to ``log.txt``, with the time; on a full disk none, and training goes on."""
+        with suppress(OSError), (self.path / "log.txt").open("a", encoding="utf-8") as stream:
+            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+
+def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first name whose values differ, as messages have it, and both values; None if there is none.
+
+    >>> first_difference({"lr": 0.1, "batch_size": 8}, {"lr": 0.1, "batch_size": 16})
+    ('batch-size', 8, 16)
+    """
+    for name in (*before, *(name for name in now if name not in before)):
+        if before.get(name) != now.get(name):
+            return name.replace("_", "-"), before.get(name), now.get(name)
+    return None
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: not readable ({error}); expected what 'convit train' wrote")

@@ -1,0 +1,102 @@
+"""Writing what must not be lost, on a disk that may be full: training goes on, and the writing is tried again."""
+
+import copy
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from convit.classifier import Classifier
+from convit.errors import InputError
+from convit.files import sync
+from convit.training.distributed import ALONE, World
+from convit.training.run_folder import RunFolder
+from convit.training.state import State, own_states, save_state
+
+
+class Saver:
+    """Writes the best model, the state and the metrics of a run, in this order.
+
+    So a state never knows of a best model that is not on the disk. What is there stays until the new is whole.
+
+    Args:
+        folder: where to.
+        state: of the run.
+        classifier: the model as it is evaluated.
+        say: told in one line what could not be written.
+        world: the processes that train. All have to call the methods, one of them writes.
+        minutes: how often to save between the epochs too; None for not at all.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        state: State,
+        classifier: Classifier,
+        say: Callable[[str], None],
+        world: World = ALONE,
+        minutes: float | None = None,
+    ) -> None:
+        self.folder, self.state, self.classifier, self.say, self.world = folder, state, classifier, say, world
+        self.minutes = minutes
+        self.fault: OSError | None = None
+        """Why the last attempt failed, if it did."""
+        self._unwritten: Classifier | None = None  # a best model that waits for room, as it was then
+        self._last = time.monotonic()
+
+    def save(self, *, model: bool = False) -> bool:
+        """Writes where the run stands, and with ``model`` the model as it is now; False if it could not be written."""
+        self._last = time.monotonic()
+        if not self.world.main:
+            return True
+        best = self.classifier if model else self._unwritten
+        try:
+            if best is not None:
+                best.save(self.folder.path)
+                sync(self.folder.path)
+                best = self._unwritten = None
+            save_state(self.folder.checkpoints, self.state)
+            if self.state.progress.history:
+                self.folder.write_metrics(self.state.progress.history)
+        except OSError as error:
+            self.fault = error
+            if best is self.classifier:
+                self._unwritten = copy.deepcopy(best).to("cpu")
+            self.say(f"could not save ({_reason(error)}): training goes on, and this is tried again; {self.newest()}")
+            return False
+        if self.fault is not None:
+            self.fault = None
+            self.say("saved again: there is room")
+        return True
+
+    def save_by_the_clock(self) -> None:
+        """Writes where the run stands, if the minutes since the last time are over on any process."""
+        if self.minutes is not None and self.world.any(time.monotonic() - self._last >= 60 * self.minutes):
+            self.save()
+
+    def insist(self, *, model: bool = False, before: str = "") -> None:
+        """Writes where the run stands, where that is the last chance.
+
+        Raises:
+            InputError: it could not be written; ``before`` stands before it.
+        """
+        if not self.save(model=model):
+            assert self.fault is not None
+            where = self.fault.filename or self.folder.path
+            raise InputError(
+                f"{before}{where}: {_reason(self.fault)}; expected a place with room that can be written to; "
+                f"{self.newest()}: make room, and {going_on(self.folder.path)}"
+            ) from self.fault
+
+    def newest(self) -> str:
+        """Says what there is to go on from."""
+        newest = next(own_states(self.folder.checkpoints, self.state), None)
+        return f"the newest state in {self.folder.path} is {newest.name}" if newest else "no state is saved yet"
+
+
+def going_on(folder: Path) -> str:
+    """Says how a run is continued."""
+    return f"continue with 'convit train --resume {folder}'"
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -1,0 +1,49 @@
+"""What a run tells, as a person sees it: lines in a pipe, a bar on a terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from convit.cli.screen import Screen
+from convit.events import Advanced, EpochEnded, PassBegan, Said
+
+RECORD = {"epoch": 2, "train_loss": 1.25, "val_loss": 1.5, "val_top1": 62.5, "images_per_second": 1234.5}
+
+
+def test_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    with Screen() as screen:
+        for event in (Said("[bold]a[/bold] " + "x" * 200), PassBegan("epoch 2", 8), Advanced(4, 1.25), Advanced(4)):
+            screen(event)
+        screen(EpochEnded(RECORD, 10))
+        screen(EpochEnded({**RECORD, "val_top5": 100.0}, 10))
+    got = capsys.readouterr()
+    assert got.err == ""
+    assert got.out.splitlines() == [
+        "[bold]a[/bold] " + "x" * 200,
+        "epoch  2/10  loss 1.250 (val 1.500)  top-1  62.5%  1,234 images/s",
+        "epoch  2/10  loss 1.250 (val 1.500)  top-1  62.5%  top-5 100.0%  1,234 images/s",
+    ]
+
+
+def test_results_stay_alone_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    with Screen(stderr=True) as screen:
+        screen(Said("a note"))
+    assert capsys.readouterr() == ("", "a note\n")
+
+
+def test_a_bar_on_a_terminal() -> None:
+    drawn = io.StringIO()
+    screen = Screen()
+    screen.console = screen.bar.live.console = Console(file=drawn, force_terminal=True, width=120, color_system=None)
+    screen.bar.disable = False
+    with screen:
+        screen(PassBegan("checking [x] images", 8, done=2))
+        screen(Advanced(4, 0.5))
+        screen.bar.refresh()
+        assert "checking [x] images" in drawn.getvalue()
+        assert "6/8" in drawn.getvalue()
+        assert "loss 0.500" in drawn.getvalue()
+        screen(PassBegan("the next", 3))
+        assert [task.description for task in screen.bar.tasks] == ["the next"]
+    assert screen.bar.tasks == []

@@ -1,0 +1,106 @@
+"""Pictures for tests of data, and the same ones written as every kind of source."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convit.data import ImageSet, open_source
+from convit.data.select import Evaluating, Learning, Selection, select
+from convit.errors import InputError
+from tests.data.shards import shard
+
+COUNTS = {"ape": 6, "bee": 5, "cow": 7}
+
+Labelled = list[tuple[Path, str]]
+"""Image files with their classes."""
+
+
+def photos(root: Path, counts: dict[str, int], size: tuple[int, int] = (8, 8)) -> Path:
+    """A folder of classes; every picture is another one."""
+    rng = np.random.default_rng(0)
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return root
+
+
+def labels(images: ImageSet) -> dict[str, str]:
+    """Name -> class of each image."""
+    return dict(zip(images.names, (images.class_names[t] for t in images.targets), strict=True))
+
+
+def reds(images: ImageSet) -> list[int]:
+    """The red of each image's corner, which tells which it is."""
+    return [images.read(i).getpixel((0, 0))[0] for i in range(len(images))]
+
+
+def names(selection: Selection) -> dict[str, list[str]]:
+    """Split -> the names of its images."""
+    return {split: list(images.names) for split, images in selection.splits.items()}
+
+
+def sizes(selection: Selection) -> dict[str, int]:
+    """Split -> how many images."""
+    return {split: len(images) for split, images in selection.splits.items()}
+
+
+def refused(data: object, choice: Learning | Evaluating) -> str:
+    """The one line that the choice is refused with."""
+    with pytest.raises(InputError) as caught:
+        select(str(data), choice)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def fails(data: Path | str, *words: str) -> None:
+    """Opening it is refused in one line with these words."""
+    with pytest.raises(InputError) as caught:
+        open_source(str(data))
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def damage(path: Path) -> None:
+    """Makes a file that does not decode."""
+    path.write_bytes(b"no picture")
+
+
+def as_folder(files: Labelled, folder: Path) -> str:
+    """The folder of classes itself."""
+    return str(files[0][0].parent.parent)
+
+
+def as_list(files: Labelled, folder: Path) -> str:
+    """A .csv of absolute paths."""
+    rows = [f"{file},{label}\n" for file, label in files]
+    (folder / "list.csv").write_text("path,label\n" + "".join(rows))
+    return str(folder / "list.csv")
+
+
+def as_shards(files: Labelled, folder: Path) -> str:
+    """Two shards, the second from the middle of a class on."""
+    for number, some in enumerate((files[:7], files[7:])):
+        pairs = [((f"{i:02d}.png", file.read_bytes()), (f"{i:02d}.txt", label)) for i, (file, label) in enumerate(some)]
+        shard(folder / f"photos-{number}.tar", dict(member for pair in pairs for member in pair))
+    return str(folder / "photos-{0..1}.tar")
+
+
+def as_saved(files: Labelled, folder: Path) -> str:
+    """A folder of ``save_to_disk``."""
+    datasets = pytest.importorskip("datasets", reason="needs the library 'datasets', of the extra [hub]")
+    datasets.disable_progress_bars()
+    names = sorted({label for _, label in files})
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    cells = {"image": [str(file) for file, _ in files], "label": [label for _, label in files]}
+    datasets.Dataset.from_dict(cells, features=features).save_to_disk(str(folder / "saved"))
+    return str(folder / "saved")
+
+
+WRITTEN: tuple[Callable[[Labelled, Path], str], ...] = (as_folder, as_list, as_shards, as_saved)
+"""Ways to write the same labelled pictures; each gives the word that opens them."""

@@ -1,0 +1,129 @@
+"""Which images a model is most wrong about: by hand, over several processes, on disk and in the picture."""
+
+import csv
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from convit.data import ArrayImages, ImageSet, Preprocess, open_source
+from convit.training import evaluate, plots
+from convit.training.distributed import World
+from convit.training.mistakes import Answers, Mistake, write_mistakes
+from tests.training.small import photos
+from tests.training.test_evaluation import Brightness
+from tests.training.test_plots import HARD_NAMES, is_picture
+
+PROBABILITIES = torch.tensor(
+    [[0.6, 0.3, 0.1], [0.7, 0.2, 0.1], [0.05, 0.9, 0.05], [0.2, 0.3, 0.5], [0.3, 0.3, 0.4]], dtype=torch.float64
+)
+TARGETS = [0, 1, 0, 2, 0]  # right, wrong, very wrong, right, wrong
+
+
+def images(names: tuple[str, ...] = ("a", "b", "c"), targets: list[int] = TARGETS) -> ImageSet:
+    pixels = np.random.default_rng(0).integers(0, 255, (len(targets), 6, 9, 3)).astype(np.uint8)
+    return ArrayImages(pixels, [f"photos/{i}.png" for i in range(len(targets))], targets, names)
+
+
+def answers(rows: slice = slice(None), batch: int = 2) -> Answers:
+    found = Answers()
+    for logits, target in zip(
+        PROBABILITIES[rows].log().float().split(batch), torch.tensor(TARGETS)[rows].split(batch), strict=True
+    ):
+        found.add(logits, target)
+    return found
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_by_hand(batch: int) -> None:
+    worst, second, third = answers(batch=batch).mistakes(images())
+    assert [(m.index, m.name, m.true, m.predicted) for m in (worst, second, third)] == [
+        (2, "photos/2.png", "a", "b"),
+        (1, "photos/1.png", "b", "a"),
+        (4, "photos/4.png", "a", "c"),
+    ]
+    assert [m.probability for m in (worst, second, third)] == pytest.approx([0.9, 0.7, 0.4])
+    assert [m.loss for m in (worst, second, third)] == pytest.approx([-math.log(p) for p in (0.05, 0.2, 0.3)])
+
+
+class Two(World):
+    """A process of two, whose other one is there to be added."""
+
+    def __init__(self, rank: int, other: Tensor) -> None:
+        super().__init__(rank, 2)
+        self.other = other
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        return tensor + self.other
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_two_processes_make_the_same_list(rank: int) -> None:
+    """Each has every other image."""
+    other = torch.from_numpy(answers(slice(1 - rank, None, 2)).table(len(TARGETS) // 2 + 1 - (1 - rank)))
+    placed = torch.zeros(5, 4, dtype=torch.float64)
+    placed[1 - rank :: 2] = other
+    whole = answers(slice(rank, None, 2)).mistakes(images(), Two(rank, placed))
+    assert whole == answers().mistakes(images())
+
+
+def test_evaluation_hands_out_each_image_once(tmp_path: Path) -> None:
+    """A model that goes by brightness, on images of which two are in the wrong folder."""
+    data = photos(tmp_path / "data", {"dark": 3, "light": 4})
+    (data / "dark/0.png").rename(data / "light/z.png")
+    (data / "light/0.png").rename(data / "dark/y.png")
+    found = Answers()
+    source = open_source(str(data)).splits["all"]
+    result = evaluate(Brightness(), source, Preprocess(image_size=(8, 8)), batch_size=3, on_logits=found.add)
+    wrong = found.mistakes(source)
+    assert {(m.name, m.true, m.predicted) for m in wrong} == {
+        ("light/z.png", "light", "dark"),
+        ("dark/y.png", "dark", "light"),
+    }
+    assert result.num_images - len(wrong) == np.trace(result.confusion)
+    assert found.table(len(source))[:, 0].mean() == pytest.approx(result.loss, rel=1e-6)
+
+
+def test_table(tmp_path: Path) -> None:
+    """Names are data: commas, quotes and line ends in them stay."""
+    names = ('a, "b"', "=1+1", "ü\nx")
+    wrong = answers().mistakes(images(names))
+    write_mistakes(wrong, tmp_path / "mistakes.csv")
+    with (tmp_path / "mistakes.csv").open(encoding="utf-8", newline="") as stream:
+        head, *rows = csv.reader(stream)
+    assert head == ["image", "true class", "taken for", "probability", "loss"]
+    assert [row[:3] for row in rows] == [[m.name, m.true, m.predicted] for m in wrong]
+    assert [float(value) for value in rows[0][3:]] == pytest.approx([0.9, -math.log(0.05)], abs=1e-6)
+
+
+def some(count: int, names: tuple[str, ...]) -> list[Mistake]:
+    return [
+        Mistake(index=i, name=f"{names[i % len(names)]}/{i}.png", true=names[0], predicted=names[-1], probability=0.5,
+                loss=9.0 - i / 10)
+        for i in range(count)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 24, 30])
+@pytest.mark.parametrize("names", [("cat", "dog"), HARD_NAMES])
+def test_picture(count: int, names: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "mistakes.png"
+    shown = images(names, [i % len(names) for i in range(count)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plots.mistakes(some(count, names), path, images=shown, title=names[0])
+    assert is_picture(path, (600, 250))
+    with Image.open(path) as image:
+        assert image.height > 250 * min(4, -(-count // 6))
+
+
+def test_no_mistake_no_picture(tmp_path: Path) -> None:
+    path = tmp_path / "mistakes.png"
+    path.write_bytes(b"of an evaluation before")
+    plots.mistakes([], path, images=images(), title="")
+    assert not path.exists()
