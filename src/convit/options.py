@@ -86,6 +86,8 @@ class Option:
         if value is None and self.default is None:
             return None
         kind = _bare(self.kind)
+        if self.several and isinstance(value, int | float | str):
+            value = (value,)  # image_size=32, as --image-size 32
         if kind is Path and isinstance(value, str | Path) and str(value):
             return Path(value)
         if self.several and typing.get_args(kind)[0] is Path and isinstance(value, list | tuple):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from convit.events import Advanced, Event, PassBegan
 from convit.options import make
-from convit.training.options import Asked
+from convit.training.options import Asked, asked_from
 
 TIMINGS = ("seconds", "images_per_second")
 
@@ -37,7 +37,7 @@ def options(data: Path | str, out: Path | None = None, **more: Any) -> Asked:
 
 def resume(run: Path, **more: Any) -> Asked:
     """The options that go on with a run."""
-    return make(Asked, {"resume": run, "device": "cpu", **more})
+    return asked_from(None, {"resume": run, **more, **({"data": str(more["data"])} if "data" in more else {})})
 
 
 class StopAt:

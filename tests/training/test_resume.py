@@ -121,6 +121,7 @@ def half(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ({"epochs": 4}, "epochs: got 4, the run in .* began with 3"),
         ({"seed": 1}, "seed: got 1, the run in .* began with 0"),
+        ({"image_size": 8, "lr": 0.5}, "lr: got 0.5, the run in .* began with"),
         ({"lr": 0.5}, r"lr: got 0\.5, the run in .* began with [\d.]+"),
         ({"mixup": 0.5}, r"mixup: got 0\.5, the run in .* began with 0\.0"),
         ({"image_size": (8, 16)}, r"image-size: got \[8, 16\], the run in .* began with \[8, 8\]"),
@@ -140,8 +141,16 @@ def test_other_options_are_refused(more: dict[str, Any], message: str, half: Pat
 
 def test_the_same_options_may_be_given_again(data: Path, whole: Path, half: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(half, tmp_path / "run"))
-    train(options(data, run, epochs=EPOCHS, resume=run))
+    same = {"data": data, "out": run, "epochs": EPOCHS, "image_size": 8, "batch_size": 4}
+    train(resume(run, **same))
     assert exact(run) == exact(whole)
+
+
+def test_an_option_that_is_given_at_its_default_counts(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        train(options(data, tmp_path / "run", seed=5), StopAt("epoch 1/2", 1))
+    with pytest.raises(InputError, match=r"seed: got 0, the run in .* began with 5"):
+        train(resume(tmp_path / "run", seed=0))
 
 
 def test_images_that_were_moved(data: Path, whole: Path, half: Path, tmp_path: Path) -> None:

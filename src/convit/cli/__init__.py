@@ -16,7 +16,7 @@ from convit.cli import words
 from convit.cli.help import page
 from convit.cli.options import Command
 from convit.errors import InputError
-from convit.files import DISK_FAULTS
+from convit.files import DISK_FAULTS, printable
 
 
 def run(command: str, arguments: Sequence[str], load: Callable[[str, bool], ModuleType]) -> int:
@@ -56,5 +56,5 @@ def run(command: str, arguments: Sequence[str], load: Callable[[str, bool], Modu
 
 
 def _fail(command: str, message: str, status: int = 2) -> int:
-    print(f"convit {command}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"convit {command}: {printable(' '.join(message.split()))}", file=sys.stderr)
     return status

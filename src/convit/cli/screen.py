@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 from convit.events import Advanced, EpochEnded, Event, PassBegan, Said
+from convit.files import printable
 
 
 class _Speed(ProgressColumn):
@@ -72,7 +73,7 @@ class Screen:
 
     def _say(self, text: str) -> None:
         """A line, above the bar."""
-        self.console.print(text, markup=False, soft_wrap=not self.console.is_terminal)
+        self.console.print(printable(text), markup=False, soft_wrap=not self.console.is_terminal)
         self.console.file.flush()  # in a pipe or a log, too, a line is there when it is said
 
     def _left(self, epochs: int) -> str:

@@ -214,7 +214,7 @@ class Asked(
 def asked_from(config: str | Path | None, given: Mapping[str, Any], *, words: bool = False) -> Asked:
     """The options of a YAML file with those that are given besides in their place.
 
-    With ``resume`` among the given ones, the file is the run's own ``config.yaml``: what is given has to be as it was.
+    With ``resume`` among the given ones, the file is the run's own ``config.yaml``, to compare with what is given.
 
     Args:
         config: the file, or None.
@@ -229,8 +229,12 @@ def asked_from(config: str | Path | None, given: Mapping[str, Any], *, words: bo
     if (run := taken.get("resume")) is not None:
         if config is not None:
             raise InputError("config and resume: got both, expected one of them")
-        if (run / "config.yaml").is_file():  # else whoever reads the folder says what is wrong with it
-            values = checked(Asked, read_yaml(run / "config.yaml"))
+        file = run / "config.yaml"
+        if file.is_file():  # else whoever reads the folder says what is wrong with it
+            try:
+                values = checked(Asked, read_yaml(file))
+            except InputError as error:
+                raise InputError(f"{file}: {str(error).removeprefix(f'config: {file}: ')}") from error
             values.pop("out", None)  # the folder may have been moved
     elif config is not None:
         values = checked(Asked, read_yaml(Path(config)))

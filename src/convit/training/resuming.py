@@ -26,8 +26,9 @@ def read(asked: Asked, world: World, held: contextlib.ExitStack) -> tuple[Select
     """The images and the plan of a run that goes on.
 
     Args:
-        asked: ``resume`` is the folder. Options that do not change what is computed (:data:`MAY_CHANGE`) are taken from
-            here if they are given; any other has to be as it was.
+        asked: as :func:`convit.training.options.asked_from` makes it: ``resume`` is the folder, and what is not given
+            is as its ``config.yaml`` says. Options that do not change what is computed (:data:`MAY_CHANGE`) are taken
+            from here; any other has to be as it was.
         world: the processes that go on with it.
         held: closed at the end, with the lock on the folder in it.
 
@@ -56,11 +57,11 @@ def _check_options(folder: RunFolder, plan: Plan, asked: Asked) -> None:
     if differs := first_difference(planned, written):
         name, was, now = differs
         raise InputError(f"{folder.path / CONFIG}: {name} is {now}, the run began with {was}; {AS_IT_WAS}")
-    given = {name: value for name, value in asked.to_dict().items() if name in asked.given() and name not in MAY_CHANGE}
-    first = {name: plan.asked.get(name, planned[name]) for name in given}
-    if (differs := first_difference(planned, planned | given)) and first_difference(first, given):
-        name, was, now = differs
-        raise InputError(f"{name}: got {now}, the run in {folder.path} began with {was}; {AS_IT_WAS}")
+    for name, value in asked.to_dict().items():
+        as_asked_or_decided = (plan.asked.get(name, planned[name]), planned[name])
+        if name not in MAY_CHANGE and value not in as_asked_or_decided:
+            word = name.replace("_", "-")
+            raise InputError(f"{word}: got {value}, the run in {folder.path} began with {planned[name]}; {AS_IT_WAS}")
     classes = list(plan.class_names)
     if (folder.path / MODEL_CONFIG).is_file() and (now := list(read_config(folder.path).class_names)) != classes:
         other = next(((a, b) for a, b in zip(classes, now, strict=False) if a != b), (len(classes), len(now)))
@@ -71,8 +72,8 @@ def _check_options(folder: RunFolder, plan: Plan, asked: Asked) -> None:
 
 def _moved(options: Asked, asked: Asked, out: Path) -> Asked:
     """The options of the run with those that may change as they are asked for now."""
-    given = {name: value for name, value in asked.given().items() if name in MAY_CHANGE}
-    return replace(options, **{**given, "out": out, "resume": None, "overwrite": False})
+    now = {name: getattr(asked, name) for name in MAY_CHANGE}
+    return replace(options, **{**now, "out": out, "resume": None, "overwrite": False})
 
 
 def _images(folder: RunFolder, plan: Plan, world: World) -> Selection:

@@ -109,7 +109,8 @@ def planned(asked: Asked, tell: Listener, world: World = ALONE) -> tuple[Selecti
 
 def _chosen(asked: Asked, world: World, bad: Sequence[BadImage] = ()) -> tuple[Selection, Plan]:
     """Images and plan without the files that are ``bad``."""
-    assert asked.data is not None, "asked_from refuses it"
+    if asked.data is None:
+        raise InputError("data: got none, expected a folder of images or the name of a data set, such as digits")
     selection = world.in_turn(partial(select, asked.data, learning(asked, bad)))
     plan = make_plan(asked, selection.facts(), processes=world.size)
     world.check_same("images", [list(images.names) for images in selection.splits.values()])

@@ -15,7 +15,7 @@ from convit.data import BadImage, ImageSet
 from convit.data.select import Known
 from convit.errors import InputError
 from convit.events import EpochEnded, Event, Said
-from convit.files import write, write_json
+from convit.files import printable, write, write_json
 from convit.lock import FILE as LOCK
 from convit.lock import locked
 from convit.model_card import MARKER
@@ -161,6 +161,8 @@ class RunFolder:
             raise _unreadable(path, error) from error
         if plan.to_dict() == values:
             return plan
+        if set(values["options"]) != set(plan.options.to_dict()):
+            raise InputError(f"{path}: written by a version of convit with other options; expected that version")
         differs = first_difference(self.read_options().to_dict(), plan.options.to_dict())
         what = f": its {differs[0]} is {differs[2]}, that of {CONFIG} {differs[1]}" if differs else ""
         raise InputError(f"{path}: changed since the run began{what}; expected it as 'convit train' wrote it")
@@ -240,7 +242,7 @@ class RunFolder:
     def log(self, text: str) -> None:
         """Adds a line to ``log.txt``, with the time; on a full disk none, and training goes on."""
         with suppress(OSError), (self.path / "log.txt").open("a", encoding="utf-8") as stream:
-            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {printable(text)}\n")
 
 
 def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
