@@ -348,7 +348,7 @@ def test_epochs_without_the_value() -> None:
     for got in (plots.non_locality_over_training(lines), plots.gates_over_training(lines)):
         assert np.asarray(got.axes[0].lines[0].get_xdata()).tolist() == [5, 6]
     with pytest.raises(
-        InputError, match=r"4 epochs without non_locality, expected some with it; 'convit train' writes"
+        InputError, match=r"4 epochs without non_locality, expected some with it; 'convit train' and convit.train"
     ):
         plots.non_locality_over_training(lines[:4])
     with pytest.raises(InputError, match=r"4 epochs without gates.*; only a model with GPSA layers has gates"):
