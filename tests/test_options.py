@@ -61,6 +61,7 @@ GOOD: list[tuple[str, Any, list[str], Any]] = [
     ("sides", [3, 4], ["3", "4"], (3, 4)),
     ("sides", (3,), ["3"], (3,)),
     ("place", "a/b", ["a/b"], Path("a/b")),
+    ("place", "1e3", ["1e3"], Path("1e3")),
 ]
 
 

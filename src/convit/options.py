@@ -11,7 +11,7 @@ import itertools
 import sys
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -324,8 +324,7 @@ def _loader() -> Any:
     class Loader(yaml.SafeLoader):
         pass
 
-    number = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_NUMBER), list("-+0123456789."))
     Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: _float(str(node.value)))
     return Loader
 
@@ -335,8 +334,19 @@ def _float(text: str) -> float:
     return float(special.get(text.lower(), text.replace("_", "")))
 
 
-def to_yaml(options: Options) -> str:
-    """All options, for :func:`read_yaml`."""
+_NUMBER = r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+"
+"""What our loader takes for a number besides what PyYAML does; a text of this form is written in quotes."""
+
+
+def to_yaml(options: Options, without: Container[str] = ()) -> str:
+    """All options but some, for :func:`read_yaml`."""
+    import re
+
     import yaml
 
-    return yaml.safe_dump(options.to_dict(), sort_keys=False, allow_unicode=True)
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_NUMBER), list("-+0123456789."))
+    values = {name: value for name, value in options.to_dict().items() if name not in without}
+    return yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True)

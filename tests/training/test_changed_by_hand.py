@@ -185,6 +185,15 @@ def test_an_edited_plan_is_noticed(data: Path, tmp_path: Path) -> None:
     refuses(out, r"plan\.json: changed since the run began: its lr is 0\.125, that of config.yaml 0\.0005")
 
 
+def test_edited_facts_are_noticed(data: Path, tmp_path: Path) -> None:
+    """They decide how many steps an epoch has."""
+    out = run(data, tmp_path / "run")
+    plan = json.loads((out / "plan.json").read_text())
+    plan["facts"]["counts"]["train"] = [3, 3, 3]
+    (out / "plan.json").write_text(json.dumps(plan))
+    refuses(out, r"plan\.json: changed since the run began")
+
+
 def test_edited_in_every_place_the_states_are_still_those_of_the_run(data: Path, tmp_path: Path) -> None:
     out = run(data, tmp_path / "run")
     plan = RunFolder(out).read_plan()

@@ -92,7 +92,9 @@ class Plan:
         Where things lie, and on what device the run goes on, does not count.
         """
         options = {k: v for k, v in self.options.to_dict().items() if k not in (*MAY_CHANGE, *PLACES)}
-        return fingerprint([options, self.model_args, list(self.class_names), self.preprocess.to_dict(), self.sources])
+        counts = {split: list(images) for split, images in self.facts.counts.items()}
+        model = [self.model_args, list(self.class_names), self.preprocess.to_dict()]
+        return fingerprint([options, *model, counts, self.cache, self.keep_head, self.sources])
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON values."""

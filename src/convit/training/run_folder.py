@@ -8,8 +8,6 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from convit.classifier import CARD, read_config
 from convit.data import BadImage, ImageSet
 from convit.data.select import Known
@@ -19,7 +17,7 @@ from convit.files import printable, write, write_json
 from convit.lock import FILE as LOCK
 from convit.lock import locked
 from convit.model_card import MARKER
-from convit.options import make, read_yaml
+from convit.options import make, read_yaml, to_yaml
 from convit.training.options import Asked
 from convit.training.plan import Plan
 
@@ -130,8 +128,7 @@ class RunFolder:
         if bad:
             write_json(self.path / SKIPPED, [{"name": image.name, "reason": image.reason} for image in bad])
         write_json(self.path / PLAN, plan.to_dict())
-        options = {name: value for name, value in plan.options.to_dict().items() if name not in NOT_OF_THE_RUN}
-        write(self.path / CONFIG, yaml.safe_dump(options, sort_keys=False, allow_unicode=True))
+        write(self.path / CONFIG, to_yaml(plan.options, without=NOT_OF_THE_RUN))
 
     # -- going on ------------------------------------------------------------------------------------------------------
 
