@@ -39,6 +39,9 @@ def main() -> int:
     """Runs the command line; returns the exit status."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started this wants none
         signal.signal(signal.SIGINT, _stop)
+    for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     try:
         return _answer(sys.argv[1:])
     finally:

@@ -20,7 +20,7 @@ import convit_launcher
 _alone = "convit" not in sys.modules
 convit_launcher.put_off_package()
 
-from convit.errors import InputError  # noqa: E402
+from convit.errors import InputError, one_line  # noqa: E402
 
 if _alone:  # whoever imports the package after this gets all of it
     del sys.modules["convit.errors"], sys.modules["convit"]
@@ -143,7 +143,7 @@ def _session(path: Path) -> Any:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has exceptions of its own, without a common class
         state = "an empty file" if path.stat().st_size == 0 else "not an ONNX file, or a damaged or truncated one"
-        detail = " ".join(str(error).split()).rpartition("failed:")[2][:160]
+        detail = one_line(error, 1000).rpartition("failed:")[2][:160]
         raise InputError(f"{path}: {state} ({detail}); expected a file of 'convit export'") from error
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from convit import files, hub
 from convit.data import Preprocess, evaluation_transform, read_image, to_rgb
-from convit.errors import InputError
+from convit.errors import InputError, one_line
 from convit.layers import GatedPositionalSelfAttention
 from convit.model_card import MARKER, TrainingFacts, model_card
 from convit.models import ConViT, create_model
@@ -191,8 +191,9 @@ class Classifier:
         try:
             model.load_state_dict(read_sealed(folder / WEIGHTS))
         except (SafetensorError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{folder / WEIGHTS}: not the weights of {name} in {CONFIG} ({reason})") from error
+            raise InputError(
+                f"{folder / WEIGHTS}: not the weights of {name} in {CONFIG} ({one_line(error)})"
+            ) from error
         return classifier.to(device)
 
     # -- sharing -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,15 @@ class InputError(ValueError):
     """
 
 
+def one_line(error: BaseException, most: int = 200) -> str:
+    r"""What an error of a library says, on one line of at most so many letters; its type if it says nothing.
+
+    >>> one_line(OSError("no\n  space"), 5), one_line(KeyError())
+    ('no sp', 'KeyError')
+    """
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name: ``"; did you mean 'cifar10'?"``, or an empty string if nothing is close.
 

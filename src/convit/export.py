@@ -26,7 +26,7 @@ from torch.export import Dim, ExportedProgram
 from convit import ops
 from convit.choices import OPSET
 from convit.classifier import Classifier
-from convit.errors import InputError
+from convit.errors import InputError, one_line
 from convit.layers import GatedPositionalSelfAttention, PositionalSelfAttention
 from convit.models import ConViT
 from convit.models.convit import position_embedding
@@ -102,7 +102,7 @@ def export_onnx(
                 verbose=False,
             )
         except Exception as error:  # of many kinds, all of them the exporter's
-            raise InputError(f"opset: PyTorch cannot export this model with {opset} ({_line(error)})") from error
+            raise InputError(f"opset: PyTorch cannot export this model with {opset} ({one_line(error)})") from error
     assert made is not None
     proto = made.model_proto
     _clean(proto, dynamic_size)
@@ -114,7 +114,7 @@ def export_onnx(
         try:
             runner = onnx_runner(temporary)
         except Exception as error:  # onnxruntime has exceptions of its own, without a common class
-            raise InputError(f"opset: got {opset}, which onnxruntime cannot run ({_line(error)})") from error
+            raise InputError(f"opset: got {opset}, which onnxruntime cannot run ({one_line(error)})") from error
         difference = _verified(model, runner, sizes, path)
         rounded = None
         if int8:
@@ -480,7 +480,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _line(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]

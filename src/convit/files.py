@@ -31,7 +31,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             yield stream
         return
     if path.is_symlink():
-        path = path.resolve()
+        path = absolute(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as stream:
@@ -85,6 +85,11 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes one JSON document whole or not at all. Floats that are no numbers are refused: JSON has none."""
     write(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def absolute(path: Path) -> Path:
+    """The path from the root, without links; where links go round in a circle, as far as they can be followed."""
+    return Path(os.path.realpath(path))
 
 
 def sync(folder: Path) -> None:

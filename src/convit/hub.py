@@ -8,7 +8,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import errors
 
-from convit.errors import InputError
+from convit.errors import InputError, one_line
 
 _REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
@@ -48,12 +48,12 @@ def download(
     """
     where = f"{repo_id}: no such folder here, and not loaded from the Hugging Face Hub"
     instead = "a folder of 'convit train' or save_pretrained, or a repository that can be reached"
-    with one_line(where, instead):
+    with hub_faults(where, instead):
         path = Path(
             huggingface_hub.hf_hub_download(repo_id, config, revision=revision, token=token, cache_dir=cache_dir)
         )
     check(path)
-    with one_line(where, instead):
+    with hub_faults(where, instead):
         # The folder is called by its commit: both files are of the same one, whatever is pushed in between.
         huggingface_hub.hf_hub_download(repo_id, weights, revision=path.parent.name, token=token, cache_dir=cache_dir)
     return path.parent
@@ -66,7 +66,7 @@ def upload(folder: str | Path, repo_id: str, *, private: bool, token: str | None
         InputError: no token, no network, or the Hub refuses.
     """
     instead = "a token that may write, from 'hf auth login' or token=; or save_pretrained(FOLDER)"
-    with one_line(f"{repo_id}: nothing was uploaded", instead):
+    with hub_faults(f"{repo_id}: nothing was uploaded", instead):
         if token is None and huggingface_hub.get_token() is None:
             raise InputError(f"{repo_id}: nothing was uploaded (no token); expected {instead}")
         api = huggingface_hub.HfApi(token=token)
@@ -79,7 +79,7 @@ def upload(folder: str | Path, repo_id: str, *, private: bool, token: str | None
 
 
 @contextmanager
-def one_line(what: str, instead: str) -> Iterator[None]:
+def hub_faults(what: str, instead: str) -> Iterator[None]:
     """Within it the many errors of the Hub's client become one :class:`InputError`."""
     reasons = (  # the first that fits: some are subclasses of later ones
         (errors.GatedRepoError, "its owner has to grant access first"),
@@ -96,7 +96,7 @@ def one_line(what: str, instead: str) -> Iterator[None]:
     # HTTPError is that of the client's own HTTP library, and hf_xet reports a broken transfer as a RuntimeError.
     except (errors.HTTPError, errors.EntryNotFoundError, OSError, ValueError, RuntimeError) as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
-        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        said = f"{type(error).__name__}: {one_line(error)}"
         refused = f"{status}, the token is missing or may not do that" if status in (401, 403) else said
         reason = next((text for kind, text in reasons if isinstance(error, kind)), refused)
         raise InputError(f"{what} ({reason}); expected {instead}") from error

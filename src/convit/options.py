@@ -8,18 +8,20 @@ import ast
 import functools
 import inspect
 import itertools
+import os
 import sys
 import types
 import typing
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from convit.errors import InputError, nearest
+from convit.errors import InputError, nearest, one_line
 
 T = TypeVar("T", bound="Options")
 
@@ -88,14 +90,12 @@ class Option:
         kind = _bare(self.kind)
         if self.several and isinstance(value, int | float | str):
             value = (value,)  # image_size=32, as --image-size 32
-        if kind is Path and isinstance(value, str | Path) and str(value):
-            return Path(value)
-        if self.several and typing.get_args(kind)[0] is Path and isinstance(value, list | tuple):
-            return tuple(map(Path, value))
         try:
             if kind is Path:
-                raise msgspec.ValidationError
-            return msgspec.convert(value, self.kind, strict=not words)
+                return _path(value)
+            if self.several and typing.get_args(kind)[0] is Path and isinstance(value, list | tuple):
+                return tuple(map(_path, value))
+            return msgspec.convert(_builtin(value), self.kind, strict=not words)
         except msgspec.ValidationError:
             got = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
             got = ascii(got)[1:-1] if not got.isprintable() else got
@@ -147,6 +147,8 @@ def checked(cls: type[Options], values: Mapping[str, Any], *, words: bool = Fals
         name = str(key).replace("-", "_")
         if name not in known:
             raise unknown(str(key), known)
+        if name in out:
+            raise InputError(f"{known[name].word}: got it twice, with - and with _; expected it once")
         out[name] = known[name].check(value, words=words)
     return out
 
@@ -235,6 +237,30 @@ def expected(kind: Any) -> str:
     return " ".join(words)
 
 
+def _path(value: Any) -> Path:
+    """The path that a word is, with ``~`` for a home folder.
+
+    Raises:
+        msgspec.ValidationError: no word, or none that can name a file: an empty one, one with a NUL, half a character,
+            a home that is not known.
+    """
+    try:
+        if isinstance(value, str | Path) and str(value) and b"\0" not in os.fsencode(value):
+            return Path(value).expanduser()
+    except (UnicodeEncodeError, RuntimeError):
+        pass
+    raise msgspec.ValidationError
+
+
+def _builtin(value: Any) -> Any:
+    """NumPy's numbers as Python's, so that one may be given for the other."""
+    if isinstance(value, list | tuple):
+        return [_builtin(inner) for inner in value]
+    if isinstance(value, bool | int | float):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value
+
+
 def _bare(kind: Any) -> Any:
     """A type without its range."""
     return kind.__origin__ if typing.get_origin(kind) is Annotated else kind
@@ -282,8 +308,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
-        why = " ".join(str(error).split())[:160]
-        raise InputError(f"config: {path}: not YAML ({why}); expected {wanted}") from error
+        raise InputError(f"config: {path}: not YAML ({one_line(error)}); expected {wanted}") from error
     if not isinstance(loaded, dict):
         found = "nothing in it" if loaded is None else f"a {type(loaded).__name__}"
         raise InputError(f"config: {path}: {found}; expected {wanted}")

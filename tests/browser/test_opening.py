@@ -9,34 +9,23 @@ from tests.browser.conftest import Open
 from tests.browser.looks import base_sized, seen_by
 
 pytestmark = pytest.mark.browser
-TRIES = 10
-"""A loaded machine is slow at times: one of so many in time is enough."""
 
 
-def test_base_model_opens_in_a_second_and_follows_the_pointer(open_file: Open, tmp_path: Path) -> None:
+def test_base_model_opens_and_follows_the_pointer(open_file: Open, tmp_path: Path) -> None:
+    """How fast it does that is for ``benchmarks/page.py``."""
     path = tmp_path / "base.html"
     write_page(path, [base_sized()], title="Base")
     assert path.stat().st_size < 10e6
-    times: list[float] = []
-    while not times or (min(times) >= 1000 and len(times) < TRIES):
-        tab = open_file(path)
-        tab.evaluate("window.convit.ready")
-        times.append(tab.evaluate("performance.now()"))  # ms since the browser was sent there
-    assert min(times) < 1000, times
+    tab = open_file(path)
+    tab.evaluate("window.convit.ready")
     assert tab.locator(".tile").count() == 192
-    # The time of a move: everything is computed, drawn and laid out when the last line has run.
-    moves = tab.evaluate("""() => {
-        const times = [];
-        for (let query = 0; query < 196; query++) {
-            const start = performance.now();
-            window.convit.select(query);
-            draw();
-            document.body.getBoundingClientRect();
-            times.push(performance.now() - start);
-        }
-        return times.sort((a, b) => a - b);
-    }""")
-    assert moves[len(moves) // 4] < 16, moves  # a quarter of them undisturbed
+    drawn = tab.evaluate("""() => [17, 150].map(query => {
+        window.convit.select(query);
+        draw();
+        return [...document.querySelectorAll(".tile canvas")].map(canvas => canvas.toDataURL());
+    })""")
+    assert len(drawn[0]) == 192
+    assert all(before != after for before, after in zip(*drawn, strict=True))
 
 
 def test_notebook_frame(open_file: Open, tmp_path: Path) -> None:

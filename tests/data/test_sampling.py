@@ -108,12 +108,6 @@ def test_sampler_order_is_a_function_of_seed_and_epoch() -> None:
     assert len(fresh) == 30
 
 
-def test_sampler_without_shuffle() -> None:
-    sampler = EpochSampler(3, seed=0, shuffle=False)
-    sampler.set_epoch(5)
-    assert list(sampler) == [(5, 0), (5, 1), (5, 2)]
-
-
 def test_global_random_state_plays_no_part_and_is_untouched() -> None:
     np.random.seed(0)  # noqa: NPY002  the global state is what is tested
     before = np.random.get_state()[1].copy()  # noqa: NPY002
@@ -223,8 +217,6 @@ def test_occurrence(indices: list[int]) -> None:
     [
         ({"repeats": 0}, "repeats: 0; expected 1 to the 4 images"),
         ({"repeats": 5}, "repeats: 5; expected 1 to the 4 images"),
-        ({"repeats": 2, "shuffle": False}, "expected shuffle=True"),
-        ({"balance": np.zeros(4, int), "shuffle": False}, "expected shuffle=True"),
     ],
 )
 def test_samplers_that_do_not_fit(options: dict[str, Any], message: str) -> None:

@@ -13,7 +13,7 @@ from convit.experiments.studies import STUDIES
 from convit.layers import GatedPositionalSelfAttention, PositionalSelfAttention, SelfAttention
 from convit.layers.init import convolutional_pos_weight
 from convit.training.engine import Trainer
-from convit.training.plan import learning, make_plan
+from convit.training.planning import learning, make_plan
 from convit.training.run_folder import RunFolder
 from convit.training.stopping import StopRequest
 from tests.experiments.made import MICRO

@@ -145,13 +145,14 @@ def train_arguments(data: Path, out: Path, length: tuple[str, ...] = LONG, *more
 def outcome(run: Path, predictions: str) -> dict[str, Any]:
     """All that must be equal in two runs that are the same, to the bit: everything but times and pictures."""
     state = newest_state(run)
-    left = [path.name for path in run.rglob("*.tmp") if ".png" not in path.name]  # forks may draw no pictures
+    pictures = {path.name for path in run.iterdir() if ".png" in path.name}  # forks may draw none, nor finish one
+    left = [path.name for path in run.rglob("*.tmp") if path.name not in pictures]
     assert not left, f"half-written files are left: {left}"
     meta = json.loads((state / "state.json").read_text().split("\n")[1])
     history = meta["progress"].pop("history")
     del meta["options"]["out"]  # the only option in which the runs differ
     return {
-        "files": {path.name for path in run.iterdir() if path.suffix != ".png"},
+        "files": {path.name for path in run.iterdir()} - pictures,
         "state": (state.name, (state / "tensors.safetensors").read_bytes()),
         "progress": meta,
         "history": [_timeless(record) for record in history],

@@ -14,7 +14,8 @@ from convit.errors import InputError
 from convit.events import ignore
 from convit.training import Stopped
 from convit.training.engine import Trainer
-from convit.training.run import planned, train
+from convit.training.planning import planned
+from convit.training.run import train
 from convit.training.run_folder import RunFolder
 from convit.training.stopping import StopRequest
 from tests.training.small import StopAt, exact, metrics, options, photos, resume, weights

@@ -11,7 +11,8 @@ from convit.errors import InputError
 from convit.events import ignore
 from convit.training.engine import Trainer
 from convit.training.learner import Learner
-from convit.training.run import planned, train
+from convit.training.planning import planned
+from convit.training.run import train
 from convit.training.run_folder import RunFolder
 from convit.training.state import Progress, load_state, save_state
 from convit.training.stopping import StopRequest

@@ -16,8 +16,9 @@ from convit.data.select import Evaluating, select
 from convit.errors import InputError
 from convit.events import Advanced, EpochEnded, Event, PassBegan, ignore
 from convit.training import engine, evaluate
+from convit.training.planning import planned
 from convit.training.report import chance_note
-from convit.training.run import Run, planned, train
+from convit.training.run import Run, train
 from convit.training.run_folder import RunFolder
 from convit.training.stopping import StopRequest
 from tests.training.small import exact, metrics, options, photos, weights
@@ -87,7 +88,7 @@ def test_split_and_config_repeat_the_run(run: Path, data: Path) -> None:
 
 def test_what_was_asked_found_and_decided_is_written(run: Path) -> None:
     plan = json.loads((run / "plan.json").read_text())
-    assert plan["asked"]["epochs"] == 2
+    assert plan["given"]["epochs"] == 2
     assert plan["facts"]["counts"] == {"train": [5, 4, 6], "val": [1, 1, 1]}
     assert plan["options"]["lr"] == RunFolder(run).read_options().lr
     assert "training images" not in plan["reasons"].get("epochs", "")  # it was asked for

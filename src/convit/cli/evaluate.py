@@ -13,7 +13,7 @@ from convit.cli.screen import Screen
 from convit.data.select import Evaluating, select
 from convit.errors import InputError
 from convit.events import Advanced, PassBegan, Said
-from convit.files import printable, write_csv, write_json
+from convit.files import absolute, printable, write_csv, write_json
 from convit.training import Evaluation, evaluate, plots
 from convit.training.mistakes import Answers, write_mistakes
 from convit.training.run_folder import RunFolder
@@ -35,7 +35,7 @@ def main(options: EvaluateCommand) -> None:
             screen(Said(note))
         ((split, images),) = selection.splits.items()
         out = options.out or options.run / f"evaluation-{Path(selection.name).name}-{split}"
-        if out.resolve() == options.run.resolve():
+        if absolute(out) == absolute(options.run):
             raise InputError(f"out: got the run's own folder {out}, expected another one")
         out.mkdir(parents=True, exist_ok=True)
         screen(PassBegan("evaluating", len(images)))

@@ -25,7 +25,7 @@ from convit.data.images import read_image
 from convit.data.select import Evaluating, pictures, select
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, Said
-from convit.files import printable, write_json
+from convit.files import absolute, printable, write_json
 from convit.training.run_folder import RunFolder
 
 SHOWN = 4
@@ -46,7 +46,7 @@ class Picture:
 def main(options: InspectCommand) -> None:
     """Looks, draws, and says what is where."""
     out = options.out or options.run / "inspect"
-    if out.resolve() == options.run.resolve():
+    if absolute(out) == absolute(options.run):
         raise InputError(f"out: got the run's own folder {out}, expected another one, such as {out / 'inspect'}")
     classifier = load_run(options.run, options.device)
     view = _view(options, classifier)
@@ -71,7 +71,7 @@ def main(options: InspectCommand) -> None:
                 screen(Advanced(1))
                 yield seen  # one at a time is in memory
 
-        title = f"What {printable(options.run.resolve().name)} looks at"
+        title = f"What {printable(absolute(options.run).name)} looks at"
         write_page(folder / "attention.html", looked_at(), title=title, count=len(shown))
         screen(PassBegan("averaging over images", len(averaged)))
         layers = summary(classifier.model, image_batches(classifier, _counted(averaged, screen)))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from convit.errors import InputError
+from convit.errors import InputError, one_line
 from convit.events import EpochEnded, Event, Listener, Planned, RunBegan, ignore
 from convit.files import write_json
 
@@ -134,7 +134,7 @@ def tracking(name: str, say: Callable[[str], None]) -> Iterator[Listener]:
                 try:
                     tracker.log(figures(record), record["epoch"])
                 except Exception as error:  # a full disk, a network: libraries have errors of their own
-                    say(f"{name}: epoch {record['epoch']} not tracked ({_line(error)}); training goes on")
+                    say(f"{name}: epoch {record['epoch']} not tracked ({one_line(error)}); training goes on")
 
     try:
         yield tell
@@ -142,7 +142,7 @@ def tracking(name: str, say: Callable[[str], None]) -> Iterator[Listener]:
         try:
             tracker.close()
         except Exception as error:
-            say(f"{name}: not closed ({_line(error)})")
+            say(f"{name}: not closed ({one_line(error)})")
 
 
 @contextlib.contextmanager
@@ -153,7 +153,7 @@ def _one_line(name: str) -> Iterator[None]:
     except Exception as error:
         expected = "a key, by 'wandb login', or WANDB_MODE=offline" if name == "wandb" else "it to write into the run"
         raise InputError(
-            f"track: {name} does not start ({_line(error)}); expected {expected}; nothing was trained: the same "
+            f"track: {name} does not start ({one_line(error)}); expected {expected}; nothing was trained: the same "
             "command tries again"
         ) from error
 
@@ -166,7 +166,3 @@ def _id(folder: Path) -> str:
     name = secrets.token_hex(8)
     write_json(path, {"wandb": name})
     return name
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

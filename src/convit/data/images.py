@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from convit.errors import InputError
+from convit.errors import InputError, one_line
 
 IMAGE_SUFFIXES = (
     ".jpg",
@@ -209,7 +209,7 @@ def _opened(open_file: Callable[[], IO[bytes]], where: str) -> Iterator[Image.Im
 
 
 def _reason(empty: bool, kind: str, error: BaseException) -> str:
-    detail = " ".join(str(error).split()) or type(error).__name__
+    detail = one_line(error)
     if isinstance(error, Image.DecompressionBombError):
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         return f"a decompression bomb ({detail}); expected at most {limit} pixels"

@@ -158,7 +158,7 @@ Key = tuple[int, ...]
 class EpochSampler:
     """The keys ``(epoch, index)`` of one epoch, in an order that is a function of (seed, epoch) alone.
 
-    Position p of epoch e holds ``permutation(length, seed, 3, e)[p]``, or p itself without shuffling. There is no
+    Position p of epoch e holds ``permutation(length, seed, 3, e)[p]``. There is no
     state but the epoch and the position to begin at, so a run resumes in the middle of an epoch from these two numbers.
     Meant for :class:`convit.data.SampleDataset`, which draws its augmentation from the same key: an image that an epoch
     shows n times has n different keys.
@@ -166,7 +166,6 @@ class EpochSampler:
     Args:
         length: how many images there are.
         seed: 0 or more.
-        shuffle: whether the order is drawn; without it neither of the next two.
         repeats: show each drawn image so many times in a row, and that many times fewer of them (repeated
             augmentation, Hoffer et al. 2020, as in DeiT): an epoch has ``length // repeats`` different images.
         balance: (length,) the class of each image: draw by :func:`balanced_order`, all classes equally often.
@@ -180,8 +179,6 @@ class EpochSampler:
     (True, 2)
     >>> sorted(EpochSampler(5, seed=0, repeats=2))
     [(0, 3), (0, 3, 1), (0, 4), (0, 4, 1)]
-    >>> list(EpochSampler(5, seed=0, shuffle=False, share=(2, np.array([1]))))
-    [(0, 1), (0, 3)]
     """
 
     def __init__(
@@ -189,7 +186,6 @@ class EpochSampler:
         length: int,
         *,
         seed: int,
-        shuffle: bool = True,
         repeats: int = 1,
         balance: Indices | None = None,
         share: tuple[int, Indices] | None = None,
@@ -198,12 +194,9 @@ class EpochSampler:
             raise InputError(f"seed: {seed}; expected an integer of at least 0")
         if repeats < 1 or (repeats > length and repeats > 1):
             raise InputError(f"repeats: {repeats}; expected 1 to the {length} images")
-        if not shuffle and (repeats > 1 or balance is not None):
-            raise InputError("repeats and balance: got one of them without shuffle; expected shuffle=True")
         self.images = length
         self.length = shown(length, repeats)
         self.seed = seed
-        self.shuffle = shuffle
         self.repeats = repeats
         self.balance = balance
         self.share = share
@@ -232,8 +225,6 @@ class EpochSampler:
         count = self.length // self.repeats
         if self.balance is not None:
             return balanced_order(self.balance, count, self.seed, _BALANCED, epoch)
-        if not self.shuffle:
-            return np.arange(self.images)
         return permutation(self.images, self.seed, _EPOCH, epoch)[:count]
 
     def __iter__(self) -> Iterator[Key]:

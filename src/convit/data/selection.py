@@ -1,5 +1,6 @@
 """Images that were chosen, and what they are in numbers: all that a plan knows of them."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Self
@@ -8,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from convit.data.image_sets import ImageSet
+from convit.data.record import describe
 from convit.data.scan import BadImage, decoded_bytes, native_size
 from convit.data.sources import Source
 from convit.errors import InputError
@@ -98,6 +100,11 @@ class Selection:
     def ignored(self) -> tuple[str, ...]:
         """Files that are no images by their names."""
         return self.source.ignored
+
+    @functools.cached_property
+    def record(self) -> dict[str, Any]:
+        """What the images are, to notice later on that one was changed (:func:`convit.data.record.describe`)."""
+        return describe(self.class_names, self.splits)
 
     def facts(self) -> Facts:
         """What a plan is made from. Reads the headers of up to 200 images, and decodes none.

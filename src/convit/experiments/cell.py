@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 from convit.entry import train
-from convit.errors import InputError
+from convit.errors import InputError, one_line
 from convit.training.run_folder import RunFolder
 from convit.training.stopping import Stopped
 
@@ -30,7 +30,7 @@ def main(config: Path, run: Path) -> int:
     except Stopped as stopped:
         return 128 + stopped.signum
     except (InputError, OSError) as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
+        print(one_line(error, 2000), file=sys.stderr)
         return 2
     return 0
 

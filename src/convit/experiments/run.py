@@ -20,7 +20,7 @@ from convit.experiments.studies import STUDIES
 from convit.experiments.study import Report, Study
 from convit.experiments.tables import chosen
 from convit.figures import save
-from convit.files import fingerprint, fingerprint_of_files, write
+from convit.files import absolute, fingerprint, fingerprint_of_files, write
 from convit.options import options_of
 from convit.training.stopping import stop_on_signals
 
@@ -60,7 +60,7 @@ def run_experiment(
     out = out or Path("experiments") / f"{asked.name}-{Path(asked.data).name}"
     study, settings, folder = STUDIES[asked.name], settle(asked), ExperimentFolder(out)
     selection = selected(settings)
-    if Path(selection.root).is_absolute() and out.resolve().is_relative_to(selection.root):
+    if Path(selection.root).is_absolute() and absolute(out).is_relative_to(selection.root):
         raise InputError(f"out: got {out}, which lies among the images in {selection.root}; expected a folder apart")
     device = cast(Device, pick_device(settings.device).type)
     settings = replace(settings, data=selection.root, device=device)
@@ -91,7 +91,7 @@ def _identity(settings: Settings, selection: Selection) -> dict[str, Any]:
     """What results must share to stand in one table; the grid may grow."""
     source, weights = selection.source, settings.teacher_weights
     if weights is not None:
-        file = weights.expanduser() / WEIGHTS if weights.expanduser().is_dir() else weights.expanduser()
+        file = weights / WEIGHTS if weights.is_dir() else weights
         teacher = fingerprint_of_files(file) if file.is_file() else str(weights)  # for the run to refuse
     shared = [option.name for option in options_of(SharedOptions) if option.name not in NOT_RESULTS]
     return {

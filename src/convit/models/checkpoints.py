@@ -20,7 +20,7 @@ from timm.layers import resample_abs_pos_embed
 from timm.models import clean_state_dict
 from torch import Tensor
 
-from convit.errors import InputError
+from convit.errors import InputError, one_line
 from convit.grid import Grid
 from convit.models.convit import ConViT
 from convit.models.seal import read_sealed
@@ -274,7 +274,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Grid | None]:
     try:
         tensors = read_sealed(path)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a whole .safetensors file ({_one_line(error)})") from error
+        raise InputError(f"{path}: not a whole .safetensors file ({one_line(error)})") from error
     return clean_state_dict(tensors), _grid_beside(path, tensors)
 
 
@@ -312,7 +312,3 @@ def _read_pickle(path: Path) -> Any:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except Exception as error:  # PyTorch's readers raise of every kind for a damaged file
         raise InputError(f"{path}: damaged, or no file of weights; expected .safetensors or .pth, whole") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:150] or type(error).__name__

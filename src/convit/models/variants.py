@@ -15,7 +15,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch.utils.flop_counter import FlopCounterMode
 
 from convit.errors import InputError, nearest
-from convit.hub import one_line
+from convit.hub import hub_faults
 from convit.layers.init import FAN_IN, PUBLISHED_STD
 from convit.models import convit as architecture
 from convit.models.checkpoints import WEIGHTS_FILE, filter_pretrained, load_weights
@@ -138,7 +138,7 @@ def _create_pretrained(name: str, **kwargs: Any) -> torch.nn.Module:
     hub_id = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
     if hub_id:
         address = f"checkpoint_path=FILE with the {WEIGHTS_FILE} of https://huggingface.co/{hub_id}"
-        with one_line(f"pretrained: could not fetch {hub_id} from the Hugging Face Hub", address):
+        with hub_faults(f"pretrained: could not fetch {hub_id} from the Hugging Face Hub", address):
             file = hf_hub_download(hub_id, WEIGHTS_FILE, cache_dir=kwargs.get("cache_dir"))
         try:
             return timm.create_model(name, **kwargs)  # finds it in the cache

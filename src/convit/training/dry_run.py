@@ -13,8 +13,8 @@ from convit.training.learner import decided
 from convit.training.memory import activation_bytes, held_bytes, in_words
 from convit.training.options import Asked
 from convit.training.plan import Plan
+from convit.training.planning import planned
 from convit.training.report import introduction
-from convit.training.run import planned
 from convit.training.run_folder import RunFolder
 from convit.training.stopping import StopRequest
 

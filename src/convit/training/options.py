@@ -17,7 +17,7 @@ from convit.errors import InputError
 from convit.options import Arg, Count, NotNegative, Options, Part, Positive, checked, make, read_yaml
 from convit.training.rules import check_asked
 
-Sides = Annotated[tuple[Count, ...], Meta(min_length=1, max_length=2)]
+Sides = Annotated[tuple[Annotated[int, Meta(ge=1, le=8192)], ...], Meta(min_length=1, max_length=2)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +237,11 @@ def asked_from(config: str | Path | None, given: Mapping[str, Any], *, words: bo
                 raise InputError(f"{file}: {str(error).removeprefix(f'config: {file}: ')}") from error
             values.pop("out", None)  # the folder may have been moved
     elif config is not None:
+        if not isinstance(config, str | Path):
+            raise InputError(f"config: got a {type(config).__name__}, expected the path of a YAML file")
         values = checked(Asked, read_yaml(Path(config)))
+        if values.get("resume") is not None:
+            raise InputError(f"config: {config}: resume in it; expected 'convit train --resume {values['resume']}'")
     asked = make(Asked, {**values, **taken})
     if asked.data is None and asked.resume is None:
         raise InputError("data: got none, expected a folder of images or the name of a data set, such as digits")

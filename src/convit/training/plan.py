@@ -20,7 +20,7 @@ PLACES = ("weights", "teacher_weights")
 class Plan:
     """A run with nothing left to decide."""
 
-    asked: Mapping[str, Any]
+    given: Mapping[str, Any]
     """The options that were given, as JSON values."""
     facts: Facts
     options: Asked
@@ -97,9 +97,9 @@ class Plan:
         return fingerprint([options, *model, counts, self.cache, self.keep_head, self.sources])
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan as JSON values."""
-        return {
-            "asked": dict(self.asked),
+        """The plan as JSON values, with a checksum of them."""
+        values = {
+            "given": dict(self.given),
             "facts": self.facts.to_dict(),
             "reasons": self.reasons,
             "options": self.options.to_dict(),
@@ -111,6 +111,7 @@ class Plan:
             "sources": self.sources,
             "fingerprint": self.fingerprint,
         }
+        return values | {"checksum": fingerprint(values)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -119,7 +120,7 @@ class Plan:
         Raises:
             InputError, KeyError, TypeError, ValueError: values of something else.
         """
-        plain = {name: values[name] for name in ("asked", "reasons", "model_args", "blocks", "cache", "keep_head")}
+        plain = {name: values[name] for name in ("given", "reasons", "model_args", "blocks", "cache", "keep_head")}
         return cls(
             **plain,
             facts=Facts.from_dict(values["facts"]),

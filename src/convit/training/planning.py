@@ -7,6 +7,7 @@ Each step is one function of the values before it, and no step goes back.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import torch
 
 from convit.classifier import CONFIG, WEIGHTS, ClassifierConfig, read_config
 from convit.data import BadImage, Preprocess
-from convit.data.select import Facts, Learning
+from convit.data.select import Facts, Learning, Selection, find_bad, refuse_bad, select
 from convit.errors import InputError
+from convit.events import Listener
+from convit.files import absolute, fingerprint, fingerprint_of_files
+from convit.training.distributed import ALONE, World
 from convit.training.model_choice import ModelChoice, choose_model
 from convit.training.options import Asked
 from convit.training.plan import Plan
@@ -26,6 +30,34 @@ CACHE_BYTES = 1 << 30
 """Sets of small images that take no more than this, decoded, are kept in memory."""
 CACHED_SIDE = 112
 """Images whose shorter side has more pixels than this in the median are read from their files each time."""
+
+
+def planned(asked: Asked, tell: Listener, world: World = ALONE) -> tuple[Selection, Plan]:
+    """The images of a new run and its plan. Nothing is written.
+
+    Options that do not fit are refused before the images are decoded, which can take minutes. Files that do not decode
+    are left out if ``skip_bad`` was asked for; then all is chosen and planned for the others.
+
+    Raises:
+        InputError: data or options that do not work.
+    """
+    selection, plan = _chosen(asked, world)
+    bad = world.from_main(partial(find_bad, selection, tell))
+    if bad and not asked.skip_bad:
+        refuse_bad(selection.name, bad)
+    if bad:
+        selection, plan = _chosen(asked, world, bad)
+    return selection, replace(plan, sources=world.from_main(partial(_sources, plan, selection)))
+
+
+def _chosen(asked: Asked, world: World, bad: Sequence[BadImage] = ()) -> tuple[Selection, Plan]:
+    """Images and plan without the files that are ``bad``."""
+    if asked.data is None:
+        raise InputError("data: got none, expected a folder of images or the name of a data set, such as digits")
+    selection = world.in_turn(partial(select, asked.data, learning(asked, bad)))
+    plan = make_plan(asked, selection.facts(), processes=world.size)
+    world.check_same("images", [list(images.names) for images in selection.splits.values()])
+    return selection, plan
 
 
 def learning(
@@ -67,7 +99,7 @@ def make_plan(asked: Asked, facts: Facts, *, processes: int = 1) -> Plan:
     assert options.crop_pct is not None
     preprocess = Preprocess(image_size=size) if start is None else start.preprocess
     plan = Plan(
-        asked={name: value for name, value in asked.to_dict().items() if name in asked.given()},
+        given={name: value for name, value in asked.to_dict().items() if name in asked.given()},
         facts=facts,
         options=options,
         model_args=choice.args | {"locality_strength": options.locality_strength or values["locality_strength"]},
@@ -90,12 +122,25 @@ def start_of(asked: Asked) -> ClassifierConfig | None:
     """
     if asked.weights is None:
         return None
-    weights = asked.weights.expanduser()
+    weights = asked.weights
     if not weights.exists():
         raise InputError(f"weights: no such file or folder {weights}; expected .safetensors, .pth, or a run folder")
     if weights.name == WEIGHTS and (weights.parent / CONFIG).is_file():
         weights = weights.parent
     return read_config(weights) if weights.is_dir() else None
+
+
+def _sources(plan: Plan, selection: Selection) -> dict[str, str]:
+    """Fingerprints of what a run learns from: its images, the weights that it starts from, the teacher's."""
+    weights = {"weights": plan.options.weights, "teacher_weights": plan.options.teacher_weights}
+    found = {name: fingerprint_of_weights(path) for name, path in weights.items() if path is not None}
+    return {"images": fingerprint(selection.record), **found}
+
+
+def fingerprint_of_weights(path: Path) -> str:
+    """Of weights, and of what says how they are used."""
+    files = (path / CONFIG, path / WEIGHTS) if path.is_dir() else (path,)
+    return fingerprint_of_files(*(file for file in files if file.is_file()))  # whoever loads it says what is missing
 
 
 def _has_weights(asked: Asked) -> bool:
@@ -144,7 +189,7 @@ def _workers(facts: Facts, size: tuple[int, int]) -> int:
 
 
 def _absolute(path: Path | None) -> Path | None:
-    return path and path.expanduser().resolve()
+    return path and absolute(path)
 
 
 def _folder_name(facts: Facts, model: str) -> str:

@@ -7,15 +7,15 @@ from functools import partial
 from pathlib import Path
 
 from convit.classifier import CONFIG as MODEL_CONFIG
-from convit.classifier import WEIGHTS, read_config
-from convit.data.record import describe, first_change
+from convit.classifier import read_config
+from convit.data.record import first_change
 from convit.data.select import Selection, select
 from convit.errors import InputError
-from convit.files import fingerprint, fingerprint_of_files
+from convit.files import absolute, fingerprint
 from convit.training.distributed import World
 from convit.training.options import Asked
-from convit.training.plan import MAY_CHANGE, Plan
-from convit.training.planning import learning
+from convit.training.plan import MAY_CHANGE, PLACES, Plan
+from convit.training.planning import fingerprint_of_weights, learning
 from convit.training.run_folder import CONFIG, RECORD, SPLIT, RunFolder, first_difference
 from convit.training.state import states
 
@@ -49,7 +49,7 @@ def read(asked: Asked, world: World, held: contextlib.ExitStack) -> tuple[Select
 
 def _check_options(folder: RunFolder, plan: Plan, asked: Asked) -> None:
     """``config.yaml``, and what this call asks for, say what the plan says."""
-    if asked.out is not None and asked.out.resolve() != folder.path.resolve():
+    if asked.out is not None and absolute(asked.out) != absolute(folder.path):
         raise InputError(
             f"out: got {asked.out} with --resume {folder.path}, expected none: a run goes on in its own folder"
         )
@@ -58,7 +58,9 @@ def _check_options(folder: RunFolder, plan: Plan, asked: Asked) -> None:
         name, was, now = differs
         raise InputError(f"{folder.path / CONFIG}: {name} is {now}, the run began with {was}; {AS_IT_WAS}")
     for name, value in asked.to_dict().items():
-        as_asked_or_decided = (plan.asked.get(name, planned[name]), planned[name])
+        if name in PLACES and value is not None:
+            value = str(absolute(Path(value)))
+        as_asked_or_decided = (plan.given.get(name, planned[name]), planned[name])
         if name not in MAY_CHANGE and value not in as_asked_or_decided:
             word = name.replace("_", "-")
             raise InputError(f"{word}: got {value}, the run in {folder.path} began with {planned[name]}; {AS_IT_WAS}")
@@ -87,7 +89,7 @@ def _images(folder: RunFolder, plan: Plan, world: World) -> Selection:
     assert plan.options.data is not None
     choice = learning(plan.options, folder.read_skipped(), split)
     selection = world.in_turn(partial(select, plan.options.data, choice))
-    if change := first_change(record, describe(selection.class_names, selection.splits)):
+    if change := first_change(record, selection.record):
         raise InputError(
             f"{plan.options.data}: other images than when the run in {folder.path} started: {change}; expected the same"
         )
@@ -115,16 +117,3 @@ def _check_weights(folder: RunFolder, plan: Plan, name: str, path: Path | None) 
         raise InputError(f"{word}: no such file or folder {path}; expected what the run in {folder.path} started with")
     if path is not None and fingerprint_of_weights(path) != plan.sources.get(name):
         raise InputError(f"{word}: {path} is not what it was when the run in {folder.path} started; expected the same")
-
-
-def sources_of(plan: Plan, selection: Selection) -> dict[str, str]:
-    """Fingerprints of what a run learns from: its images, the weights that it starts from, the teacher's."""
-    weights = {"weights": plan.options.weights, "teacher_weights": plan.options.teacher_weights}
-    found = {name: fingerprint_of_weights(path) for name, path in weights.items() if path is not None}
-    return {"images": fingerprint(describe(selection.class_names, selection.splits)), **found}
-
-
-def fingerprint_of_weights(path: Path) -> str:
-    """Of weights, and of what says how they are used."""
-    files = (path / MODEL_CONFIG, path / WEIGHTS) if path.is_dir() else (path,)
-    return fingerprint_of_files(*(file for file in files if file.is_file()))  # whoever loads it says what is missing

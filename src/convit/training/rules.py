@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from convit.errors import InputError
+from convit.files import absolute
 
 Given = Mapping[str, Any]
 """The options that were asked for, by name: those that are not as they are by default."""
@@ -28,7 +29,7 @@ class Planned(Protocol):
     """What of a plan rules are about; :class:`convit.training.plan.Plan` says what each is."""
 
     @property
-    def asked(self) -> Given: ...
+    def given(self) -> Given: ...
     @property
     def facts(self) -> Any: ...
     @property
@@ -81,7 +82,7 @@ def _from_weights(given: Given) -> bool:
 def _of_no_gpsa(plan: Planned) -> str | None:
     """An option about GPSA, where the model has none."""
     moved = "position-lr" if plan.options.position_lr != 1.0 else None
-    return (_first(OF_GPSA, plan.asked) or moved) if plan.options.local_up_to_layer == 0 else None
+    return (_first(OF_GPSA, plan.given) or moved) if plan.options.local_up_to_layer == 0 else None
 
 
 def _near_multiples(batch: int, of: int) -> str:
@@ -92,18 +93,18 @@ def _near_multiples(batch: int, of: int) -> str:
 def _among_images(plan: Planned) -> bool:
     """A run folder among the images would be taken for a class next time, images in a run folder could be replaced."""
     assert plan.options.out is not None
-    run, data = plan.options.out.resolve(), Path(plan.facts.root)
+    run, data = absolute(plan.options.out), Path(plan.facts.root)
     return data.is_absolute() and (run.is_relative_to(data) or data.is_relative_to(run))
 
 
 def _would_delete(plan: Planned) -> Path | None:
     """What the run starts from, or learns from, where ``--overwrite`` would delete it."""
-    if not plan.asked.get("overwrite"):
+    if not plan.given.get("overwrite"):
         return None
     assert plan.options.out is not None
-    run = plan.options.out.resolve()
+    run = absolute(plan.options.out)
     places = [place for place in (plan.options.weights, plan.options.teacher_weights) if place is not None]
-    return next((p for p in places if run.is_relative_to(p.resolve()) or p.resolve().is_relative_to(run)), None)
+    return next((p for p in places if run.is_relative_to(absolute(p)) or absolute(p).is_relative_to(run)), None)
 
 
 RULES: tuple[AskedRule | PlanRule, ...] = (

@@ -1,29 +1,29 @@
 """A run, stage by stage: choose the images, plan, train, evaluate and draw; or read all that and go on."""
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from convit.classifier import Classifier
-from convit.data import BadImage
-from convit.data.record import describe
-from convit.data.select import Selection, find_bad, refuse_bad, select
+from convit.data.select import Selection
 from convit.device import pick_device
 from convit.errors import InputError
 from convit.events import Listener, Planned, RunBegan, ignore, together
 from convit.training import plots, resuming
-from convit.training.distributed import ALONE, World, join
+from convit.training.distributed import World, join
 from convit.training.engine import Measure, Trainer, measure_nothing
 from convit.training.evaluation import Evaluation
 from convit.training.options import Asked
 from convit.training.plan import Plan
-from convit.training.planning import learning, make_plan
+from convit.training.planning import planned
 from convit.training.report import finish, introduction
 from convit.training.run_folder import RunFolder
 from convit.training.stopping import Stopped, stop_on_signals
+
+_TRAINING = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,28 +57,22 @@ def train(asked: Asked, tell: Listener = ignore, *, measure: Measure = measure_n
         Stopped: Ctrl-C or SIGTERM; the state is saved, ``resume`` continues it.
         OSError: the disk is full or read-only.
     """
-    with join(asked.device) as world, contextlib.ExitStack() as held:
+    resumed = asked.resume is not None
+    with _alone(), join(asked.device) as world, contextlib.ExitStack() as held:
         tell = tell if world.main else ignore
         pick_device(asked.device)
-        if asked.resume is not None:
-            folder, (selection, plan) = RunFolder(asked.resume), resuming.read(asked, world, held)
-        else:
-            if asked.out is not None:  # before the images are looked at, which can take a while
-                RunFolder(asked.out).check_free(overwrite=asked.overwrite)
-            selection, plan = planned(asked, tell, world)
-            assert plan.options.out is not None
-            folder = RunFolder(plan.options.out)
+        selection, plan = resuming.read(asked, world, held) if resumed else _planned(asked, tell, world)
+        assert plan.options.out is not None
+        folder = RunFolder(plan.options.out)
         # From here on there is something to save.
         with stop_on_signals(second_acts=world.size == 1) as stop, world.guard():
             tell = together(tell, folder.listen) if world.main else ignore
-            trainer = Trainer(
-                plan, selection.splits, folder, tell, stop, world, measure, resumed=asked.resume is not None
-            )
-            if asked.resume is not None:
+            trainer = Trainer(plan, selection.splits, folder, tell, stop, world, measure, resumed=resumed)
+            if resumed:
                 trainer.resume()
             else:
                 _begin(trainer, selection, asked.overwrite, held)
-            _tell_begin(trainer, new=asked.resume is None)
+            _tell_begin(trainer, new=not resumed)
             try:
                 trainer.fit()
                 return Run(folder=folder.path, plan=plan, **finish(trainer))
@@ -89,32 +83,26 @@ def train(asked: Asked, tell: Listener = ignore, *, measure: Measure = measure_n
                 raise
 
 
-def planned(asked: Asked, tell: Listener, world: World = ALONE) -> tuple[Selection, Plan]:
-    """The images of a new run and its plan. Nothing is written.
+def _planned(asked: Asked, tell: Listener, world: World) -> tuple[Selection, Plan]:
+    """The images and the plan of a new run, whose folder is looked at first: the images can take a while."""
+    if asked.out is not None:
+        RunFolder(asked.out).check_free(overwrite=asked.overwrite)
+    return planned(asked, tell, world)
 
-    Options that do not fit are refused before the images are decoded, which can take minutes. Files that do not decode
-    are left out if ``skip_bad`` was asked for; then all is chosen and planned for the others.
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Within it no other thread of this process trains: both would take their draws from one state of PyTorch's.
 
     Raises:
-        InputError: data or options that do not work.
+        InputError: one does.
     """
-    selection, plan = _chosen(asked, world)
-    bad = world.from_main(partial(find_bad, selection, tell))
-    if bad and not asked.skip_bad:
-        refuse_bad(selection.name, bad)
-    if bad:
-        selection, plan = _chosen(asked, world, bad)
-    return selection, plan
-
-
-def _chosen(asked: Asked, world: World, bad: Sequence[BadImage] = ()) -> tuple[Selection, Plan]:
-    """Images and plan without the files that are ``bad``."""
-    if asked.data is None:
-        raise InputError("data: got none, expected a folder of images or the name of a data set, such as digits")
-    selection = world.in_turn(partial(select, asked.data, learning(asked, bad)))
-    plan = make_plan(asked, selection.facts(), processes=world.size)
-    world.check_same("images", [list(images.names) for images in selection.splits.values()])
-    return selection, replace(plan, sources=world.from_main(partial(resuming.sources_of, plan, selection)))
+    if not _TRAINING.acquire(blocking=False):
+        raise InputError("train: another thread of this process trains; expected its end, or a process for each run")
+    try:
+        yield
+    finally:
+        _TRAINING.release()
 
 
 def _begin(trainer: Trainer, selection: Selection, overwrite: bool, held: contextlib.ExitStack) -> None:
@@ -127,7 +115,7 @@ def _begin(trainer: Trainer, selection: Selection, overwrite: bool, held: contex
     folder.check_free(overwrite=overwrite)  # nobody was quicker
     if overwrite:
         folder.clear()
-    folder.begin(plan, selection.splits, describe(selection.class_names, selection.splits), selection.left_out)
+    folder.begin(plan, selection.splits, selection.record, selection.left_out)
     for line in introduction(trainer, selection):
         trainer.say(line)
 

@@ -86,9 +86,12 @@ class RunFolder:
             raise InputError(f"resume: {self.path}: {found}; expected the folder of a run that was begun")
 
     def _is_ours(self) -> bool:
-        """Whether all of the folder may go: many a folder that is no run has a ``config.yaml`` too."""
+        """Whether all of the folder may go: many a folder that is no run has a ``config.yaml`` too. A run's has every
+        option."""
         try:
-            return self.is_run and bool(self.read_options())
+            return self.is_run and set(self.read_options().to_dict()) - {*NOT_OF_THE_RUN} == set(
+                read_yaml(self.path / CONFIG)
+            )
         except InputError:
             return False
 
@@ -154,10 +157,10 @@ class RunFolder:
         values = self._read_json(PLAN)
         try:
             plan = Plan.from_dict(values)
-        except (InputError, KeyError, TypeError, ValueError) as error:
+            if plan.to_dict() == values:
+                return plan
+        except (InputError, KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
             raise _unreadable(path, error) from error
-        if plan.to_dict() == values:
-            return plan
         if set(values["options"]) != set(plan.options.to_dict()):
             raise InputError(f"{path}: written by a version of convit with other options; expected that version")
         differs = first_difference(self.read_options().to_dict(), plan.options.to_dict())

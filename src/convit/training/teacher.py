@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from convit.classifier import CONFIG, Classifier
 from convit.data import Preprocess
-from convit.errors import InputError, nearest
-from convit.hub import one_line
+from convit.errors import InputError, nearest, one_line
+from convit.hub import hub_faults
 from convit.models.checkpoints import read_weights
 from convit.training.options import Asked
 
@@ -158,7 +158,7 @@ def make_distiller(
         shape = tuple(teacher(torch.zeros(2, 3, height, width, device=device)).shape)
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise InputError(
-            f"teacher: {teacher.about} does not take images of {height} x {width} pixels ({_line(error)}); expected "
+            f"teacher: {teacher.about} does not take images of {height} x {width} pixels ({one_line(error)}); expected "
             "one that does, such as a convolutional network, or another --image-size"
         ) from error
     if shape != (2, len(class_names)):
@@ -175,8 +175,9 @@ def _load(options: Asked, class_names: tuple[str, ...], preprocess: Preprocess) 
         raise InputError(
             f"teacher-weights: got {path}, which does not say of which model; expected a run folder, or --teacher NAME"
         )
-    if not timm.is_model(name):
-        raise InputError(f"teacher: got {name!r}{nearest(name, timm.list_models())}; expected the name of a timm model")
+    known = timm.list_pretrained() if "." in name else timm.list_models()  # NAME.TAG names published weights
+    if name not in known:
+        raise InputError(f"teacher: got {name!r}, expected the name of a timm model{nearest(name, known)}")
     if path is None:
         return _published(name, len(class_names), preprocess)
     model = timm.create_model(name, num_classes=len(class_names))
@@ -185,7 +186,7 @@ def _load(options: Asked, class_names: tuple[str, ...], preprocess: Preprocess) 
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(
-            f"{path}: not the weights of the teacher {name} with {len(class_names)} classes ({_line(error)})"
+            f"{path}: not the weights of the teacher {name} with {len(class_names)} classes ({one_line(error)})"
         ) from error
     return Teacher(model, f"{name} with the weights {path}", preprocess)
 
@@ -216,12 +217,7 @@ def _published(name: str, classes: int, preprocess: Preprocess) -> Teacher:
             f"teacher: the published weights of {name} know {cfg.num_classes} classes, the data has {classes}; "
             "expected --teacher-weights FILE of a teacher that learned these"
         )
-    with one_line(f"teacher: could not fetch the weights of {name}", "--teacher-weights FILE"):
+    with hub_faults(f"teacher: could not fetch the weights of {name}", "--teacher-weights FILE"):
         model = timm.create_model(name, pretrained=True)
     own = Preprocess(image_size=preprocess.image_size, mean=tuple(cfg.mean), std=tuple(cfg.std))
     return Teacher(model, f"{name} with timm's published weights {cfg.tag or ''}".strip(), preprocess, own)
-
-
-def _line(error: Exception) -> str:
-    """What an error says, on one line and no longer than a message bears."""
-    return " ".join(str(error).split())[:160] or type(error).__name__

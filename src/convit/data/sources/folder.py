@@ -6,6 +6,7 @@ from convit.data.image_sets import FileImages, listing
 from convit.data.images import IMAGE_SUFFIXES, is_hidden, is_image_name, visible_files
 from convit.data.sources.interface import Opening, Source, SourceKind, matched, path_of, split_called
 from convit.errors import InputError
+from convit.files import absolute
 
 _LAYOUT = (
     "one sub-folder of images for each class (cat/1.jpg, dog/2.jpg), or such folders inside train/, val/ and test/"
@@ -33,8 +34,8 @@ def open_folder(folder: Path, *, min_classes: int = 2) -> Source:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror}); expected a folder of images") from error
     class_names, matching = matched(sets, min_classes=min_classes, where=str(folder), expected=_LAYOUT)
     return Source(
-        name=folder.resolve().name,
-        root=str(folder.resolve()),
+        name=absolute(folder).name,
+        root=str(absolute(folder)),
         class_names=class_names,
         ignored=tuple(ignored),
         splits=matching,

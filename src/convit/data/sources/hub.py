@@ -26,6 +26,7 @@ from convit.data.sources.interface import (
     split_called,
 )
 from convit.errors import InputError
+from convit.files import absolute
 
 PREFIX = "hf:"
 
@@ -134,7 +135,7 @@ def open_hub(data: str, *, cache_dir: Path | None = None, min_classes: int = 2) 
     if Path(word.repo).exists():  # the library would take the folder
         raise InputError(f"{data}: {word.repo} is a folder here too; expected another working folder, or ./{word.repo}")
     what, instead = f"{data}: not loaded from the Hugging Face Hub", "a data set that can be reached"
-    with hub.one_line(what, instead):
+    with hub.hub_faults(what, instead):
         try:
             loaded = datasets.load_dataset(
                 word.repo, word.config, revision=word.revision, cache_dir=str(cache_dir) if cache_dir else None
@@ -171,7 +172,7 @@ def open_saved(folder: Path, *, min_classes: int = 2) -> Source:
         loaded = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, datasets.exceptions.DatasetsError) as error:
         raise InputError(f"{folder}: {_detail(error)}; expected a folder that save_to_disk wrote") from error
-    name, root = folder.resolve().name, str(folder.resolve())
+    name, root = absolute(folder).name, str(absolute(folder))
     return _source(
         loaded, _Word(repo=str(folder)), name=name, root=root, shown=root, title=name, min_classes=min_classes
     )

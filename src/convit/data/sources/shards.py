@@ -33,7 +33,8 @@ from convit.data.sources.shard_files import (
     is_shard_pattern,
     splits_of,
 )
-from convit.errors import InputError
+from convit.errors import InputError, one_line
+from convit.files import absolute
 
 _IMAGES = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 _LABELS = ("cls", "json", "txt")
@@ -123,8 +124,8 @@ def open_shards(data: str, *, min_classes: int = 2) -> Source:
     class_names, matching = matched(sets, min_classes=min_classes, where=data, expected="two labels")
     path = path_of(data)
     return Source(
-        name=path.stem if path.is_file() else root.resolve().name,
-        root=str(path.resolve() if path.exists() else path.absolute()),
+        name=path.stem if path.is_file() else absolute(root).name,
+        root=str(absolute(path) if path.exists() else path.absolute()),
         class_names=class_names,
         splits=matching,
         ignored=tuple(ignored),
@@ -200,8 +201,7 @@ def _members(shard: Path) -> Iterator[tarfile.TarInfo]:
     except InputError:
         raise
     except _TAR_ERRORS as error:
-        detail = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{shard}: not readable as .tar ({detail}); expected {expected}") from error
+        raise InputError(f"{shard}: not readable as .tar ({one_line(error)}); expected {expected}") from error
     if len(rest) > _MOST_PADDING or rest.strip(b"\0"):
         raise InputError(f"{shard}: damaged at byte {end}, before its end; expected {expected}")
 

@@ -18,7 +18,8 @@ from convit.data.sources.interface import (
     path_of,
     split_called,
 )
-from convit.errors import InputError
+from convit.errors import InputError, one_line
+from convit.files import absolute
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 
@@ -67,14 +68,14 @@ def open_table(path: Path, *, min_classes: int = 2, missing: bool = False) -> So
         class_names = class_order(row.label for row in chosen)
         position = {name: i for i, name in enumerate(class_names)}
         names = [PurePath(row.path).as_posix() for row in chosen]
-        sets[split] = FileImages(path.resolve().parent, names, [position[row.label] for row in chosen], class_names)
+        sets[split] = FileImages(absolute(path).parent, names, [position[row.label] for row in chosen], class_names)
     class_names, matching = matched(sets, min_classes=min_classes, where=str(path), expected="two labels")
-    return Source(name=path.stem, root=str(path.resolve()), class_names=class_names, splits=matching)
+    return Source(name=path.stem, root=str(absolute(path)), class_names=class_names, splits=matching)
 
 
 def _check(path: Path, rows: Sequence[_Row], *, missing: bool) -> None:
     """Every row is of a file that is there, if none may be ``missing``, and no two are of the same."""
-    folder = path.resolve().parent
+    folder = absolute(path).parent
     seen: dict[str, str] = {}
     gone = []
     for row in rows:
@@ -189,8 +190,7 @@ def _parquet_rows(path: Path) -> Iterator[_Row]:
             table = file.read(columns=[header[i] for i in columns.values()])
             values = {role: _plain(path, header[i], table.column(header[i])) for role, i in columns.items()}
     except (OSError, LookupError, pyarrow.ArrowException) as error:
-        detail = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: not readable as Parquet ({detail}); expected a .parquet file") from error
+        raise InputError(f"{path}: not readable as Parquet ({one_line(error)}); expected a .parquet file") from error
     for number, cells in enumerate(zip(*values.values(), strict=True), start=1):
         yield _row(path, f"row {number}", dict(zip(values, cells, strict=True)))
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from convit.data.image_sets import ArrayImages, FileImages, ImageSet
 from convit.data.sources.interface import Opening, Source, SourceKind
-from convit.errors import InputError
+from convit.errors import InputError, one_line
 
 _DIGITS = tuple("0123456789")
 _TRAIN_FLAG: dict[str, dict[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
@@ -105,9 +105,8 @@ def _construct(name: str, entry: _Entry, arguments: dict[str, Any], root: Path, 
         return getattr(datasets, entry.cls)(root, download=download, **arguments)
     except _FAILURES as error:
         tried = "the download failed" if download else "not found, and downloads are off"
-        detail = " ".join(str(error).split())
         raise InputError(
-            f"{name}: {tried} ({type(error).__name__}: {detail}); expected a network connection, "
+            f"{name}: {tried} ({type(error).__name__}: {one_line(error)}); expected a network connection, "
             f"or the unpacked files of torchvision's {entry.cls} at {root / entry.files}"
         ) from error
 
