@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytest
 from msgspec import Meta
 
 from convit.errors import InputError
 from convit.options import Arg, Count, Options, Part, expected, make, options_of, read_yaml, to_yaml
+from convit.training.options import Asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,10 @@ GOOD: list[tuple[str, Any, list[str], Any]] = [
     ("sides", (3,), ["3"], (3,)),
     ("place", "a/b", ["a/b"], Path("a/b")),
     ("place", "1e3", ["1e3"], Path("1e3")),
+    ("place", "~/a", ["~/a"], Path.home() / "a"),
+    ("place", "a\udcff", [], Path("a\udcff")),  # a name that is no UTF-8
+    ("legs", np.int64(4), [], 4),
+    ("weight", np.float32(0.5), [], 0.5),
 ]
 
 
@@ -92,6 +98,10 @@ BAD: list[tuple[str, Any, str]] = [
     ("name", 5, "name: got 5, expected a word"),
     ("name", ["a"], "name: got a, expected a word"),
     ("place", 5, "place: got 5, expected a path"),
+    ("place", "", "place: got nothing, expected a path"),
+    ("place", "a\0b", r"place: got a\x00b, expected a path"),
+    ("place", "\ud800", r"place: got \ud800, expected a path"),
+    ("place", "~nobody-of-this-name/a", "place: got ~nobody-of-this-name/a, expected a path"),
     ("plaice", "sea", "unknown option 'plaice'; did you mean 'place'?"),
 ]
 
@@ -105,6 +115,11 @@ def test_what_is_refused_and_in_which_words(name: str, value: Any, message: str)
         with pytest.raises(InputError) as direct:
             Zoo(**{name: value})
         assert str(direct.value) == str(caught.value)
+
+
+def test_a_name_in_both_spellings() -> None:
+    with pytest.raises(InputError, match="batch-size: got it twice, with - and with _; expected it once"):
+        make(Asked, {"batch-size": 2, "batch_size": 2})
 
 
 def test_ranges_in_words() -> None:

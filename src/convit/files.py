@@ -14,7 +14,13 @@ from typing import IO, Any
 
 DISK_FAULTS = frozenset(
     {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG}
-    | {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}  # a place that is not there, or no such place
+    | {
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+        errno.ELOOP,
+    }  # a place that is not there, or no such place
 )
 """Faults of a place that somebody named, not of the program."""
 

@@ -1,6 +1,7 @@
 """What a run tells, as a person sees it: lines in a pipe, a bar on a terminal."""
 
 import io
+import os
 
 import pytest
 from rich.console import Console
@@ -30,6 +31,21 @@ def test_results_stay_alone_on_standard_output(capsys: pytest.CaptureFixture[str
     with Screen(stderr=True) as screen:
         screen(Said("a note"))
     assert capsys.readouterr() == ("", "a note\n")
+
+
+@pytest.mark.parametrize("how", ["a closed pipe", "a full disk"])
+def test_work_goes_on_without_a_screen(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if how == "a closed pipe":
+        reader, writer = os.pipe()
+        os.close(reader)
+    else:
+        writer = os.open("/dev/full", os.O_WRONLY)
+    with os.fdopen(writer, "w") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        with Screen() as screen:
+            for _ in range(3):
+                screen(Said("nobody reads this"))
+        stream.flush()
 
 
 def test_a_bar_on_a_terminal() -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -202,6 +203,17 @@ def test_edited_in_every_place_the_states_are_still_those_of_the_run(data: Path,
     text = (out / "config.yaml").read_text()
     (out / "config.yaml").write_text(text.replace("\nlr: 0.0005\n", "\nlr: 0.125\n"))
     refuses(out, r"lr: .*0\.0005.*0\.125")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("blocks", 9), ("given", {"epochs": 9}), ("given", [1]), ("reasons", {}), ("reasons", None)]
+)
+def test_what_only_people_read_of_the_plan(name: str, value: Any, data: Path, tmp_path: Path) -> None:
+    out = run(data, tmp_path / "run")
+    plan = json.loads((out / "plan.json").read_text())
+    plan[name] = value
+    (out / "plan.json").write_text(json.dumps(plan))
+    refuses(out, r"plan\.json: .*expected .*'convit train' wrote")
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"class_names": ["ape"], "splits": {"train": {}}}', "[" * 9999])

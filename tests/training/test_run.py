@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +252,18 @@ def test_says_when_nothing_was_learned(top1: float, said: bool) -> None:
 
 def test_says_when_nothing_could_be_told() -> None:
     assert chance_note(np.array([[2, 0], [0, 2]])) == "4 images are too few to tell whether anything was learned"
+
+
+def test_one_run_at_a_time_in_a_process(data: Path, tmp_path: Path) -> None:
+    """Two in two threads would take their random draws from one state."""
+    refused: list[InputError] = []
+
+    def meanwhile(event: Event) -> None:
+        if isinstance(event, Advanced) and not refused:
+            with ThreadPoolExecutor() as threads, pytest.raises(InputError, match="another thread") as caught:
+                threads.submit(train, options(data, tmp_path / "second")).result()
+            refused.append(caught.value)
+
+    train(options(data, tmp_path / "first", epochs=1), meanwhile)
+    assert refused
+    assert not (tmp_path / "second").exists()

@@ -107,6 +107,14 @@ def overwritable(folder: Path, data: Path) -> None:
     train(options(data, folder, overwrite=True, epochs=1))
 
 
+def test_overwrite_of_somebody_elses_config(data: Path, tmp_path: Path) -> None:
+    """One of ours has every option."""
+    (tmp_path / "config.yaml").write_text("epochs: 3\n")
+    with pytest.raises(InputError, match="exists and is no run, so it is not overwritten"):
+        train(options(data, tmp_path, overwrite=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
 def test_overwrite_replaces_a_run_and_nothing_else(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     overwritable(out, data)  # nothing there yet: fine
