@@ -10,7 +10,8 @@ import pytest
 from msgspec import Meta
 
 from convit.errors import InputError
-from convit.options import Arg, Count, Options, Part, expected, make, options_of, read_yaml, to_yaml
+from convit.options import Arg, Count, Options, Part, expected, make, options_of
+from convit.options_file import read_yaml, to_yaml
 from convit.training.options import Asked
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from convit.errors import InputError
-from convit.options import make, options_of, read_yaml, to_yaml
+from convit.options import make, options_of
+from convit.options_file import read_yaml, to_yaml
 from convit.training.options import Asked
 from convit.training.recipes import RECIPES
 

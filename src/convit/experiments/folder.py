@@ -15,7 +15,7 @@ from convit.experiments.results import Cell, Result
 from convit.files import fingerprint_of_files, write, write_json
 from convit.lock import FILE as LOCK
 from convit.lock import locked
-from convit.options import read_yaml, to_yaml
+from convit.options_file import read_yaml, to_yaml
 from convit.training.run_folder import RunFolder, first_difference
 
 IDENTITY = "experiment.json"

@@ -14,7 +14,8 @@ from msgspec import Meta
 
 from convit.choices import Device, Precision, RecipeName
 from convit.errors import InputError
-from convit.options import Arg, Count, NotNegative, Options, Part, Positive, checked, make, read_yaml
+from convit.options import Arg, Count, NotNegative, Options, Part, Positive, checked, make
+from convit.options_file import read_yaml
 from convit.training.rules import check_asked
 
 Sides = Annotated[tuple[Annotated[int, Meta(ge=1, le=8192)], ...], Meta(min_length=1, max_length=2)]

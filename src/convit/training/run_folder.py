@@ -17,7 +17,8 @@ from convit.files import printable, write, write_json
 from convit.lock import FILE as LOCK
 from convit.lock import locked
 from convit.model_card import MARKER
-from convit.options import make, read_yaml, to_yaml
+from convit.options import make
+from convit.options_file import read_yaml, to_yaml
 from convit.training.options import Asked
 from convit.training.plan import Plan
 
