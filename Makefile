@@ -52,7 +52,7 @@ test: $(VENV)/installed
 test-quick: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) $(QUICK)
 
-# Nine minutes on two cores; prints its counts at the end.
+# A quarter of an hour; prints its counts at the end.
 fault-tests: $(VENV)/installed
 	FAULTS=full $(BIN)/python -m pytest tests/faults tests/training/test_distributed.py::test_killed_process
 

@@ -2,11 +2,12 @@
 version, a misspelt command and a mistyped option are answered at once, and Ctrl-C ends it without a traceback."""
 
 import importlib
-import importlib.util
 import os
 import signal
 import sys
 from types import FrameType, ModuleType
+
+from convit_light import complete_package, put_off_package
 
 COMMANDS = {
     "train": "train a classifier on your images; writes a run folder",
@@ -52,20 +53,6 @@ def raise_interrupts() -> None:
     """Ctrl-C is a KeyboardInterrupt again, once a command can tidy up after one."""
     if signal.getsignal(signal.SIGINT) is _stop:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def put_off_package() -> None:
-    """Lets modules of the package be imported without its ``__init__``, which imports PyTorch for the public names."""
-    if "convit" not in sys.modules and (spec := importlib.util.find_spec("convit")):  # finds it, and does not run it
-        sys.modules["convit"] = importlib.util.module_from_spec(spec)
-
-
-def complete_package() -> None:
-    """Runs the ``__init__`` that was put off."""
-    package = sys.modules["convit"]
-    spec = package.__spec__
-    if not hasattr(package, "__all__") and spec is not None and spec.loader is not None:
-        spec.loader.exec_module(package)
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import timm
@@ -80,7 +81,7 @@ def test_predict_takes_pictures_and_paths(tmp_path: Path, pictures: list[Image.I
     path = tmp_path / "a.png"
     pictures[0].save(path)
     expected = classifier.predict(pictures[0])
-    assert classifier.predict(path) == classifier.predict(str(path)) == classifier.predict([path]) == expected
+    assert classifier.predict(path) == classifier.predict(str(path)) == classifier.predict([path])[0] == expected
     opaque = pictures[0].convert("RGBA")
     assert classifier.predict(opaque) == expected
     grey = pictures[1].convert("L")
@@ -88,13 +89,30 @@ def test_predict_takes_pictures_and_paths(tmp_path: Path, pictures: list[Image.I
     assert classifier.predict([]) == []
 
 
+def test_predict_takes_arrays_and_turns_pictures_upright(pictures: list[Image.Image]) -> None:
+    classifier = made()
+    arrays = [np.asarray(picture) for picture in pictures]
+    expected = [classifier.predict(picture) for picture in pictures]
+    assert classifier.predict(arrays) == classifier.predict(pictures)
+    assert [classifier.predict(array) for array in arrays] == expected
+    assert classifier.predict(np.stack([arrays[0]] * 2)) == classifier.predict([pictures[0]] * 2)
+    grey = pictures[0].convert("L")
+    assert classifier.predict(np.asarray(grey)) == classifier.predict(grey)
+    lying = pictures[0].transpose(Image.Transpose.ROTATE_90)
+    lying.getexif()[0x0112] = 6  # as a phone held upright writes it: to be turned by 270 degrees
+    assert classifier.predict(lying) == expected[0]
+    for wrong in (arrays[0].astype(np.float32), arrays[0][..., :2], arrays[0][:0]):
+        with pytest.raises(InputError, match=r"images: got an array of .*, expected uint8 of \(height, width\)"):
+            classifier.predict(wrong)
+
+
 def test_predict_ranks(pictures: list[Image.Image]) -> None:
     classifier = made()
-    (ranked,) = classifier.predict(pictures[0])
+    ranked = classifier.predict(pictures[0])
     values = dict(zip(CLASSES, classifier.probabilities([pictures[0]])[0].tolist(), strict=True))
     assert {p.class_name: p.probability for p in ranked} == values
     assert [p.probability for p in ranked] == sorted(values.values(), reverse=True)
-    assert [len(classifier.predict(pictures[0], top_k=k)[0]) for k in (1, 2, 3, 99)] == [1, 2, 3, 3]
+    assert [len(classifier.predict(pictures[0], top_k=k)) for k in (1, 2, 3, 99)] == [1, 2, 3, 3]
     with pytest.raises(InputError, match="top_k: got 0, expected at least 1"):
         classifier.predict(pictures[0], top_k=0)
 

@@ -10,9 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
@@ -20,10 +17,9 @@ import convit
 import convit_onnx
 from convit import export
 from convit.classifier import Classifier
-from convit.data import Preprocess, evaluation_transform
+from convit.data import Preprocess
 from convit.errors import InputError
-from convit.export import export_onnx, export_torch, onnx_runner, resize_matrix, resized_embedding
-from convit.models.convit import position_embedding
+from convit.export import export_onnx, export_torch, onnx_runner
 from tests.helpers import randomise, relative_error
 
 WITHOUT = 'not installed: pip install "convit[export]"'
@@ -127,33 +123,6 @@ def test_torch_format(args: dict[str, Any], dynamic_size: bool, tmp_path: Path) 
     assert b"/site-packages/" not in (tmp_path / "model.pt2").read_bytes()
 
 
-def pruned() -> Classifier:
-    """With gates that are far from 0 and 1, and are taken for them all the same."""
-    classifier = made(depth=3, local_up_to_layer=3)
-    for block in classifier.model.blocks:
-        torch.nn.init.uniform_(block.attn.gating_param, -2, 2)
-    report = convit.prune_gates(classifier.model, 0.3)
-    assert report.num_shut > 0
-    assert report.num_open > 0
-    assert report.relative_change > 1e-3  # what a file of the whole model would differ by
-    return classifier
-
-
-@pytest.mark.usefixtures("need")
-@pytest.mark.parametrize("write", [export_onnx, export_torch], ids=["onnx", "torch"])
-def test_pruned_gates(write: Any, tmp_path: Path) -> None:
-    done = write(pruned(), tmp_path / ("model.onnx" if write is export_onnx else "model.pt2"))
-    assert done.difference < 1e-5
-
-
-@pytest.mark.usefixtures("need")
-@pytest.mark.parametrize("write", [export_onnx, export_torch], ids=["onnx", "torch"])
-def test_pruned_gates_at_any_size_are_refused(write: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"dynamic_size: got it with pruned gates, .* convit\.restore\(model\) first"):
-        write(pruned(), tmp_path / ("model.onnx" if write is export_onnx else "model.pt2"), dynamic_size=True)
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.usefixtures("need")
 def test_one_file_that_says_what_it_is(tmp_path: Path) -> None:
     import onnx
@@ -254,58 +223,7 @@ def test_bad_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not list(tmp_path.iterdir())
 
 
-# -- the resize of position embeddings ---------------------------------------------------------------------------------
-
-
-@given(*(st.integers(1, 23) for _ in range(4)))
-def test_embeddings_are_resized_as_pytorch_does(old_rows: int, old_columns: int, rows: int, columns: int) -> None:
-    embedding = torch.randn(1, old_rows * old_columns, 5, generator=torch.Generator().manual_seed(rows))
-    expected = position_embedding(embedding, (rows, columns), (old_rows, old_columns))
-    found = resized_embedding(embedding, (rows, columns), (old_rows, old_columns))
-    assert found.shape == expected.shape
-    assert relative_error(found, expected) < 1e-5
-
-
-def test_resize_matrix_by_hand() -> None:
-    # From two samples to four: the first lies at -1/4, so k(1/4) and k(5/4) with k Keys' kernel, over their sum.
-    near, far = 1.5 / 64 - 2.5 / 16 + 1, -0.5 * 125 / 64 + 2.5 * 25 / 16 - 4 * 5 / 4 + 2
-    expected = torch.tensor([near, far]) / (near + far)
-    assert torch.allclose(resize_matrix(2, 4)[0], expected, atol=1e-6)
-    identity = F.interpolate(torch.eye(5)[None, None], size=(3, 5), mode="bicubic", antialias=True)[0, 0]
-    assert torch.allclose(resize_matrix(5, 3), identity, atol=1e-6)
-
-
 # -- the predictor: numpy and Pillow in place of PyTorch ---------------------------------------------------------------
-
-
-def settings_of(preprocess: Preprocess) -> convit_onnx.Preprocessing:
-    return convit_onnx._preprocessing(json.loads(json.dumps(preprocess.to_dict())))
-
-
-@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"])
-@pytest.mark.parametrize("crop_pct", [1.0, 0.875, 0.7])
-@pytest.mark.parametrize("image_size", [(16, 16), (24, 40), (33, 20), (7, 7)])
-def test_pixels_are_those_of_the_training_library(
-    image_size: tuple[int, int], crop_pct: float, interpolation: str
-) -> None:
-    preprocess = Preprocess(
-        image_size=image_size, crop_pct=crop_pct, interpolation=interpolation, mean=(0.1, 0.5, 0.485)
-    )
-    transform, settings = evaluation_transform(preprocess), settings_of(preprocess)
-    rng = np.random.default_rng(0)
-    for height, width in ((50, 50), (61, 40), (37, 121), (16, 16), (1, 1), (5, 999), (1500, 3), (24, 40)):
-        image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
-        found = convit_onnx.preprocess(image, settings)
-        assert found.flags.c_contiguous
-        assert np.array_equal(found, transform(image).numpy()), (height, width)
-
-
-@given(st.integers(1, 300), st.integers(1, 300), st.integers(4, 50), st.integers(4, 50), st.floats(0.3, 1))
-def test_pixels_at_any_size(height: int, width: int, rows: int, columns: int, crop_pct: float) -> None:
-    preprocess = Preprocess(image_size=(rows, columns), crop_pct=crop_pct, interpolation="bilinear")
-    image = Image.fromarray(np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8))
-    expected = evaluation_transform(preprocess)(image).numpy()
-    assert np.array_equal(convit_onnx.preprocess(image, settings_of(preprocess)), expected)
 
 
 @pytest.fixture

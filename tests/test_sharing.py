@@ -19,7 +19,7 @@ import yaml
 from huggingface_hub import errors
 
 import convit
-from convit.classifier import Classifier
+from convit.classifier import Classifier, load
 from convit.data import Preprocess
 from convit.errors import InputError
 from convit.model_card import MARKER, TrainingFacts, data_name, model_card
@@ -84,7 +84,7 @@ def parsed(card: str) -> tuple[dict[str, Any], str]:
 def test_round_trip(training: TrainingFacts | None, tmp_path: Path) -> None:
     made(training=training).save_pretrained(tmp_path / "a")
     assert {path.name for path in (tmp_path / "a").iterdir()} == FILES
-    loaded = Classifier.from_pretrained(tmp_path / "a")
+    loaded = load(tmp_path / "a")
     assert torch.equal(logits(loaded), logits(made()))
     assert (loaded.class_names, loaded.preprocess, loaded.training) == (CLASSES, made().preprocess, training)
     loaded.save_pretrained(tmp_path / "b")  # what it knows of its training is handed on
@@ -114,19 +114,26 @@ def test_a_card_is_only_replaced_by_a_card(tmp_path: Path) -> None:
     assert "flowers" in (tmp_path / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["/no/such", "missing", "./a/b", "a/b/c", "hf-hub:a/b", "a b/c", "a/b\n"])
-def test_neither_folder_nor_repository(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["/no/such", "missing", "./a/b", "a/b/c", "a b/c", "owner/name"])
+def test_no_such_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has no hf: in front is never looked for on the Hub: a stranger's model would answer."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="no such folder; expected a folder, or 'owner/name' on the Hugging Face Hub"):
-        Classifier.from_pretrained(name)
-    with pytest.raises(InputError, match="no such folder"):
-        Classifier.from_pretrained(Path("owner/name"))  # a Path is no repository
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: pytest.fail("asked the Hub"))
+    with pytest.raises(InputError, match="no such folder; expected a run folder") as caught:
+        load(name)
+    assert ("; hf:owner/name is a repository" in str(caught.value)) == (name == "owner/name")
+
+
+@pytest.mark.parametrize("name", ["hf:", "hf:a", "hf:a/b/c", "hf:a b/c", "hf:a/b\n", "hf:../x"])
+def test_no_name_of_a_repository(name: str) -> None:
+    with pytest.raises(InputError, match=r"repo_id: got .*, expected 'owner/name'"):
+        load(name)
 
 
 def test_a_folder_has_no_revision(tmp_path: Path) -> None:
     made().save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"revision: got 'v1' for the folder .*, expected none"):
-        Classifier.from_pretrained(tmp_path, revision="v1")
+        load(tmp_path, revision="v1")
 
 
 BAD_FACTS: list[tuple[Any, str]] = [
@@ -153,7 +160,7 @@ def test_training_facts_of_a_file_are_checked(facts: Any, words: str, tmp_path: 
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"training": facts}))
     with pytest.raises(InputError) as caught:
-        Classifier.from_pretrained(tmp_path)
+        load(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / 'config.json'}: training facts: ")
     assert words in str(caught.value)
 
@@ -185,7 +192,7 @@ def test_card() -> None:
         "| Epochs | 29, of which these weights are epoch 23 |\n| Batch size | 8 |\n| Peak learning rate | 0.002 |",
         "| Weight decay | 0.05 |\n| Seed | 0 |",
         "Top-1 88.23%, top-5 100.00%, on 17 test images that were used for nothing else.",
-        'convit.Classifier.from_pretrained("ann/flowers")',
+        'convit.load("hf:ann/flowers")',
         'timm.create_model("hf-hub:ann/flowers", pretrained=True)',
         "ICML 2021, [arXiv:2103.10697](https://arxiv.org/abs/2103.10697)",
         MARKER,
@@ -327,7 +334,7 @@ def in_snapshot(cache: Path, name: str) -> Path:
 
 @pytest.mark.parametrize("revision", [None, "main", COMMIT])
 def test_offline_from_the_cache(revision: str | None, cache: Path) -> None:
-    loaded = Classifier.from_pretrained("ann/flowers", revision=revision, cache_dir=cache)
+    loaded = load("hf:ann/flowers", revision=revision, cache_dir=cache)
     assert torch.equal(logits(loaded), logits(made()))
     assert (loaded.class_names, loaded.training) == (CLASSES, FACTS)
 
@@ -338,14 +345,16 @@ def test_timm_reads_the_repository(cache: Path) -> None:
     assert torch.equal(model(x), made().model.eval()(x))
 
 
-def test_a_folder_comes_before_a_repository(cache: Path, tmp_path: Path) -> None:
+def test_a_folder_of_the_same_name_is_another_one(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     made(class_names=("x", "y")).save_pretrained(tmp_path / "ann/flowers")
-    assert Classifier.from_pretrained("ann/flowers", cache_dir=cache).class_names == ("x", "y")
+    assert load("ann/flowers").class_names == ("x", "y")
+    assert load("hf:ann/flowers", cache_dir=cache).class_names == CLASSES
 
 
-def refused(cache: Path, *words: str, name: str = "ann/flowers", **options: Any) -> None:
+def refused(cache: Path, *words: str, name: str = "hf:ann/flowers", **options: Any) -> None:
     with pytest.raises(InputError) as caught:
-        Classifier.from_pretrained(name, cache_dir=cache, **options)
+        load(name, cache_dir=cache, **options)
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -354,15 +363,14 @@ def refused(cache: Path, *words: str, name: str = "ann/flowers", **options: Any)
 
 def test_not_in_the_cache(cache: Path) -> None:
     words = (
-        "ann/trees: no such folder here, and not loaded from the Hugging Face Hub (the Hub was not reached, and it is "
-        "not in the cache of downloads); expected a folder of 'convit train' or save_pretrained, or a repository that "
-        "can be reached"
+        "ann/trees: not loaded from the Hugging Face Hub (the Hub was not reached, and it is "
+        "not in the cache of downloads); expected a repository that can be reached"
     )
-    refused(cache, words, name="ann/trees")
+    refused(cache, words, name="hf:ann/trees")
     refused(cache, "not in the cache", revision="v2")
-    refused(cache, "'ann--x/flowers'", name="ann--x/flowers")
+    refused(cache, "'ann--x/flowers'", name="hf:ann--x/flowers")
     in_snapshot(cache, "model.safetensors").unlink()
-    refused(cache, "ann/flowers: no such folder here", "not in the cache")
+    refused(cache, "ann/flowers: not loaded", "not in the cache")
 
 
 def test_what_was_downloaded_is_checked(cache: Path) -> None:
@@ -397,7 +405,7 @@ def test_both_files_are_of_one_commit(cache: Path, monkeypatch: pytest.MonkeyPat
         return str(in_snapshot(cache, filename))
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    Classifier.from_pretrained("ann/flowers", revision="v1", token="hf_x")
+    load("hf:ann/flowers", revision="v1", token="hf_x")
     assert asked == [
         ("ann/flowers", "config.json", "v1", "hf_x"),
         ("ann/flowers", "model.safetensors", COMMIT, "hf_x"),
@@ -434,7 +442,7 @@ def test_errors_of_a_download_are_one_line(
         raise error()
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    refused(cache, "ann/flowers: no such folder here", words, "; expected a folder of 'convit train'")
+    refused(cache, "ann/flowers: not loaded", words, "; expected a repository that can be reached")
 
 
 # -- to the Hub ------------------------------------------------------------------------------------------------------
@@ -483,10 +491,10 @@ def test_push(hub: FakeHub, tmp_path: Path) -> None:
     assert hub.created == {"repo_id": "ann/flowers", "private": None, "exist_ok": True}
     assert (hub.token, hub.message) == (None, "first")
     assert set(hub.uploaded) == FILES
-    assert b'from_pretrained("ann/flowers")' in hub.uploaded["README.md"]
+    assert b'load("hf:ann/flowers")' in hub.uploaded["README.md"]
     for name, content in hub.uploaded.items():  # and what arrives is the model
         (tmp_path / name).write_bytes(content)
-    assert torch.equal(logits(Classifier.from_pretrained(tmp_path)), logits(made()))
+    assert torch.equal(logits(load(tmp_path)), logits(made()))
 
 
 def test_push_with_a_card_and_a_token_of_ones_own(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,13 @@
 """ConViT made practical: vision transformers that start out as convolutions (d'Ascoli et al., ICML 2021)."""
 
 from convit.analysis import inspect
-from convit.classifier import Classifier, Prediction, load
+from convit.classifier import Classifier, load
 from convit.entry import train
 from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention as GPSA
 from convit.models import ConViT, create_model, list_models, load_weights
-from convit.models.prune import prune_gates
 from convit.models.speed_up import restore, speed_up
+from convit.prediction import Prediction
 
 __all__ = [
     "GPSA",
@@ -20,7 +20,6 @@ __all__ = [
     "list_models",
     "load",
     "load_weights",
-    "prune_gates",
     "restore",
     "speed_up",
     "train",

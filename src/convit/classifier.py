@@ -4,12 +4,13 @@ import inspect
 import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, overload
 
+import numpy as np
 import torch
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -20,20 +21,15 @@ from convit.layers import GatedPositionalSelfAttention
 from convit.model_card import MARKER, TrainingFacts, model_card
 from convit.models import ConViT, create_model
 from convit.models.seal import read_sealed, sealed
+from convit.prediction import Prediction, ranked
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
+Picture = Image.Image | str | Path | NDArray[np.uint8]
+"""A picture, its path, or its pixels as uint8: ``(H, W)`` grey, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA."""
 FOR_TIMM = ("num_classes", "input_size", "classifier", "first_conv")
 """Entries of the ``pretrained_cfg`` in a ``config.json`` that are timm's, not the preprocessing's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """One class and how probable the model finds it, 0 to 1."""
-
-    class_name: str
-    probability: float
 
 
 class Classifier:
@@ -83,15 +79,15 @@ class Classifier:
         return self
 
     @torch.inference_mode()
-    def probabilities(self, images: Iterable[Image.Image | str | Path], batch_size: int = 32) -> Tensor:
+    def probabilities(self, images: Iterable[Picture], batch_size: int = 32) -> Tensor:
         """Probability of every class for every image, ``(images, classes)``, fp32 on the CPU.
 
         Args:
-            images: pictures, or paths of pictures, of any size and mode.
+            images: pictures, paths of pictures, or arrays (:data:`Picture`), of any size and mode.
             batch_size: how many run at once.
 
         Raises:
-            InputError: a file that is no image.
+            InputError: a file that is no image, or an array of another form.
         """
         self.model.eval()
         transform = evaluation_transform(self.preprocess)
@@ -104,36 +100,35 @@ class Classifier:
             batch.clear()
 
         for image in images:
-            batch.append(transform(to_rgb(image) if isinstance(image, Image.Image) else read_image(Path(image))))
+            batch.append(transform(rgb(image)))
             if len(batch) == batch_size:
                 run()
         if batch:
             run()
         return torch.cat(out) if out else torch.empty(0, len(self.class_names))
 
-    def predict(
-        self, images: Image.Image | str | Path | Iterable[Image.Image | str | Path], top_k: int = 5
-    ) -> list[list[Prediction]]:
-        """The most probable classes of each image, best first.
+    @overload  # a text is an iterable of texts too
+    def predict(self, images: Image.Image | str | Path, top_k: int = 5) -> list[Prediction]: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def predict(self, images: Iterable[Picture], top_k: int = 5) -> list[list[Prediction]]: ...
+
+    def predict(self, images: Picture | Iterable[Picture], top_k: int = 5) -> list[Prediction] | list[list[Prediction]]:
+        """The most probable classes of an image, best first; of several images, such a list for each.
 
         Args:
-            images: one picture or path, or several.
+            images: one picture, path or array, or several (:data:`Picture`); an array ``(B, H, W, 3)`` is several.
             top_k: how many classes to give; all of them if there are fewer.
 
-        Returns:
-            For each image a list of ``top_k`` :class:`Prediction`.
-
         Raises:
-            InputError: ``top_k`` below 1, or a file that is no image.
+            InputError: ``top_k`` below 1, a file that is no image, or an array of another form.
         """
         if top_k < 1:
             raise InputError(f"top_k: got {top_k}, expected at least 1")
-        several = [images] if isinstance(images, Image.Image | str | Path) else images
-        best = self.probabilities(several).topk(min(top_k, len(self.class_names)), dim=-1)
-        return [
-            [Prediction(self.class_names[i], p) for i, p in zip(row.tolist(), values.tolist(), strict=True)]
-            for row, values in zip(best.indices, best.values, strict=True)
-        ]
+        one = isinstance(images, Image.Image | str | Path) or (isinstance(images, np.ndarray) and images.ndim < 4)
+        several: Iterable[Any] = [images] if one else images  # type: ignore[assignment]
+        best = ranked(self.probabilities(several).numpy(), self.class_names, top_k)
+        return best[0] if one else best
 
     def save(self, folder: str | Path) -> None:
         """Writes ``model.safetensors`` and ``config.json`` into ``folder``; timm can read the latter too."""
@@ -168,33 +163,6 @@ class Classifier:
                 CONFIG: json.dumps(config, indent=2, ensure_ascii=False).encode(),
             },
         )
-
-    @classmethod
-    def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> Self:
-        """Reads what :meth:`save` wrote. Nothing that the files name is imported, nothing in them is executed.
-
-        Raises:
-            InputError: not such a folder, files that do not fit together, or damaged weights (where they have a
-                checksum: what :meth:`save` wrote, in this version).
-        """
-        folder = Path(folder)
-        for name in (CONFIG, WEIGHTS):
-            if not (folder / name).is_file():
-                found = "no such folder" if not folder.is_dir() else f"no {name} in it"
-                raise InputError(f"{folder}: {found}; expected a run folder of 'convit train'")
-        name, classes, args, preprocess, training = _read_config(folder / CONFIG)
-        try:
-            model = create_model(name, num_classes=len(classes), **args)
-            classifier = cls(model, preprocess, classes, model_name=name, model_args=args, training=training)
-        except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-            raise InputError(f"{folder / CONFIG}: {error}") from error
-        try:
-            model.load_state_dict(read_sealed(folder / WEIGHTS))
-        except (SafetensorError, RuntimeError) as error:
-            raise InputError(
-                f"{folder / WEIGHTS}: not the weights of {name} in {CONFIG} ({one_line(error)})"
-            ) from error
-        return classifier.to(device)
 
     # -- sharing -----------------------------------------------------------------------------------------------------
 
@@ -241,41 +209,6 @@ class Classifier:
         self.save(folder)
         _write(Path(folder), {CARD: (self.card() if card is None else card).encode()})
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path,
-        *,
-        revision: str | None = None,
-        token: str | None = None,
-        cache_dir: str | Path | None = None,
-        device: torch.device | str = "cpu",
-    ) -> Self:
-        """The classifier in a folder, or in a repository on the Hugging Face Hub. It is checked as by :meth:`load`.
-
-        Args:
-            name_or_path: a folder, or else ``owner/name`` on the Hub. What is there as a folder is one.
-            revision: branch, tag or commit on the Hub.
-            token: for a private repository [that of ``hf auth login``].
-            cache_dir: where downloads are kept [the Hub client's]; what is in it works without a network.
-            device: where the model goes.
-
-        Raises:
-            InputError: neither such a folder nor such a repository, no network, or not a classifier of this package.
-        """
-        if Path(name_or_path).is_dir():
-            if revision is not None:
-                raise InputError(f"revision: got {revision!r} for the folder {name_or_path}, expected none")
-            return cls.load(name_or_path, device)
-        if isinstance(name_or_path, Path) or not hub.is_repo_id(name_or_path):
-            raise InputError(
-                f"{name_or_path}: no such folder; expected a folder, or 'owner/name' on the Hugging Face Hub"
-            )
-        folder = hub.download(
-            name_or_path, CONFIG, WEIGHTS, _read_config, revision=revision, token=token, cache_dir=cache_dir
-        )
-        return cls.load(folder, device)
-
     def push_to_hub(
         self,
         repo_id: str,
@@ -308,9 +241,77 @@ class Classifier:
             return hub.upload(folder, repo_id, private=private, token=token, commit_message=commit_message)
 
 
-def load(path: str | Path, device: torch.device | str = "cpu") -> Classifier:
-    """The classifier of a run folder; see :meth:`Classifier.load`."""
-    return Classifier.load(path, device)
+HUB = "hf:"
+
+
+def load(
+    source: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> Classifier:
+    """The classifier of a run folder, of a folder of :meth:`Classifier.save_pretrained`, or on the Hugging Face Hub.
+
+    Nothing that its files name is imported, nothing in them is executed.
+
+    Args:
+        source: the folder; or ``"hf:owner/name"``, a repository on the Hub.
+        device: where the model goes.
+        revision: branch, tag or commit on the Hub.
+        token: for a private repository [that of ``hf auth login``].
+        cache_dir: where downloads are kept [the Hub client's]; what is in it works without a network.
+
+    Raises:
+        InputError: no such folder or repository, no network, files that do not fit together or are of something else,
+            or damaged weights (where they have a checksum: what this version wrote).
+    """
+    if not str(source).startswith(HUB):
+        if revision is not None:
+            raise InputError(f"revision: got {revision!r} for the folder {source}, expected none")
+        return _load(Path(source), device)
+    repo_id = str(source).removeprefix(HUB)
+    hub.check_repo_id(repo_id)
+    got = hub.download(repo_id, CONFIG, WEIGHTS, _read_config, revision=revision, token=token, cache_dir=cache_dir)
+    return _load(got, device)
+
+
+def _load(folder: Path, device: torch.device | str) -> Classifier:
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            found = "no such folder" if not folder.is_dir() else f"no {name} in it"
+            near = f"; {HUB}{folder} is a repository on the Hugging Face Hub" if hub.is_repo_id(str(folder)) else ""
+            raise InputError(f"{folder}: {found}; expected a run folder of 'convit train'{near}")
+    name, classes, args, preprocess, training = _read_config(folder / CONFIG)
+    try:
+        model = create_model(name, num_classes=len(classes), **args)
+        classifier = Classifier(model, preprocess, classes, model_name=name, model_args=args, training=training)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise InputError(f"{folder / CONFIG}: {error}") from error
+    try:
+        model.load_state_dict(read_sealed(folder / WEIGHTS))
+    except (SafetensorError, RuntimeError) as error:
+        wanted = f"not the weights of {name} in {CONFIG}"
+        raise InputError(f"{folder / WEIGHTS}: {wanted} ({one_line(error)})") from error
+    return classifier.to(device)
+
+
+def rgb(image: Picture) -> Image.Image:
+    """An upright RGB image.
+
+    Raises:
+        InputError: a file that is no image, or an array of another type or form.
+    """
+    if isinstance(image, Image.Image):
+        return to_rgb(ImageOps.exif_transpose(image))
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,), (4,)) or not array.size:
+        got = f"an array of {array.dtype} and shape {array.shape}"
+        raise InputError(f"images: got {got}, expected uint8 of (height, width), with 3 or 4 channels behind or none")
+    return to_rgb(Image.fromarray(array))
 
 
 def _write(folder: Path, contents: Mapping[str, bytes]) -> None:

@@ -18,20 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from timm.layers import PatchEmbed
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from convit import ops
 from convit.choices import OPSET
 from convit.classifier import Classifier
 from convit.errors import InputError, one_line
-from convit.layers import GatedPositionalSelfAttention, PositionalSelfAttention
 from convit.models import ConViT
-from convit.models.convit import position_embedding
-from convit.models.pruned_layers import PrunedGPSA
-from convit.ops.factorized import axis_attention
 
 TOLERANCE = 1e-4
 """The largest difference from PyTorch in fp32, as a part of the largest logit, that a file may have."""
@@ -89,7 +82,7 @@ def export_onnx(
     _need("onnx", "onnxscript", "onnxruntime")
     import onnx
 
-    model, sizes = _checked_model(classifier, dynamic_size), _sizes(classifier, dynamic_size)
+    model, sizes = _checked_model(classifier), _sizes(classifier, dynamic_size)
     program = trace(model, _input_size(classifier), dynamic_size=dynamic_size)
     with _quiet():
         try:
@@ -144,7 +137,7 @@ def export_torch(classifier: Classifier, path: str | Path, *, dynamic_size: bool
         InputError: the file would not be the same function as the model, or a wrong ending.
     """
     path = _checked_path(path, ".pt2")
-    model, sizes = _checked_model(classifier, dynamic_size), _sizes(classifier, dynamic_size)
+    model, sizes = _checked_model(classifier), _sizes(classifier, dynamic_size)
     program = trace(model, _input_size(classifier), dynamic_size=dynamic_size)
     for node in program.graph.nodes:  # names of files and folders on this machine
         node.meta.pop("stack_trace", None)
@@ -171,7 +164,6 @@ def trace(model: ConViT, image_size: tuple[int, int], *, dynamic_size: bool = Fa
         image_size: H and W.
         dynamic_size: any H and W that the patch divides, from two patches on, instead.
     """
-    graph = _AnySize(model) if dynamic_size else _OneSize(model, image_size)
     patch = model.patch_size
     shape: dict[int, Any] = {0: Dim("batch", min=1)}
     height, width = image_size
@@ -180,144 +172,7 @@ def trace(model: ConViT, image_size: tuple[int, int], *, dynamic_size: bool = Fa
         # Neither square nor the model's own size: an accident of the example would become a rule of the graph.
         height, width = height + patch, width + 2 * patch
     with torch.no_grad(), _quiet():
-        return torch.export.export(
-            graph.eval(), (torch.zeros(2, model.in_chans, height, width),), dynamic_shapes={"images": shape}
-        )
-
-
-class _OneSize(nn.Module):
-    """The model at one image size, its position embedding resized beforehand."""
-
-    def __init__(self, model: ConViT, image_size: tuple[int, int]) -> None:
-        super().__init__()
-        self.model = copy.deepcopy(model)
-        self.grid = (image_size[0] // model.patch_size, image_size[1] // model.patch_size)
-        if model.pos_embed is not None:
-            with torch.no_grad():
-                resized = position_embedding(model.pos_embed, self.grid, model.grid_size)
-            self.model.pos_embed = nn.Parameter(resized.clone())
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = self.model.patch_embed(images).flatten(2).transpose(1, 2)
-        if self.model.pos_embed is not None:
-            x = x + self.model.pos_embed
-        return _through_blocks(self.model, x, self.grid)
-
-
-class _AnySize(nn.Module):
-    """The model with height and width left open: no step of it may ask a size a question."""
-
-    def __init__(self, model: ConViT) -> None:
-        super().__init__()
-        self.model = copy.deepcopy(model)
-        for block in self.model.blocks:
-            if isinstance(block.attn, GatedPositionalSelfAttention):
-                block.attn = _OpenGPSA(block.attn)
-            elif isinstance(block.attn, PositionalSelfAttention):
-                block.attn = _OpenPSA(block.attn)
-
-    def forward(self, images: Tensor) -> Tensor:
-        model = self.model
-        grid = (images.shape[2] // model.patch_size, images.shape[3] // model.patch_size)
-        if isinstance(model.patch_embed, PatchEmbed):
-            x = _embed_patches(images, model.patch_embed, grid)
-        else:
-            x = model.patch_embed(images).flatten(2).transpose(1, 2)
-        if model.pos_embed is not None:
-            x = x + resized_embedding(model.pos_embed, grid, model.grid_size)
-        return _through_blocks(model, x, grid)
-
-
-def _through_blocks(model: ConViT, x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Embedded patches ``(B, N, C)`` to logits."""
-    prefix = 0
-    for layer, block in enumerate(model.blocks):
-        x, prefix = model.join(layer, x, prefix)
-        x = block(x, grid, prefix)
-    return model.forward_head(model.norm(x))
-
-
-def _embed_patches(images: Tensor, stem: PatchEmbed, grid: tuple[int, int]) -> Tensor:
-    """The patch embedding as a matrix product: ONNX's convolution would drop the rest of a size that is no multiple of
-    the patch without a word, this reshape fails."""
-    weight = stem.proj.weight  # (C, in_chans, p, p)
-    p = weight.shape[-1]
-    patches = images.reshape(images.shape[0], images.shape[1], grid[0], p, grid[1], p)
-    x = F.linear(patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2), weight.flatten(1), stem.proj.bias)
-    return stem.norm(x)
-
-
-class _OpenGPSA(nn.Module):
-    """GPSA without the short cut for square grids, which a graph would take for a rule."""
-
-    def __init__(self, layer: GatedPositionalSelfAttention) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor, grid: tuple[int, int], prefix: int) -> Tensor:
-        q, k, v = self.layer.project(x)
-        content = F.scaled_dot_product_attention(q, k, v)
-        weight = self.layer.pos_proj.weight.t()
-        along_x = axis_attention(weight[0], weight[2], grid[1])
-        along_y = axis_attention(weight[1], weight[2], grid[0])
-        patches = v[:, :, prefix:]
-        positional = torch.matmul(along_x[:, None], patches.unflatten(2, grid))
-        positional = torch.matmul(along_y, positional.flatten(3)).reshape(patches.shape)
-        gate = torch.sigmoid(self.layer.gating_param)[:, None, None]
-        out = torch.cat((content[:, :, :prefix], torch.lerp(content[:, :, prefix:], positional, gate)), dim=2)
-        return self.layer.proj(out.transpose(1, 2).flatten(2))
-
-
-class _OpenPSA(nn.Module):
-    """PSA by its equation; the fast form counts the patches in Python."""
-
-    def __init__(self, layer: PositionalSelfAttention) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor, grid: tuple[int, int], prefix: int) -> Tensor:
-        q, k, v = self.layer.project(x)
-        out = ops.positional_attention(q, k, v, self.layer.pos_proj.weight, grid, prefix, backend="naive")
-        return self.layer.proj(out.transpose(1, 2).flatten(2))
-
-
-def resized_embedding(embedding: Tensor, grid: tuple[int, int], trained_grid: tuple[int, int]) -> Tensor:
-    """What :func:`convit.models.convit.position_embedding` gives, as two matrix products that ONNX can state.
-
-    The bicubic filter is linear and the same in every row and every column: ``out = R_rows E R_columns^T``.
-
-    Args:
-        embedding: ``(1, N', C)``.
-        grid: rows and columns to resize to.
-        trained_grid: rows and columns that it has.
-
-    Returns:
-        ``(1, N, C)``.
-    """
-    rows, columns = (resize_matrix(old, new) for old, new in zip(trained_grid, grid, strict=True))
-    x = torch.matmul(rows, embedding.reshape(trained_grid[0], -1))  # (rows, columns' C)
-    x = x.reshape(grid[0], trained_grid[1], embedding.shape[-1])
-    return torch.matmul(columns, x).flatten(0, 1)[None]
-
-
-def resize_matrix(old: int, new: int) -> Tensor:
-    """How PyTorch's antialiased bicubic filter makes ``new`` samples of ``old``: ``(new, old)``, rows sum to one.
-
-    With ``s = old / new``, ``R_ij = k((j + 1/2 - s (i + 1/2)) / max(s, 1))``, normalised; ``k`` is Keys' cubic
-    kernel, a = -1/2.
-
-    >>> resize_matrix(3, 3)
-    tensor([[1., 0., 0.],
-            [0., 1., 0.],
-            [0., 0., 1.]])
-    """
-    scale = old * torch.ones(()) / new
-    centre = (torch.arange(new, dtype=torch.float32) + 0.5) * scale
-    t = ((torch.arange(old, dtype=torch.float32) + 0.5 - centre[:, None]) / scale.clamp(min=1.0)).abs()
-    near = (1.5 * t - 2.5) * t * t + 1
-    far = ((-0.5 * t + 2.5) * t - 4) * t + 2
-    kernel = torch.where(t < 1, near, torch.where(t < 2, far, torch.zeros(())))
-    return kernel / kernel.sum(dim=1, keepdim=True)
+        return torch.export.export(model, (torch.zeros(2, model.in_chans, height, width),), dynamic_shapes={"x": shape})
 
 
 # -- the file ----------------------------------------------------------------------------------------------------------
@@ -410,13 +265,9 @@ def _clean(proto: Any, dynamic_size: bool) -> None:
             graph.input[0].type.tensor_type.shape.dim[i].dim_param = name
 
 
-def _checked_model(classifier: Classifier, dynamic_size: bool) -> ConViT:
+def _checked_model(classifier: Classifier) -> ConViT:
     """A copy of the model, as the file is going to have it."""
     model = classifier.model
-    if dynamic_size and any(isinstance(module, PrunedGPSA) for module in model.modules()):
-        raise InputError(
-            "dynamic_size: got it with pruned gates, expected one image size, or convit.restore(model) first"
-        )
     if model.global_pool == "":
         raise InputError("model: got global_pool '', every token for itself; expected 'token' or 'avg' for an export")
     if model.in_chans != 3:

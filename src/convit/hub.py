@@ -46,8 +46,8 @@ def download(
     Raises:
         InputError: no such repository, file or network.
     """
-    where = f"{repo_id}: no such folder here, and not loaded from the Hugging Face Hub"
-    instead = "a folder of 'convit train' or save_pretrained, or a repository that can be reached"
+    where = f"{repo_id}: not loaded from the Hugging Face Hub"
+    instead = "a repository that can be reached"
     with hub_faults(where, instead):
         path = Path(
             huggingface_hub.hf_hub_download(repo_id, config, revision=revision, token=token, cache_dir=cache_dir)

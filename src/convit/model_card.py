@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-import yaml
+from huggingface_hub import EvalResult, ModelCardData
 
 from convit.errors import InputError, nearest
 
@@ -147,32 +147,36 @@ def model_card(
 
 
 def _front_matter(name: str, training: TrainingFacts | None, license: str | None) -> str:
-    """The card's data in the Hub's form: https://huggingface.co/docs/hub/model-cards."""
-    data: dict[str, Any] = {
-        "library_name": "timm",
-        "pipeline_tag": "image-classification",
-        "tags": ["image-classification", "timm", "convit"],
-    }
-    if license is not None:
-        data["license"] = _line(license)
+    """The card's data in the Hub's form."""
+    results = []
     if training is not None and training.scores is not None:
         part, _, *accuracies = training.scores
-        metrics = [
-            {"type": kind, "name": label, "value": round(value / 100, 6)}
-            for kind, label, value in zip(
-                ("accuracy", "top_5_accuracy"), ("Top-1 accuracy", "Top-5 accuracy"), accuracies, strict=True
-            )
-            if value is not None
-        ]
         public = _line(training.data)
         slug = re.sub(r"[^a-z0-9]+", "-", public.lower()).strip("-") or "data"
-        result = {
-            "task": {"type": "image-classification", "name": "Image Classification"},
-            "dataset": {"type": slug, "name": public, "split": {"test": "test", "val": "validation"}[part]},
-            "metrics": metrics,
-        }
-        data["model-index"] = [{"name": name, "results": [result]}]
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=10_000)
+        kinds = {"accuracy": "Top-1 accuracy", "top_5_accuracy": "Top-5 accuracy"}
+        results = [
+            EvalResult(
+                task_type="image-classification",
+                task_name="Image Classification",
+                dataset_type=slug,
+                dataset_name=public,
+                dataset_split={"test": "test", "val": "validation"}[part],
+                metric_type=kind,
+                metric_name=label,
+                metric_value=round(value / 100, 6),
+            )
+            for (kind, label), value in zip(kinds.items(), accuracies, strict=True)
+            if value is not None
+        ]
+    data = ModelCardData(
+        library_name="timm",
+        pipeline_tag="image-classification",
+        tags=["image-classification", "timm", "convit"],
+        license=None if license is None else _line(license),
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+    return f"{data.to_yaml()}\n"
 
 
 def _training_text(training: TrainingFacts | None) -> str:
@@ -209,14 +213,14 @@ def _scores_text(training: TrainingFacts | None) -> str:
 
 
 def _usage(repo_id: str | None) -> str:
-    source = repo_id or "path/to/this/folder"
+    source = f"hf:{repo_id}" if repo_id else "path/to/this/folder"
     timm_source = f"hf-hub:{repo_id}" if repo_id else f"local-dir:{source}"
     return f"""With `convit`, preprocessing and class names included:
 
 ```python
 import convit
 
-classifier = convit.Classifier.from_pretrained("{source}")
+classifier = convit.load("{source}")
 print(classifier.predict("photo.jpg", top_k=3))
 ```
 

@@ -11,7 +11,7 @@ import torch
 from timm.models.convit import GPSA
 from torch import Tensor, nn
 
-from convit import InputError, prune_gates, restore
+from convit import InputError
 from convit.analysis import average, capture, capture_batches, gates, non_locality, position_weights
 from convit.grid import Grid
 from convit.layers import GatedPositionalSelfAttention, PositionalSelfAttention
@@ -127,12 +127,12 @@ def test_one_pass_only(build: Callable[[], nn.Module]) -> None:
     model = build()
     calls: list[int] = []
     for module in model.modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and module.in_features > 3:  # pos_proj may be asked for its weight any time
             module.register_forward_hook(lambda *_: calls.append(1))
     x = images((32, 48) if build is vit else (48, 48))
     with torch.no_grad():
         model(x)
-    once = len(calls)  # a hook on pos_proj makes a sped up GPSA call it, as timm's form does
+    once = len(calls)
     calls.clear()
     capture(model, x)
     assert len(calls) == once
@@ -215,7 +215,7 @@ def test_gates_and_positions_without_a_pass() -> None:
     for model in (ours(), timms(), sped_up()):
         assert list(gates(model)) == list(position_weights(model)) == [0, 1]
         assert torch.equal(gates(model)[1], torch.sigmoid(model.blocks[1].attn.gating_param.detach()))
-        assert torch.equal(position_weights(model)[1], model.blocks[1].attn.pos_proj.weight)
+        torch.testing.assert_close(position_weights(model)[1], model.blocks[1].attn.pos_proj.weight.detach())
     assert gates(vit()) == position_weights(vit()) == gates(ours(gated=False)) == {}
     assert list(position_weights(ours(gated=False))) == [0, 1]
 
@@ -396,26 +396,11 @@ def test_wrong_models_and_batches() -> None:
 
 def test_a_layer_that_attends_in_its_own_way() -> None:
     class Own(GatedPositionalSelfAttention):
-        def attend(self, q: Tensor, *_: Any) -> Tensor:
-            return q
+        def forward(self, x: Tensor, *_: Any) -> Tensor:
+            return x
 
     model = ours()
     model.blocks[1].attn.__class__ = Own
-    with pytest.raises(InputError, match="layer 1 whose attend is not that of GatedPositionalSelfAttention"):
+    with pytest.raises(InputError, match="layer 1 of type Own, whose map does not pass through its attn_drop"):
         capture(model, images((16, 16)))
     assert len(capture(model, images((16, 16)), layers=[0, 2]).layers) == 2
-
-
-@pytest.mark.parametrize("build", [ours, sped_up])
-def test_a_layer_with_pruned_gates(build: Callable[[], nn.Module]) -> None:
-    """It computes no maps for the heads that have decided: none are shown, rather than those of the whole layer."""
-    model = build()
-    with torch.no_grad():
-        model.blocks[1].attn.gating_param[0] = -20.0
-    prune_gates(model)
-    x = images((48, 48))
-    with pytest.raises(InputError, match=r"layer 1 with pruned gates, expected a whole one: call convit\.restore"):
-        capture(model, x)
-    assert len(capture(model, x, layers=[0, 2]).layers) == 2
-    restore(model)
-    assert len(capture(model, x).layers) == 3

@@ -37,7 +37,7 @@ def test_it_is_what_the_parts_give() -> None:
     seen = inspect(one, image, top_k=2)
     pixels = evaluation_transform(one.preprocess)(image)[None]
     shot = capture(one.model, pixels, keep_graph=True)
-    for mine, theirs in zip(seen.predictions, one.predict(image, top_k=2)[0], strict=True):
+    for mine, theirs in zip(seen.predictions, one.predict(image, top_k=2), strict=True):
         assert mine.class_name == theirs.class_name
         assert mine.probability == pytest.approx(theirs.probability, abs=1e-6)
     for kept, layer in zip(seen.layers, shot.layers, strict=True):

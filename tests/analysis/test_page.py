@@ -22,8 +22,8 @@ from PIL import Image
 from convit.analysis import Inspection, MaskedPrediction, inspect
 from convit.analysis import page as page_module
 from convit.analysis.page import DEPTH, LEVELS, notebook_html, page, write_page
-from convit.classifier import Prediction
 from convit.errors import InputError
+from convit.prediction import Prediction
 from tests.analysis.models import MODELS, ours
 
 HOSTILE = [
@@ -238,7 +238,7 @@ def test_write_page_writes_all_or_nothing(seen: Inspection, tmp_path: Path, monk
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(InputError, match=r"attention\.html: cannot be written \(No space left on device\)"):
         write_page(path, [seen], title="another")
     assert path.read_bytes() == written

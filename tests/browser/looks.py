@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from convit.analysis import Inspection, LayerCapture, inspect
-from convit.classifier import Prediction
 from convit.grid import Grid
+from convit.prediction import Prediction
 from tests.analysis.models import ours, timms, vit
 
 MODELS: dict[str, Callable[[], nn.Module]] = {

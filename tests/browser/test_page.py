@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from convit.analysis import Inspection, MaskedPrediction, inspect
-from convit.classifier import Prediction
+from convit.prediction import Prediction
 from tests.analysis.models import ours, vit
 from tests.analysis.test_page import HOSTILE
 from tests.browser.conftest import Open

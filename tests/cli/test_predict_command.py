@@ -23,7 +23,7 @@ def test_terminal(trained: Path, album: Path, shell: Shell) -> None:
     lines = got.out.splitlines()
     names = [str(album / name) for name in ("a/0.png", "a/1.png", "b/deep/0.png", "b/deep/1.png")]
     assert [line.split()[0] for line in lines] == names
-    (expected,) = convit.load(trained).predict(names[2], top_k=2)
+    expected = convit.load(trained).predict(names[2], top_k=2)
     assert lines[2].split()[1:] == [word for p in expected for word in (p.class_name, f"{p.probability:.1%}")]
 
 

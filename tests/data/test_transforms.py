@@ -24,7 +24,6 @@ from convit.data import (
     seeded,
     training_transform,
 )
-from convit.data.transforms import _LimitAspect
 from convit.errors import InputError
 
 EVERYTHING = Augmentation(
@@ -75,8 +74,6 @@ def test_a_long_strip_keeps_its_centre() -> None:
     strip.paste((0, 0, 255), (1990, 0, 2011, 3))
     tensor = evaluation_transform(Preprocess(image_size=(6, 6), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))(strip)
     assert tensor.mean((1, 2)).tolist() == [0, 0, 1]
-    # Cut to 8 times its short side before it is enlarged: whole, it would become 8000 pixels long here.
-    assert _LimitAspect((6, 6))(strip).size == (24, 3)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (32, 32), (24, 40)])
@@ -215,7 +212,7 @@ def test_transforms_and_datasets_can_be_pickled() -> None:
     ],
 )
 def test_preprocess_refuses(name: str, value: object) -> None:
-    with pytest.raises(InputError, match=rf"^{name}: .*; expected"):
+    with pytest.raises(InputError, match=rf"^{name}: got .*, expected "):
         Preprocess(**{"image_size": (32, 32)} | {name: value})
 
 
@@ -231,7 +228,7 @@ def test_preprocess_refuses(name: str, value: object) -> None:
     ],
 )
 def test_augmentation_refuses(name: str, value: object) -> None:
-    with pytest.raises(InputError, match=rf"^{name}: .*; expected"):
+    with pytest.raises(InputError, match=rf"^{name}: got .*, expected "):
         Augmentation(**{name: value})
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from convit import Classifier, InputError
+from convit import InputError, load
 from convit.data.select import Evaluating, select
 from convit.entry import train
 from convit.experiments.results import Cell, Result, read_result
@@ -39,7 +39,7 @@ def settings(run: Path, name: str = "masking") -> Settings:
 
 
 def test_result_of_a_run(run: Path) -> None:
-    got, model = result(run), Classifier.load(run).model
+    got, model = result(run), load(run).model
     assert (got.split, got.images, got.epochs, got.best_epoch) == ("val", 8, 1, 1)
     assert got.top1 == got.val_top1 == json.loads((run / "evaluation.json").read_text())["top1"]
     assert got.parameters == sum(parameter.numel() for parameter in model.parameters())
@@ -53,7 +53,7 @@ def test_masked_accuracies_are_measured_once(run: Path) -> None:
     got = measure(settings(run), result(run))
     off = [f"no {kind} in {layers}" for layers in (1, 3) for kind in ("content", "position")]
     assert list(got) == [NO_POSITION_EMBEDDING, *off]
-    classifier = Classifier.load(run)
+    classifier = load(run)
     names = json.loads((run / "split.json").read_text())["val"]
     images = select(str(run.parents[2] / "pets"), Evaluating(split="all")).splits["all"].called(names)
     classifier.model.pos_embed.data.zero_()  # type: ignore[union-attr]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.harness import COUNTS, FULL, Ended, Whole, broken_off, moments, said_by, started
 
-KILLS = 10 if FULL else 2
+KILLS = 30 if FULL else 2
 STOPS = 5 if FULL else 1
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 

@@ -5,10 +5,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from timm.layers import resample_abs_pos_embed
 
 from convit import ConViT
+from convit.models.position import position_embedding, resize_matrix
 from convit.models.stem import patch_grid
-from tests.helpers import tiny_model
+from tests.helpers import relative_error, tiny_model
 
 
 def position_added(model: ConViT, height: int, width: int) -> torch.Tensor:
@@ -114,3 +116,21 @@ BAD_ARGUMENTS = {
 def test_bad_arguments(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny_model(**arguments)
+
+
+@given(*(st.integers(1, 23) for _ in range(4)))
+def test_embeddings_are_resized_as_timm_does(old_rows: int, old_columns: int, rows: int, columns: int) -> None:
+    embedding = torch.randn(1, old_rows * old_columns, 5, generator=torch.Generator().manual_seed(rows))
+    expected = resample_abs_pos_embed(embedding, [rows, columns], [old_rows, old_columns], num_prefix_tokens=0)
+    found = position_embedding(embedding, (rows, columns), (old_rows, old_columns))
+    assert found.shape == expected.shape
+    assert relative_error(found, expected) < 1e-5
+
+
+def test_resize_matrix_by_hand() -> None:
+    # From two samples to four: the first lies at -1/4, so k(1/4) and k(5/4) with k Keys' kernel, over their sum.
+    near, far = 1.5 / 64 - 2.5 / 16 + 1, -0.5 * 125 / 64 + 2.5 * 25 / 16 - 4 * 5 / 4 + 2
+    expected = torch.tensor([near, far]) / (near + far)
+    assert torch.allclose(resize_matrix(2, 4)[0], expected, atol=1e-6)
+    identity = F.interpolate(torch.eye(5)[None, None], size=(3, 5), mode="bicubic", antialias=True)[0, 0]
+    assert torch.allclose(resize_matrix(5, 3), identity, atol=1e-6)

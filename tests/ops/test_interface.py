@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from convit import ops
 from convit.ops import factorized, gated_attention, naive, positional_attention
+
+DROPOUT = ops.Through(mixed=nn.Dropout(0.25))
 
 
 def inputs(**changes: Any) -> dict[str, Any]:
@@ -29,7 +31,10 @@ BAD_INPUT = {
     "pos_weight of other heads": ({"pos_weight": torch.ones(2, 3)}, r"got shape \(2, 3\), expected .* = \(3, 3\)"),
     "pos_weight of two columns": ({"pos_weight": torch.ones(3, 2)}, r"pos_weight: got shape \(3, 2\)"),
     "unknown backend": ({"backend": "fast"}, "backend: got 'fast', expected one of auto, factorized, naive, triton"),
-    "factorized with dropout": ({"backend": "factorized", "dropout_p": 0.5}, "dropout_p: got 0.5 with backend"),
+    "factorized with a dropout": (
+        {"backend": "factorized", "through": DROPOUT},
+        "through: got it with backend 'factorized', which holds no map",
+    ),
     "all tokens are prefix": ({"num_prefix_tokens": 6}, "num_prefix_tokens: got 6, expected 0 to 5"),
     "negative prefix": ({"num_prefix_tokens": -1}, "num_prefix_tokens: got -1, expected 0 to 5"),
     "grid of other patches": ({"grid": (2, 4)}, "got 6 patch tokens for a grid of 2 x 4 = 8"),
@@ -53,7 +58,7 @@ def test_one_gate_per_head(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("name", ["gated_attention", "positional_attention"])
-def test_auto_is_factorized_unless_there_is_dropout(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_factorized_unless_a_map_is_wanted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     called = []
 
     def recorded(module: Any, label: str) -> Callable[..., Any]:
@@ -64,7 +69,7 @@ def test_auto_is_factorized_unless_there_is_dropout(name: str, monkeypatch: pyte
     monkeypatch.setattr(naive, name, recorded(naive, "naive"))
     arguments = inputs() | ({"gate": torch.ones(3)} if name == "gated_attention" else {})
     getattr(ops, name)(**arguments)
-    getattr(ops, name)(**arguments, dropout_p=0.5)
+    getattr(ops, name)(**arguments, through=DROPOUT)
     getattr(ops, name)(**arguments, backend="naive")
     assert called == ["factorized", "naive", "naive"]
 
@@ -78,7 +83,7 @@ def test_dropout_drops_entries_of_the_map(gated: bool) -> None:
     function: Callable[..., Tensor] = gated_attention if gated else positional_attention
     gate = {"gate": torch.randn(3)} if gated else {}
     whole = function(**arguments, **gate)
-    dropped = function(**arguments, **gate, dropout_p=0.25)
+    dropped = function(**arguments, **gate, through=DROPOUT)
     kept = dropped != 0
     torch.testing.assert_close(dropped[kept], whole[kept] / 0.75)
     assert 0.6 < kept.float().mean() < 0.9
@@ -111,8 +116,8 @@ def test_triton_is_asked_for_by_name_where_it_runs() -> None:
     arguments = inputs()
     with pytest.raises(ValueError, match="backend: got 'triton' for ungated attention, expected one of auto, factor"):
         positional_attention(**arguments, backend="triton")
-    with pytest.raises(ValueError, match=r"backend: got 'triton', .* this case: got dropout_p 0.5, expected 0"):
-        gated_attention(gate=torch.ones(3), **arguments, dropout_p=0.5, backend="triton")
+    with pytest.raises(ValueError, match="through: got it with backend 'triton', which holds no map"):
+        gated_attention(gate=torch.ones(3), **arguments, through=DROPOUT, backend="triton")
     double = {name: arguments[name].double() for name in ("q", "k", "v")}
     with pytest.raises(ValueError, match=r"got q, k, v in torch.float64, .*; backend 'auto' does"):
         gated_attention(gate=torch.ones(3), **(arguments | double), backend="triton")

@@ -230,7 +230,6 @@ def test_is_differentiable_once() -> None:
 def test_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k, v, gate, pos_weight = draw((2, 3))
     assert why_not_triton(q, k, v) is None
-    assert why_not_triton(q, k, v, dropout_p=0.1) == "got dropout_p 0.1, expected 0: it holds no map to drop from"
     assert "got q, k, v in torch.float64, torch.float64, torch.float64, expected one of float32" in str(
         why_not_triton(q.double(), k.double(), v.double())
     )

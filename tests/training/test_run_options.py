@@ -72,7 +72,7 @@ def test_image_size_that_is_no_square(data: Path, tmp_path: Path) -> None:
     best = convit.load(tmp_path / "run")
     assert best.preprocess.image_size == best.model.img_size == (8, 16)
     assert best.model.grid_size == (2, 4)
-    assert len(best.predict(data / "dark/0.png")[0]) == 2
+    assert len(best.predict(data / "dark/0.png")) == 2
 
 
 def test_bf16(data: Path, tmp_path: Path) -> None:

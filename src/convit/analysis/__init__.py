@@ -20,11 +20,11 @@ from convit.analysis.metrics import (
     head_diversity,
     non_locality,
     picture,
-    relevance,
     relevance_rollout,
     rollout,
     spans,
 )
+from convit.analysis.relevance import relevance
 from convit.analysis.summary import LayerSummary, summary
 
 __all__ = [

@@ -1,39 +1,17 @@
-"""The attention layers of a model, whoever wrote it: ours, timm's ConViT, timm's plain attention."""
+"""Finds the attention layers of a model, whoever wrote it: ours, timm's ConViT, timm's plain attention."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from timm.models.convit import GPSA, MHSA
-from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
+from convit.analysis.layer import AttentionLayer
+from convit.analysis.timm_layers import ADAPTERS
 from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention, PositionalSelfAttention, SelfAttention
-from convit.ops import naive
 
-
-@dataclass(frozen=True, eq=False)
-class AttentionLayer:
-    """An attention module that this package knows, and the block that holds it."""
-
-    index: int
-    kind: str
-    module: Any
-    block: nn.Module
-
-
-# In this order: a gated layer is a positional one too.
-_KINDS: dict[type[nn.Module], str] = {
-    GatedPositionalSelfAttention: "gpsa",
-    PositionalSelfAttention: "psa",
-    SelfAttention: "sa",
-    GPSA: "gpsa",
-    MHSA: "sa",
-    Attention: "sa",
-}
+OURS = (GatedPositionalSelfAttention, PositionalSelfAttention, SelfAttention)
 
 
 def attention_layers(model: nn.Module) -> tuple[AttentionLayer, ...]:
@@ -43,13 +21,12 @@ def attention_layers(model: nn.Module) -> tuple[AttentionLayer, ...]:
         InputError: none, not a module, or parameters that are sharded over processes.
     """
     network = unwrap(model)
+    kinds: dict[type[nn.Module], type[AttentionLayer]] = dict.fromkeys(OURS, AttentionLayer) | ADAPTERS
     found: list[AttentionLayer] = []
     for name, module in network.named_modules():
-        for cls, kind in _KINDS.items():
-            if isinstance(module, cls):
-                block = network.get_submodule(name.rpartition(".")[0])
-                found.append(AttentionLayer(len(found), kind, module, block))
-                break
+        adapter = next((kinds[cls] for cls in kinds if isinstance(module, cls)), None)
+        if adapter is not None:
+            found.append(adapter(len(found), module, network.get_submodule(name.rpartition(".")[0])))
     if not found:
         raise InputError(
             f"model: got {type(network).__name__} with no attention of a known kind in it, "
@@ -80,36 +57,11 @@ def uncompiled() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager")
 
 
-@contextmanager
-def replaced(where: dict[str, Any], name: str, value: object) -> Iterator[None]:
-    """Another value in a dictionary, put back as it was, or gone if it was not there."""
-    missing = object()
-    before = where.get(name, missing)
-    where[name] = value
-    try:
-        yield
-    finally:
-        if before is missing:
-            where.pop(name, None)
-        else:
-            where[name] = before
-
-
 def gates(model: nn.Module) -> dict[int, Tensor]:
     """``sigmoid(gating_param)``, ``(h,)``, of every GPSA layer by its number; no forward pass is needed."""
-    return {layer.index: gate_of(layer.module) for layer in attention_layers(model) if layer.kind == "gpsa"}
+    return {layer.index: gates for layer in attention_layers(model) if (gates := layer.gates) is not None}
 
 
 def position_weights(model: nn.Module) -> dict[int, Tensor]:
     """``v_pos``, ``(h, 3)``, of every layer that has one by its number: what ``centres`` and ``spans`` take."""
-    return {
-        layer.index: layer.module.pos_proj.weight.detach().clone()
-        for layer in attention_layers(model)
-        if layer.kind != "sa"
-    }
-
-
-def gate_of(module: Any) -> Tensor:
-    """The weight of positional attention in each head of a GPSA module, ``(h,)``."""
-    logits = module.gating_param.detach()
-    return torch.sigmoid(logits.to(naive.compute_dtype(logits.dtype)))
+    return {layer.index: weight for layer in attention_layers(model) if (weight := layer.position_weight) is not None}

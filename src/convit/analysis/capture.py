@@ -10,14 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from convit.analysis import metrics
-from convit.analysis.attention_layers import AttentionLayer, attention_layers, gate_of, replaced, uncompiled, unwrap
-from convit.analysis.recording import check_recordable, recording
+from convit.analysis.attention_layers import attention_layers, uncompiled, unwrap
+from convit.analysis.layer import AttentionLayer, Pass, replaced
 from convit.errors import InputError
 from convit.grid import Grid
 
@@ -210,9 +211,9 @@ def _run(
     chosen = _choose(attention_layers(network), layers, heads)
     seen: Counter[int] = Counter()
 
-    def finish(layer: AttentionLayer, parts: dict[str, Any], hidden: Tensor) -> None:
+    def finish(layer: AttentionLayer, done: Pass) -> None:
         seen[layer.index] += 1
-        consume(_layer_capture(layer, parts, hidden, heads))
+        consume(_layer_capture(layer, done, heads))
 
     with ExitStack() as stack:
         stack.enter_context(uncompiled())
@@ -221,7 +222,7 @@ def _run(
         stack.enter_context(torch.set_grad_enabled(keep_graph))
         stack.enter_context(evaluating(network))
         for layer in chosen:
-            stack.enter_context(recording(layer, network, images, finish))
+            stack.enter_context(layer.recorded(network, images, partial(finish, layer)))
         if keep_graph and not images.requires_grad:
             images = images.clone().requires_grad_()  # a frozen model has a graph too
         logits = network(images)
@@ -241,12 +242,11 @@ def _choose(
         raise InputError(f"layers: got {unknown}, expected some of 0 to {len(every) - 1}")
     chosen = [layer for layer in every if layer.index in wanted]
     for layer in chosen:
-        count = layer.module.num_heads
+        count = layer.num_heads
         if heads is not None and (unknown := sorted(set(heads) - set(range(count)))):
             raise InputError(
                 f"heads: got {unknown}, expected some of 0 to {count - 1}, the heads of layer {layer.index}"
             )
-        check_recordable(layer)
     return chosen
 
 
@@ -261,32 +261,29 @@ def evaluating(network: nn.Module) -> Iterator[None]:
         yield
 
 
-def _layer_capture(
-    layer: AttentionLayer, parts: dict[str, Any], hidden: Tensor, heads: Sequence[int] | None
-) -> LayerCapture:
-    full, prefix = parts["grid"], parts["num_prefix_tokens"]
-    assert parts["mixed"].shape[-1] == full.num_patches + prefix, (full, prefix, parts["mixed"].shape)
+def _layer_capture(layer: AttentionLayer, done: Pass, heads: Sequence[int] | None) -> LayerCapture:
+    full, prefix = done.grid, done.num_prefix_tokens
+    assert done.mixed.shape[-1] == full.num_patches + prefix, (full, prefix, done.mixed.shape)
 
     def chosen(tensor: Tensor | None, axis: int) -> Tensor | None:
         if tensor is None or heads is None:
             return tensor
         return tensor.index_select(axis, torch.tensor(heads, dtype=torch.long, device=tensor.device))
 
-    mixed = chosen(parts["mixed"], 1)
+    mixed = chosen(done.mixed, 1)
     assert mixed is not None
-    module = layer.module
     return LayerCapture(
         index=layer.index,
         kind=layer.kind,
-        heads=tuple(range(module.num_heads) if heads is None else heads),
+        heads=tuple(range(layer.num_heads) if heads is None else heads),
         grid=full,
         num_prefix_tokens=prefix,
         mixed=mixed,
-        content=chosen(parts.get("content"), 1),
-        positional=chosen(parts.get("positional"), 0),
-        gates=chosen(gate_of(module), 0) if layer.kind == "gpsa" else None,
-        pos_weight=chosen(module.pos_proj.weight.detach().clone(), 0) if layer.kind != "sa" else None,
-        hidden=hidden,
+        content=chosen(done.content, 1),
+        positional=chosen(done.positional, 0),
+        gates=chosen(layer.gates, 0),
+        pos_weight=chosen(layer.position_weight, 0),
+        hidden=done.hidden,
     )
 
 

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from convit.analysis.attention_layers import attention_layers, unwrap
 from convit.analysis.capture import LayerCapture, capture, evaluating
 from convit.analysis.masking import masked, without_position_embedding
-from convit.analysis.metrics import relevance
-from convit.classifier import Classifier, Prediction
+from convit.analysis.page import notebook_html
+from convit.analysis.relevance import relevance
+from convit.classifier import Classifier
 from convit.data import Preprocess, evaluation_transform, read_image, to_rgb
 from convit.errors import InputError
+from convit.prediction import Prediction
 
 Off = Literal["nothing", "content", "position", "position embeddings"]
 
@@ -59,8 +61,6 @@ class Inspection:
     """The answers with parts off, ``"nothing"`` first; empty if it was not asked for."""
 
     def _repr_html_(self) -> str:
-        from convit.analysis.page import notebook_html
-
         return notebook_html(self)
 
 

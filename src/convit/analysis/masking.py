@@ -12,7 +12,8 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from convit.analysis.attention_layers import AttentionLayer, attention_layers, replaced, uncompiled, unwrap
+from convit.analysis.attention_layers import attention_layers, uncompiled, unwrap
+from convit.analysis.layer import AttentionLayer, replaced
 from convit.errors import InputError
 
 
@@ -133,7 +134,7 @@ def _layer_numbers(name: str, layers: int | Iterable[int], gated: Mapping[int, A
 
 
 def _heads(layer: AttentionLayer) -> int:
-    return layer.module.num_heads
+    return layer.num_heads
 
 
 def _with_gates(layer: AttentionLayer, values: Mapping[int, float]) -> nn.Parameter:

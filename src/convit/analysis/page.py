@@ -20,20 +20,19 @@ import io
 import json
 import math
 import re
-import tempfile
 from collections.abc import Iterable, Sized
-from importlib.resources import files
+from importlib.resources import files as resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from convit.analysis.capture import LayerCapture
-from convit.analysis.inspection import Inspection
-from convit.classifier import Prediction
 from convit.errors import InputError
+from convit.files import write
+from convit.prediction import Prediction
 
 SCRIPTS = ("values.js", "charts.js", "pointing.js", "page.js")
 """Parts of the page's one script, in this order."""
@@ -47,7 +46,28 @@ NOTEBOOK_HEIGHT = 760
 """Pixels of the frame in a notebook."""
 
 
-def page(inspections: Iterable[Inspection], *, title: str, count: int | None = None) -> str:
+class Shown(Protocol):
+    """A picture as the page shows it; :class:`convit.analysis.Inspection` says what each is."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def label(self) -> str | None: ...
+    @property
+    def picture(self) -> Image.Image: ...
+    @property
+    def predictions(self) -> tuple[Prediction, ...]: ...
+    @property
+    def layers(self) -> tuple[LayerCapture, ...]: ...
+    @property
+    def patch_size(self) -> int: ...
+    @property
+    def relevance(self) -> Tensor | None: ...
+    @property
+    def masking(self) -> tuple[Any, ...]: ...
+
+
+def page(inspections: Iterable[Shown], *, title: str, count: int | None = None) -> str:
     """The attention page of some pictures, a whole HTML document.
 
     Names of pictures and classes, and the title, are shown as text, whatever is in them. A picture of a base model
@@ -101,7 +121,7 @@ def page(inspections: Iterable[Inspection], *, title: str, count: int | None = N
     return document
 
 
-def write_page(path: Path | str, inspections: Iterable[Inspection], *, title: str, count: int | None = None) -> None:
+def write_page(path: Path | str, inspections: Iterable[Shown], *, title: str, count: int | None = None) -> None:
     """Writes :func:`page` to a file, all of it or, after an error, nothing.
 
     Args:
@@ -115,15 +135,12 @@ def write_page(path: Path | str, inspections: Iterable[Inspection], *, title: st
     document = page(inspections, title=title, count=count)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".page-", dir=path.parent) as folder:
-            temporary = Path(folder) / "page.html"
-            temporary.write_text(document, encoding="utf-8", newline="\n")
-            temporary.replace(path)
+        write(path, document)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def notebook_html(inspection: Inspection) -> str:
+def notebook_html(inspection: Shown) -> str:
     """The page of one picture as a frame for a notebook's output, without network and with no hold on the notebook."""
     document = html.escape(page([inspection], title=inspection.name))
     return (
@@ -132,7 +149,7 @@ def notebook_html(inspection: Inspection) -> str:
     )
 
 
-def _header(seen: Inspection) -> dict[str, Any]:
+def _header(seen: Shown) -> dict[str, Any]:
     """All of a picture but its maps, as JSON values."""
     height, width = seen.layers[0].grid
     return {
@@ -164,7 +181,7 @@ def _header(seen: Inspection) -> dict[str, Any]:
     }
 
 
-def _maps(number: int, seen: Inspection) -> str:
+def _maps(number: int, seen: Shown) -> str:
     """The element with a picture's maps."""
     coded = [_coded(layer) for layer in seen.layers]
     packed = gzip.compress(b"".join([top for top, _ in coded] + [codes for _, codes in coded]), 6, mtime=0)
@@ -192,7 +209,7 @@ def _check_size(size: int, count: int) -> None:
 
 
 def _part(name: str) -> str:
-    return (files("convit.analysis") / "attention_page" / name).read_text(encoding="utf-8")
+    return (resources("convit.analysis") / "attention_page" / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

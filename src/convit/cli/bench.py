@@ -84,7 +84,7 @@ def _exported(path: Path) -> _Exported:
         model_args=model_args,
         patch=int(facts["patch_size"]),
         num_classes=len(file.class_names),
-        image_size=file.preprocessing.image_size,
+        image_size=file.preprocess.image_size,
         any_size=facts["dynamic_size"] == "true",
     )
 

@@ -1,82 +1,32 @@
 """From an RGB image to the tensor that a model sees: evaluation and training pipelines, and the seeded data set."""
 
-import math
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from timm.data import create_transform, rand_augment_transform
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.data import rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation, str_to_pil_interp
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import transforms
 
-from convit.data.image_sets import ImageSet, listing
-from convit.errors import InputError, nearest
+from convit.data.image_sets import ImageSet
+from convit.errors import InputError
+from convit.preprocess import Preprocess, check, check_choice, covering, is_part, prepared
 
 Transform = Callable[[Image.Image], Tensor]
 
-_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 _CROPS = ("random_resized", "shift", "none")
 _RAND_AUGMENT = re.compile(r"rand(-(m|n|mmax)\d+|-(mstd|p)\d+(\.\d+)?|-inc[01])*")
 _AUGMENT = 4  # keeps augmentation independent of the draws in sampling.py
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preprocess:
-    """How an image becomes a model's input; stored beside the weights."""
-
-    image_size: tuple[int, int]
-    """(height, width) in pixels."""
-    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
-    """Mean of red, green and blue, each channel in 0 .. 1."""
-    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
-    """Standard deviation of red, green and blue."""
-    interpolation: str = "bicubic"
-    crop_pct: float = 1.0
-    """Part of the resized image, along each side, that the centre crop keeps."""
-
-    def __post_init__(self) -> None:
-        _check(
-            "image_size",
-            self.image_size,
-            _numbers(self.image_size, 2, whole=True, above=0),
-            "(height, width) in pixels",
-        )
-        _check("mean", self.mean, _numbers(self.mean, 3), "three numbers: red, green, blue")
-        _check("std", self.std, _numbers(self.std, 3, above=0), "three numbers above 0: red, green, blue")
-        _choice("interpolation", self.interpolation, _INTERPOLATIONS)
-        _check(
-            "crop_pct", self.crop_pct, _fraction(self.crop_pct) and self.crop_pct > 0, "a number above 0 and up to 1"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON knows them: tuples become lists."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`. Raises :class:`InputError` for an unknown or missing key, or a wrong value.
-
-        >>> preprocess = Preprocess(image_size=(32, 48))
-        >>> Preprocess.from_dict(preprocess.to_dict()) == preprocess
-        True
-        """
-        known = [field.name for field in fields(cls)]
-        if unknown := [key for key in values if key not in known]:
-            raise InputError(f"preprocessing: unknown key {listing(unknown)}; expected {listing(known)}")
-        if missing := [key for key in known if key not in values]:
-            raise InputError(f"preprocessing: no key {listing(missing)}; expected {listing(known)}")
-        fitting: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**fitting)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,36 +48,26 @@ class Augmentation:
     """Probability, 0 .. 1, that a rectangle is replaced by noise."""
 
     def __post_init__(self) -> None:
-        _choice("crop", self.crop, _CROPS)
-        _check("scale", self.scale, _fraction(self.scale) and self.scale > 0, "a number above 0 and up to 1")
-        _check("color_jitter", self.color_jitter, _fraction(self.color_jitter), "a number from 0 to 1")
-        _check("random_erasing", self.random_erasing, _fraction(self.random_erasing), "a number from 0 to 1")
+        check_choice("crop", self.crop, _CROPS)
+        check("scale", self.scale, is_part(self.scale) and self.scale > 0, "a number above 0 and up to 1")
+        check("color_jitter", self.color_jitter, is_part(self.color_jitter), "a number from 0 to 1")
+        check("random_erasing", self.random_erasing, is_part(self.random_erasing), "a number from 0 to 1")
         known = not self.rand_augment or _RAND_AUGMENT.fullmatch(self.rand_augment) is not None
-        _check("rand_augment", self.rand_augment, known, "timm's form, such as 'rand-m9-mstd0.5-inc1', or '' for none")
+        check("rand_augment", self.rand_augment, known, "timm's form, such as 'rand-m9-mstd0.5-inc1', or '' for none")
 
 
 def evaluation_transform(preprocess: Preprocess) -> Transform:
-    """RGB image of any size -> (3, height, width) float32: resize to cover the size, centre crop, normalise.
-
-    The image keeps its aspect ratio. It is scaled until it just covers ``image_size / crop_pct``; a crop of
-    ``image_size`` is taken from its centre; each channel becomes ``(value / 255 - mean) / std``. Can be pickled.
+    """RGB image of any size -> (3, height, width) float32: :func:`convit.preprocess.prepared`. Can be pickled.
 
     >>> transform = evaluation_transform(Preprocess(image_size=(32, 48)))
     >>> transform(Image.new("RGB", (100, 70))).shape
     torch.Size([3, 32, 48])
     """
-    return transforms.Compose(
-        [
-            _LimitAspect(preprocess.image_size),
-            create_transform(
-                input_size=(3, *preprocess.image_size),
-                interpolation=preprocess.interpolation,
-                mean=preprocess.mean,
-                std=preprocess.std,
-                crop_pct=preprocess.crop_pct,
-            ),
-        ]
-    )
+    return partial(_evaluated, preprocess=preprocess)
+
+
+def _evaluated(image: Image.Image, preprocess: Preprocess) -> Tensor:
+    return torch.from_numpy(prepared(image, preprocess))
 
 
 def training_transform(preprocess: Preprocess, augmentation: Augmentation) -> Transform:
@@ -153,9 +93,7 @@ def _crop_steps(preprocess: Preprocess, augmentation: Augmentation) -> list[Call
     if augmentation.crop == "random_resized":
         scale = (augmentation.scale, 1.0)
         return [RandomResizedCropAndInterpolation(size, scale=scale, interpolation=preprocess.interpolation)]
-    # timm's own pipeline without its last two steps, the conversion to a tensor and the normalisation
-    cover = create_transform(input_size=(3, *size), interpolation=preprocess.interpolation, crop_pct=1.0)
-    steps: list[Callable[[Any], Any]] = [_LimitAspect(size), *cover.transforms[:-2]]
+    steps: list[Callable[[Any], Any]] = [partial(covering, image_size=size, interpolation=preprocess.interpolation)]
     if augmentation.crop == "shift":
         padding = [size[1] // 8, size[0] // 8]  # left and right, top and bottom
         steps.append(transforms.RandomCrop(size, padding=padding, padding_mode="reflect"))
@@ -169,24 +107,6 @@ def _rand_augment(preprocess: Preprocess, config: str) -> Callable[[Image.Image]
         "interpolation": str_to_pil_interp(preprocess.interpolation),
     }
     return rand_augment_transform(config, options)
-
-
-class _LimitAspect:
-    """Cuts the ends off a very long image, which the centre crop drops anyway.
-
-    Without it a strip of 10 x 20000 pixels, scaled until its short side covers the crop, takes gigabytes.
-    """
-
-    def __init__(self, image_size: tuple[int, int], times: int = 8) -> None:
-        self.limit = times * max(image_size) / min(image_size)
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        width, height = image.size
-        longest = math.ceil(self.limit * min(width, height))
-        if max(width, height) <= longest:
-            return image
-        left, top = max(width - longest, 0) // 2, max(height - longest, 0) // 2
-        return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
 
 
 @contextmanager
@@ -244,26 +164,3 @@ class SampleDataset(Dataset[tuple[Tensor, int]]):
         image = Image.fromarray(self._pixels[index]) if self._pixels is not None else self.images.read(index)
         with seeded(self.seed, _AUGMENT, *key):
             return self.transform(image), int(self.images.targets[index])
-
-
-def _check(name: str, value: object, holds: bool, expected: str) -> None:
-    if not holds:
-        raise InputError(f"{name}: {value!r}; expected {expected}")
-
-
-def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InputError(f"{name}: {value!r}{nearest(str(value), known)}; expected one of {listing(known)}")
-
-
-def _fraction(value: object) -> bool:
-    return isinstance(value, int | float) and 0 <= value <= 1
-
-
-def _numbers(values: Any, count: int, *, whole: bool = False, above: float = -math.inf) -> bool:
-    kinds = (int,) if whole else (int, float)
-    return (
-        isinstance(values, tuple)
-        and len(values) == count
-        and all(type(value) in kinds and above < value < math.inf for value in values)
-    )

@@ -1,20 +1,48 @@
 """The paper's three attention layers. Modules hold the parameters; the mathematics is in :mod:`convit.ops`.
 
-All three take ``(x, grid, num_prefix_tokens)``, so that a block can hold any of them. Shapes: B batch, P prefix
-tokens, N patches, h heads, d = C / h head width. Parameter names are those of the published code.
+All three take ``(x, grid, num_prefix_tokens)``, so that a block can hold any of them, and answer for themselves: their
+``kind``, their :attr:`gates`, their :meth:`position_weight`, and their maps. A map is handed out as PyTorch hands out
+what is inside a model: by a forward hook on the module that it passes through, ``content_map``, ``positional_map`` or,
+with the map that multiplies the values, ``attn_drop``. What such a hook returns is what the layer goes on with. Where
+nobody asks for a map there is none: the fast forms run.
+
+Shapes: B batch, P prefix tokens, N patches, h heads, d = C / h head width. Parameter names are those of the published
+code.
 """
 
+from typing import ClassVar
+
 import torch
-import torch.nn.functional as F
 from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from convit import ops
 from convit.layers.init import PUBLISHED_STD, convolutional_pos_weight, start_weights
+from convit.ops import factorized
+
+
+class _Attention(nn.Module):
+    """What the three layers have in common."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, dim: int, num_heads: int, attn_drop: float, proj_drop: float, weight_std: float | str) -> None:
+        super().__init__()
+        _check_heads(dim, num_heads)
+        self.dim = dim
+        self.num_heads = num_heads
+        self.weight_std = weight_std
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    @torch.jit.unused
+    def _drops(self) -> bool:
+        """Whether entries of the map are dropped; ``attn_drop``'s own mode counts, as in Monte Carlo dropout."""
+        return isinstance(self.attn_drop, nn.Dropout) and self.attn_drop.training and self.attn_drop.p > 0
 
 
 @register_notrace_module  # FX: the checks of shapes cannot be traced
-class SelfAttention(nn.Module):
+class SelfAttention(_Attention):
     """Plain multi-head self-attention, ``softmax(q k^T / sqrt(d)) v``: the last blocks of ConViT, all of DeiT's.
 
     Args:
@@ -26,6 +54,8 @@ class SelfAttention(nn.Module):
         weight_std: of the normal that weights start from; ``"fan_in"`` for ``fan_in^-1/2``.
     """
 
+    kind = "sa"
+
     def __init__(
         self,
         dim: int,
@@ -37,15 +67,9 @@ class SelfAttention(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        _check_heads(dim, num_heads)
-        self.dim = dim
-        self.num_heads = num_heads
-        self.weight_std = weight_std
-        self.attn_drop = nn.Dropout(attn_drop)
+        super().__init__(dim, num_heads, attn_drop, proj_drop, weight_std)
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias, device=device, dtype=dtype)
         self.proj = nn.Linear(dim, dim, device=device, dtype=dtype)
-        self.proj_drop = nn.Dropout(proj_drop)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -56,56 +80,40 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, grid: tuple[int, int] | None = None, num_prefix_tokens: int = 0) -> Tensor:
         """Attends over all tokens of ``x``, ``(B, P + N, C)``; where they lie makes no difference."""
         q, k, v = split_heads(self.qkv(x), 3, self.num_heads).unbind(0)
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.attn_drop.training else 0.0)
+        if torch.jit.is_scripting():
+            out = factorized.content_attention(q, k, v)
+        elif is_watched(self.attn_drop):
+            out = ops.self_attention(q, k, v, through=ops.Through(mixed=self.attn_drop))
+        else:
+            out = ops.self_attention(q, k, v, self.attn_drop.p if self._drops() else 0.0)
         return self.proj_drop(self.proj(_merge_heads(out)))
 
 
-@register_notrace_module
-class PositionalSelfAttention(nn.Module):
-    """Ungated positional self-attention (PSA, equations 3 and 4): one softmax over content and position together.
-
-    Args:
-        dim: width C, a multiple of ``num_heads``.
-        num_heads: number of heads h.
-        qkv_bias: whether queries, keys and values have a bias.
-        attn_drop: dropout probability of the attention, in training; above 0 the slow naive form trains.
-        proj_drop: dropout probability of the output, in training.
-        locality_strength: ``a`` of the convolutional start, in patches^-2.
-        conv_init: start as a convolution (equation 5): ``W_val`` is the identity and each head looks at its cell of a
-            kernel (:func:`convit.layers.init.head_centres`). Otherwise both are drawn like every other weight, those
-            of position always with the published 0.02.
-        weight_std: of the normal that weights start from; ``"fan_in"`` for ``fan_in^-1/2``.
-    """
+class _Positional(_Attention):
+    """What PSA and GPSA have in common: apart from the gate they hold the same."""
 
     def __init__(
         self,
         dim: int,
-        num_heads: int = 8,
-        qkv_bias: bool = False,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-        locality_strength: float = 1.0,
-        conv_init: bool = True,
-        weight_std: float | str = PUBLISHED_STD,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        num_heads: int,
+        qkv_bias: bool,
+        attn_drop: float,
+        proj_drop: float,
+        locality_strength: float,
+        conv_init: bool,
+        weight_std: float | str,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
     ) -> None:
-        super().__init__()
-        _check_heads(dim, num_heads)
-        self.dim = dim
-        self.num_heads = num_heads
+        super().__init__(dim, num_heads, attn_drop, proj_drop, weight_std)
         self.locality_strength = locality_strength
         self.conv_init = conv_init
-        self.weight_std = weight_std
-        self.attn_drop = nn.Dropout(attn_drop)
         self.qk = nn.Linear(dim, 2 * dim, bias=qkv_bias, device=device, dtype=dtype)
         self.v = nn.Linear(dim, dim, bias=qkv_bias, device=device, dtype=dtype)
         self.proj = nn.Linear(dim, dim, device=device, dtype=dtype)
         # Its bias adds the same to the logits of all keys, so it cancels in the softmax and its gradient is zero. It is
         # here because published checkpoints have it.
         self.pos_proj = nn.Linear(3, num_heads, device=device, dtype=dtype)
-        self.proj_drop = nn.Dropout(proj_drop)
-        PositionalSelfAttention.reset_parameters(self)  # not a subclass's, whose parameters are yet to come
 
     def reset_parameters(self) -> None:
         """Draws the start of the published code, then the convolutional start if it is asked for."""
@@ -122,10 +130,62 @@ class PositionalSelfAttention(nn.Module):
         q, k = split_heads(self.qk(x), 2, self.num_heads).unbind(0)
         return q, k, split_heads(self.v(x), 1, self.num_heads)[0]
 
-    def position_weight(self) -> Tensor:
-        """``v_pos`` of every head, ``(h, 3)``: the weights of ``dx``, ``dy`` and ``dx^2 + dy^2``."""
-        # The bias takes no part, yet gets its zero gradient: DDP and timm expect one of every parameter.
-        return self.pos_proj.weight + 0.0 * self.pos_proj.bias[:, None]
+    def position_weight(self, device: torch.device | None = None) -> Tensor:
+        """``v_pos`` of every head, ``(h, 3)``: the weights of ``dx``, ``dy`` and ``dx^2 + dy^2``.
+
+        Read off ``pos_proj`` by calling it, ``w_i = (f(s e_i) - f(-s e_i)) / 2s``: so a hook on it, a parametrisation,
+        an adapter, an offloaded or a quantised weight take part as in any other call. The bias cancels, and gets a
+        gradient of exactly zero (DistributedDataParallel and timm expect one).
+
+        Args:
+            device: where to call it; where its weight is, if left out. (An offloaded weight comes when it is called.)
+        """
+        if torch.jit.is_scripting():
+            probe = _probe(self.pos_proj.weight.device, self.pos_proj.weight.dtype)
+            return _slope(self.pos_proj(probe), self.pos_proj(-probe))
+        weight = self.pos_proj.weight
+        like = weight if isinstance(weight, Tensor) else torch.zeros(())  # a quantised module has a method of this name
+        device = like.device if device is None else device
+        probe = _probe(device, like.dtype)
+        with factorized.without_autocast(device.type):
+            return _slope(self.pos_proj(probe), self.pos_proj(-probe))
+
+
+@register_notrace_module
+class PositionalSelfAttention(_Positional):
+    """Ungated positional self-attention (PSA, equations 3 and 4): one softmax over content and position together.
+
+    Args:
+        dim: width C, a multiple of ``num_heads``.
+        num_heads: number of heads h.
+        qkv_bias: whether queries, keys and values have a bias.
+        attn_drop: dropout probability of the attention, in training; above 0 the slow naive form trains.
+        proj_drop: dropout probability of the output, in training.
+        locality_strength: ``a`` of the convolutional start, in patches^-2.
+        conv_init: start as a convolution (equation 5): ``W_val`` is the identity and each head looks at its cell of a
+            kernel (:func:`convit.layers.init.head_centres`). Otherwise both are drawn like every other weight, those
+            of position always with the published 0.02.
+        weight_std: of the normal that weights start from; ``"fan_in"`` for ``fan_in^-1/2``.
+    """
+
+    kind = "psa"
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 8,
+        qkv_bias: bool = False,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        locality_strength: float = 1.0,
+        conv_init: bool = True,
+        weight_std: float | str = PUBLISHED_STD,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        drops = (attn_drop, proj_drop)
+        super().__init__(dim, num_heads, qkv_bias, *drops, locality_strength, conv_init, weight_std, device, dtype)
+        self.reset_parameters()
 
     def forward(self, x: Tensor, grid: tuple[int, int] | None = None, num_prefix_tokens: int = 0) -> Tensor:
         """Attends over the tokens of ``x``.
@@ -141,17 +201,20 @@ class PositionalSelfAttention(nn.Module):
         Raises:
             ValueError: the tokens do not fill the grid.
         """
-        out = self.attend(*self.project(x), grid, num_prefix_tokens)
+        q, k, v = self.project(x)
+        weight = self.position_weight(x.device)
+        if torch.jit.is_scripting():
+            full = ops.scripted_grid(q.shape[2] - num_prefix_tokens, grid)
+            out = factorized.positional_attention(q, k, v, weight, full, num_prefix_tokens)
+        else:
+            wanted = is_watched(self.attn_drop) or self._drops()
+            through = ops.Through(mixed=self.attn_drop) if wanted else None
+            out = ops.positional_attention(q, k, v, weight, grid, num_prefix_tokens, through=through)
         return self.proj_drop(self.proj(_merge_heads(out)))
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None, num_prefix_tokens: int) -> Tensor:
-        """The attention itself, ``(B, h, P + N, d)``."""
-        dropout_p = self.attn_drop.p if self.attn_drop.training else 0.0
-        return ops.positional_attention(q, k, v, self.position_weight(), grid, num_prefix_tokens, dropout_p)
 
 
 @register_notrace_module
-class GatedPositionalSelfAttention(PositionalSelfAttention):
+class GatedPositionalSelfAttention(_Positional):
     """Gated positional self-attention (GPSA, equations 6 and 7), the layer of ConViT. Exported as ``convit.GPSA``.
 
     Each head mixes content attention and positional attention through one trained gate, ``sigmoid(gating_param)``;
@@ -170,6 +233,8 @@ class GatedPositionalSelfAttention(PositionalSelfAttention):
         torch.Size([2, 24, 36])
     """
 
+    kind = "gpsa"
+
     def __init__(
         self,
         dim: int,
@@ -184,20 +249,13 @@ class GatedPositionalSelfAttention(PositionalSelfAttention):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(
-            dim,
-            num_heads,
-            qkv_bias,
-            attn_drop,
-            proj_drop,
-            locality_strength,
-            conv_init,
-            weight_std,
-            device=device,
-            dtype=dtype,
-        )
+        drops = (attn_drop, proj_drop)
+        super().__init__(dim, num_heads, qkv_bias, *drops, locality_strength, conv_init, weight_std, device, dtype)
+        self.content_map = nn.Identity()
+        self.positional_map = nn.Identity()
         self.gate_init = gate_init
-        self.gating_param = nn.Parameter(torch.full((num_heads,), float(gate_init), device=device, dtype=dtype))
+        self.gating_param = nn.Parameter(torch.empty(num_heads, device=device, dtype=dtype))
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draws the start of the published code: weights, convolution, gates."""
@@ -207,13 +265,38 @@ class GatedPositionalSelfAttention(PositionalSelfAttention):
     @property
     def gates(self) -> Tensor:
         """The weight of positional attention in each head, ``sigmoid(gating_param)``, from 0 to 1: ``(h,)``."""
-        return torch.sigmoid(self.gating_param.detach())
+        return ops.gates(self.gating_param.detach())
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None, num_prefix_tokens: int) -> Tensor:
-        """The attention itself, ``(B, h, P + N, d)``."""
-        dropout_p = self.attn_drop.p if self.attn_drop.training else 0.0
-        weight = self.position_weight()
-        return ops.gated_attention(q, k, v, self.gating_param, weight, grid, num_prefix_tokens, dropout_p)
+    def forward(self, x: Tensor, grid: tuple[int, int] | None = None, num_prefix_tokens: int = 0) -> Tensor:
+        """Attends over the tokens of ``x``; arguments, result and errors as in :class:`PositionalSelfAttention`."""
+        q, k, v = self.project(x)
+        weight = self.position_weight(x.device)
+        gate = self.gating_param
+        if torch.jit.is_scripting():
+            full = ops.scripted_grid(q.shape[2] - num_prefix_tokens, grid)
+            out = factorized.gated_attention(q, k, v, gate, weight, full, num_prefix_tokens)
+        else:
+            points = (self.content_map, self.positional_map, self.attn_drop)
+            through = ops.Through(*points) if any(map(is_watched, points)) or self._drops() else None
+            out = ops.gated_attention(q, k, v, gate, weight, grid, num_prefix_tokens, through=through)
+        return self.proj_drop(self.proj(_merge_heads(out)))
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether somebody wants what passes through a dropout or an identity: it has a hook, or is another module."""
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    return type(module) not in (nn.Dropout, nn.Identity) or any(map(len, hooks)) or "forward" in vars(module)
+
+
+def _probe(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """``s e_i``, ``(3, 3)``, with s = 256: beside so large an input a bias moves the weight by a rounding at most;
+    without one it is exact, as s is a power of two."""
+    return 256.0 * torch.eye(3, device=device, dtype=dtype)
+
+
+def _slope(plus: Tensor, minus: Tensor) -> Tensor:
+    """The weight of a linear function, ``(h, 3)``, from its values at the probe and opposite to it, ``(3, h)`` each."""
+    return ((plus - minus) / 512.0).t()
 
 
 def _check_heads(dim: int, num_heads: int) -> None:

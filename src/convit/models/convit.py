@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timm.layers import LayerNorm, calculate_drop_path_rates, get_device_dtype, resample_abs_pos_embed, trunc_normal_
+from timm.layers import LayerNorm, calculate_drop_path_rates, get_device_dtype, trunc_normal_
 from timm.models import register_notrace_function
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from convit.layers import (
     TokenBatchNorm,
 )
 from convit.layers.init import PUBLISHED_STD, start_weights
+from convit.models.position import position_embedding
 from convit.models.stem import ConvStem, make_stem, patch_grid
 
 
@@ -171,6 +172,11 @@ class ConViT(nn.Module):
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Images ``(B, in_chans, H, W)`` to patches with their position, ``(B, N, C)``, and the grid they fill."""
         grid = image_grid(x, self.patch_size)
+        if not torch.jit.is_scripting() and not isinstance(grid[0], int):
+            # An exported graph has no check of its sizes. This fails where the patch does not divide them; ONNX's
+            # convolution would leave out the rest without a word.
+            x = x.unflatten(2, (grid[0], self.patch_size)).unflatten(4, (grid[1], self.patch_size))
+            x = x.flatten(4, 5).flatten(2, 3)
         # Contiguous, or the residual path keeps the stem's layout, and every sum and norm of the blocks pays for it.
         x = self.patch_embed(x).flatten(2).transpose(1, 2).contiguous()
         if self.pos_embed is not None:
@@ -343,12 +349,6 @@ class ConViT(nn.Module):
 def image_grid(x: Tensor, patch_size: int) -> Grid:
     """The grid of patches of images ``(B, C, H, W)``. (FX takes it as one step: it cannot trace the check.)"""
     return patch_grid(x.shape[2], x.shape[3], patch_size)
-
-
-@register_notrace_function
-def position_embedding(pos_embed: Tensor, grid: tuple[int, int], trained_grid: tuple[int, int]) -> Tensor:
-    """Position embeddings ``(1, N', C)`` of the grid they were trained on, resized to ``grid``: ``(1, N, C)``."""
-    return resample_abs_pos_embed(pos_embed, grid, trained_grid, num_prefix_tokens=0)
 
 
 def _checked_pooling(global_pool: str) -> str:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import timm
 import torch
@@ -82,31 +83,25 @@ def speed_up(model: nn.Module) -> Swapped:
 
 
 def restore(model: nn.Module) -> Swapped:
-    """Undoes :func:`speed_up` and :func:`convit.prune_gates`: the same objects run the code that they first ran.
-
-    For timm's ConViT that is timm's own, after both. Mode, device and type are those that they have by now.
+    """Undoes :func:`speed_up`: the same objects run timm's own code again. Mode, device and type are those of now.
 
     Args:
-        model: what was given to either, or a copy of it, wrapped, or loaded from a file.
+        model: what was given to it, or a copy of it, wrapped, or loaded from a file.
 
     Returns:
-        The modules that changed, none if none were fast or pruned; and those that could not, with the reason.
+        The modules that changed, none if none were fast; and those that could not, with the reason.
 
     Raises:
-        InputError: no timm ConViT and nothing pruned inside.
+        InputError: no timm ConViT inside.
     """
-    _check_module(model)
     changed, left = [], {}
-    for name, module in model.named_modules():
+    attention: dict[str, Any] = dict(_timm_attention(model))
+    for name, module in attention.items():
         if "restores_to" in vars(type(module)):
             module.__class__ = type(module).restores_to
-            for kept in ("head_plan", "plan_holds"):
-                vars(module).pop(kept, None)
             changed.append(name)
         elif hasattr(type(module), "restores_to"):
             left[name] = f"got {type(module).__name__}, made from the fast class since; expected the fast class itself"
-    if not changed and not left:
-        _timm_attention(model)
     return Swapped(tuple(changed), left)
 
 

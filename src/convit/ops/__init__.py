@@ -1,6 +1,6 @@
 """Attention as pure functions on tensors: they check their input and pick a backend.
 
-- ``naive``: the equation as written, with every map in memory; the reference, and the form for attention dropout.
+- ``naive``: the equation as written, with every map in memory; the reference, and the form that hands out its maps.
 - ``factorized``: the same value without an ``N x N`` tensor.
 - ``triton``: gated attention as one fused CUDA kernel forward and two backward; imported only when used.
 
@@ -15,9 +15,18 @@ from torch import Tensor
 
 from convit.grid import Grid
 from convit.ops import factorized, naive
-from convit.ops.naive import Maps
+from convit.ops.naive import Maps, Through, gates
 
-__all__ = ["BACKENDS", "Maps", "gated_attention", "positional_attention", "why_not_triton"]
+__all__ = [
+    "BACKENDS",
+    "Maps",
+    "Through",
+    "gated_attention",
+    "gates",
+    "positional_attention",
+    "self_attention",
+    "why_not_triton",
+]
 
 BACKENDS = ("auto", "factorized", "naive", "triton")
 
@@ -34,8 +43,8 @@ def gated_attention(
     pos_weight: Tensor,
     grid: tuple[int, int] | None = None,
     num_prefix_tokens: int = 0,
-    dropout_p: float = 0.0,
     backend: str = "auto",
+    through: Through | None = None,
 ) -> Tensor:
     r"""Gated positional attention (GPSA), equations 6 and 7 of the paper, for every head ``h``:
 
@@ -50,11 +59,11 @@ def gated_attention(
         pos_weight: ``v_pos``, ``(h, 3)``: the weights of ``dx``, ``dy`` and ``dx^2 + dy^2``, in patches.
         grid: ``(height, width)`` of the patches; a square if left out.
         num_prefix_tokens: P.
-        dropout_p: probability of dropping an entry of A, as in training; needs the naive form.
         backend: ``"factorized"``, ``"naive"``, ``"triton"``, or ``"auto"`` for the fastest that can do what is asked:
-            naive with dropout, triton in 16-bit types on CUDA where :func:`why_not_triton` has nothing against it and a
-            trial, made once, gave the right numbers (a warning says if it did not), else factorized. Triton is
-            differentiable once: for a gradient of a gradient ask for ``"naive"``.
+            naive where maps pass through something, triton in 16-bit types on CUDA where :func:`why_not_triton` has
+            nothing against it and a trial, made once, gave the right numbers (a warning says if it did not), else
+            factorized. Triton is differentiable once: for a gradient of a gradient ask for ``"naive"``.
+        through: what the maps pass through, such as a dropout of A; the other forms hold no map.
 
     Returns:
         ``(B, h, P + N, d)`` in the type of ``v``. Positional softmaxes and gates are computed in at least fp32.
@@ -70,14 +79,11 @@ def gated_attention(
         >>> out.shape
         torch.Size([2, 4, 6, 8])
     """
-    if torch.jit.is_scripting():
-        full_grid = _scripted_grid(q.shape[2] - num_prefix_tokens, grid, dropout_p)
-        return factorized.gated_attention(q, k, v, gate, pos_weight, full_grid, num_prefix_tokens)
-    full_grid = _check(q, k, v, pos_weight, grid, num_prefix_tokens, dropout_p, backend)
+    full_grid = _check(q, k, v, pos_weight, grid, num_prefix_tokens, backend, through)
     if gate.shape != (q.shape[1],):
         raise ValueError(f"gate: got shape {tuple(gate.shape)}, expected one logit per head, ({q.shape[1]},)")
-    if backend == "naive" or dropout_p > 0:
-        return naive.gated_attention(q, k, v, gate, pos_weight, full_grid, num_prefix_tokens, dropout_p)[0]
+    if backend == "naive" or through is not None:
+        return naive.gated_attention(q, k, v, gate, pos_weight, full_grid, num_prefix_tokens, through or naive.FREE)[0]
     if backend == "triton" or (backend == "auto" and _prefers_triton(q, k, v)):
         return _fused(q, k, v, gate, pos_weight, full_grid, num_prefix_tokens)
     return factorized.gated_attention(q, k, v, gate, pos_weight, full_grid, num_prefix_tokens)
@@ -99,8 +105,8 @@ def positional_attention(
     pos_weight: Tensor,
     grid: tuple[int, int] | None = None,
     num_prefix_tokens: int = 0,
-    dropout_p: float = 0.0,
     backend: str = "auto",
+    through: Through | None = None,
 ) -> Tensor:
     r"""Ungated positional self-attention (PSA), equations 3 and 4 of the paper: one softmax over the sum.
 
@@ -109,18 +115,31 @@ def positional_attention(
     A pair in which a prefix token takes part has ``r = 0``. Arguments, result and errors are those of
     :func:`gated_attention`, without the gate and without triton: one softmax already runs as PyTorch's fused kernel.
     """
-    if torch.jit.is_scripting():
-        full_grid = _scripted_grid(q.shape[2] - num_prefix_tokens, grid, dropout_p)
-        return factorized.positional_attention(q, k, v, pos_weight, full_grid, num_prefix_tokens)
     if backend == "triton":
         raise ValueError("backend: got 'triton' for ungated attention, expected one of auto, factorized, naive")
-    full_grid = _check(q, k, v, pos_weight, grid, num_prefix_tokens, dropout_p, backend)
-    if backend == "naive" or dropout_p > 0:
-        return naive.positional_attention(q, k, v, pos_weight, full_grid, num_prefix_tokens, dropout_p)[0]
+    full_grid = _check(q, k, v, pos_weight, grid, num_prefix_tokens, backend, through)
+    if backend == "naive" or through is not None:
+        return naive.positional_attention(q, k, v, pos_weight, full_grid, num_prefix_tokens, through or naive.FREE)[0]
     return factorized.positional_attention(q, k, v, pos_weight, full_grid, num_prefix_tokens)
 
 
-def why_not_triton(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) -> str | None:
+def self_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0, through: Through | None = None) -> Tensor:
+    r"""Plain attention: ``A_h = softmax(q k^T / sqrt(d)),    out = A_h v``.
+
+    Args:
+        q, k, v: ``(B, h, N, d)``.
+        dropout_p: probability of dropping an entry of A.
+        through: what the map passes through; then it is computed as written, and the dropout is to be in it.
+
+    Returns:
+        ``(B, h, N, d)`` in the type of ``v``.
+    """
+    if through is not None:
+        return naive.self_attention(q, k, v, through)[0]
+    return factorized.content_attention(q, k, v, dropout_p)
+
+
+def why_not_triton(q: Tensor, k: Tensor, v: Tensor) -> str | None:
     """Why the fused kernel does not cover :func:`gated_attention` of these tensors: one line, or None if it does.
 
     With ``TRITON_INTERPRET=1`` it covers tensors on the CPU too, to try the kernel where there is no GPU.
@@ -130,8 +149,6 @@ def why_not_triton(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) -> s
         >>> why_not_triton(x, x, x)
         'got a head width of 160, expected at most 128'
     """
-    if dropout_p > 0:
-        return f"got dropout_p {dropout_p}, expected 0: it holds no map to drop from"
     if not (q.dtype == k.dtype == v.dtype and q.dtype in _TRITON_TYPES):
         return f"got q, k, v in {q.dtype}, {k.dtype}, {v.dtype}, expected one of float32, float16, bfloat16 for all"
     if q.shape[-1] > _TRITON_MAX_WIDTH:
@@ -172,9 +189,8 @@ def _passed_trial(device: torch.device, dtype: torch.dtype, width: int) -> bool:
     return triton_trial.failure(device, dtype, width) is None
 
 
-def _scripted_grid(num_patches: int, grid: tuple[int, int] | None, dropout_p: float) -> tuple[int, int]:
+def scripted_grid(num_patches: int, grid: tuple[int, int] | None) -> tuple[int, int]:
     """The checks in short, for TorchScript, which knows neither ``Grid``'s methods nor their f-strings."""
-    assert dropout_p == 0, "TorchScript runs without attention dropout: call eval() first"
     if grid is None:
         side = int(num_patches**0.5)
         grid = (side, side)
@@ -189,10 +205,12 @@ def _check(
     pos_weight: Tensor,
     grid: tuple[int, int] | None,
     num_prefix_tokens: int,
-    dropout_p: float,
     backend: str,
+    through: Through | None,
 ) -> Grid:
     """The grid of the patches, once everything fits together."""
+    if grid is not None and any(isinstance(side, torch.SymInt) for side in grid) and torch.compiler.is_exporting():
+        return Grid(*grid)  # a question about an open size would become a rule of the graph
     if q.ndim != 4 or q.shape != k.shape or q.shape != v.shape:
         raise ValueError(
             "q, k, v: expected three tensors of one shape (batch, heads, tokens, head width), "
@@ -205,9 +223,9 @@ def _check(
         )
     if backend not in BACKENDS:
         raise ValueError(f"backend: got {backend!r}, expected one of {', '.join(BACKENDS)}")
-    if backend == "factorized" and dropout_p > 0:
-        raise ValueError(f"dropout_p: got {dropout_p} with backend 'factorized', which holds no map to drop from")
-    if backend == "triton" and (reason := why_not_triton(q, k, v, dropout_p)) is not None:
+    if backend in ("factorized", "triton") and through is not None:
+        raise ValueError(f"through: got it with backend {backend!r}, which holds no map; expected 'auto' or 'naive'")
+    if backend == "triton" and (reason := why_not_triton(q, k, v)) is not None:
         raise ValueError(f"backend: got 'triton', which does not cover this case: {reason}; backend 'auto' does")
     if not 0 <= num_prefix_tokens < q.shape[2]:
         raise ValueError(f"num_prefix_tokens: got {num_prefix_tokens}, expected 0 to {q.shape[2] - 1}")

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from convit.grid import axis_offsets, coordinates
+from convit.ops import naive
 from convit.ops.naive import compute_dtype
 
 
@@ -44,7 +45,9 @@ def both_axes(pos_weight: Tensor, grid: tuple[int, int], dtype: torch.dtype) -> 
     """Positional attention along x, ``(h, W, W)``, and along y, ``(h, H, H)``, computed in at least fp32."""
     weight = pos_weight.to(compute_dtype(dtype)).t()
     height, width = grid
-    if height == width:  # both at once: at batch 1 the number of operations is what costs
+    # Both at once: at batch 1 the number of operations is what costs. Of open sizes, which are no int, it is not asked:
+    # an exported graph would take the answer for a rule.
+    if isinstance(height, int) and isinstance(width, int) and height == width:
         along_x, along_y = axis_attention(weight[:2], weight[2], width).to(dtype).unbind(0)
         return along_x, along_y
     along_x = axis_attention(weight[0], weight[2], width)
@@ -70,6 +73,19 @@ def attend_by_position(v: Tensor, pos_weight: Tensor, grid: tuple[int, int]) -> 
     return mixed.view(batch, heads, patches, dim)
 
 
+def content_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0, scale: float | None = None) -> Tensor:
+    """``softmax(q k^T / sqrt(d)) v``, ``(B, h, P + N, d)``, by PyTorch's fused kernels; ``scale`` for ``1 / sqrt(d)``.
+
+    They have no second derivative; in fp64, which nobody takes for its speed, it is computed as written and has one. In
+    other types it has one within ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
+    """
+    if torch.jit.is_scripting():
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=scale)
+    if q.dtype == torch.float64 and dropout_p == 0:
+        return naive.content_map(q, k, scale) @ v
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=scale)
+
+
 RECOMPUTE_FROM = 1024
 """From so many patches on the backward pass computes the positional path anew, in place of keeping it. It is a few
 hundredths of the content's arithmetic there, and its values would be a fifth of all that a training step holds."""
@@ -79,7 +95,7 @@ def gated_attention(
     q: Tensor, k: Tensor, v: Tensor, gate: Tensor, pos_weight: Tensor, grid: tuple[int, int], num_prefix_tokens: int = 0
 ) -> Tensor:
     """Gated positional attention, ``(B, h, P + N, d)``; see :func:`convit.ops.gated_attention`."""
-    content = F.scaled_dot_product_attention(q, k, v)
+    content = content_attention(q, k, v)
     p = num_prefix_tokens
     patches, values = content[:, :, p:], v[:, :, p:]
     if torch.jit.is_scripting():
@@ -106,8 +122,8 @@ def _recomputes(v: Tensor) -> bool:
     return v.shape[2] >= RECOMPUTE_FROM and torch.is_grad_enabled()
 
 
-def _without_autocast(device: str) -> AbstractContextManager[object]:
-    """Autocast would round the coordinates to bf16. Nothing where none is on: exported graphs stay clean."""
+def without_autocast(device: str) -> AbstractContextManager[object]:
+    """For coordinates, which must not be rounded to bf16. Nothing where none is on: exported graphs stay clean."""
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
@@ -132,7 +148,7 @@ def positional_attention(
     point = coordinates(grid[0], grid[1], q.device, dtype)
     x, y = (point - point.mean(0)).unbind(-1)  # (N,) each
     norm = x * x + y * y
-    query = torch.stack((w0 - 2 * w2 * x, w1 - 2 * w2 * y, w2.expand(-1, len(x)), w2 * norm - w0 * x - w1 * y), -1)
+    query = torch.stack((w0 - 2 * w2 * x, w1 - 2 * w2 * y, w2.expand(-1, x.shape[0]), w2 * norm - w0 * x - w1 * y), -1)
     key = torch.stack((x, y, norm, torch.ones_like(x)), -1).expand(heads, -1, -1)
 
     # The fused kernels want values of the same width; the appended zeros are cut off again.
@@ -140,10 +156,10 @@ def positional_attention(
     q = _append(q.to(dtype) * dim**-0.5, query, num_prefix_tokens)
     k = _append(k.to(dtype), key, num_prefix_tokens)
     if torch.jit.is_scripting():
-        out = F.scaled_dot_product_attention(q, k, value, scale=1.0)
+        out = content_attention(q, k, value, scale=1.0)
     else:
-        with _without_autocast(q.device.type):
-            out = F.scaled_dot_product_attention(q, k, value, scale=1.0)
+        with without_autocast(q.device.type):
+            out = content_attention(q, k, value, scale=1.0)
     return out[..., :dim].to(v.dtype)
 
 

@@ -1,9 +1,10 @@
 """The equations as the paper writes them, with every ``N x N`` map in memory.
 
-These are the reference that the fast forms are held to, the form that hands out its maps, and the one that runs when
-there is dropout on the attention. Shapes: B batch, h heads, P prefix tokens, N patches, d head width.
+These are the reference that the fast forms are held to, and the form that runs where somebody wants a map, to look at
+it or to drop entries of it. Shapes: B batch, h heads, P prefix tokens, N patches, d head width.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convit.grid import Grid
+
+
+def unchanged(tensor: Tensor) -> Tensor:
+    """What a map passes through where nobody asks for it."""
+    return tensor
+
+
+class Through(NamedTuple):
+    """What the maps of a layer pass through on their way: functions or modules of a map, such as a dropout, or one that
+    keeps it. What they return is what the layer goes on with."""
+
+    content: Callable[[Tensor], Tensor] = unchanged
+    positional: Callable[[Tensor], Tensor] = unchanged
+    mixed: Callable[[Tensor], Tensor] = unchanged
+
+
+FREE = Through()
+"""Nobody asks for a map."""
 
 
 class Maps(NamedTuple):
@@ -32,11 +51,27 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def content_map(q: Tensor, k: Tensor, scale: float | None = None) -> Tensor:
+    """``softmax(q k^T / sqrt(d))``, ``(B, h, P + N, P + N)``; another ``scale`` in place of ``1 / sqrt(d)``."""
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    return torch.softmax((q @ k.transpose(-2, -1)) * scale, dim=-1, dtype=compute_dtype(q.dtype))
+
+
 def positional_logits(pos_weight: Tensor, grid: Grid, dtype: torch.dtype) -> Tensor:
     """``v_pos . r_ij = w0 dx + w1 dy + w2 (dx^2 + dy^2)`` for every head: ``(h, N, N)``."""
     dx, dy, squared = grid.relative_positions(device=pos_weight.device, dtype=dtype).unbind(-1)
     w0, w1, w2 = pos_weight.to(dtype)[:, :, None, None].unbind(1)
     return w0 * dx + w1 * dy + w2 * squared  # no matrix product: autocast would compute one in bf16
+
+
+def positional_map(pos_weight: Tensor, grid: Grid, dtype: torch.dtype) -> Tensor:
+    """``softmax(v_pos . r)`` among patches, ``(h, N, N)``."""
+    return torch.softmax(positional_logits(pos_weight, grid, dtype), dim=-1)
+
+
+def gates(gating_param: Tensor) -> Tensor:
+    """The weight of positional attention in each head, ``sigmoid(l)``, in at least fp32: ``(h,)``."""
+    return torch.sigmoid(gating_param.to(compute_dtype(gating_param.dtype)))
 
 
 def gated_attention(
@@ -47,7 +82,7 @@ def gated_attention(
     pos_weight: Tensor,
     grid: Grid,
     num_prefix_tokens: int = 0,
-    dropout_p: float = 0.0,
+    through: Through = FREE,
 ) -> tuple[Tensor, Maps]:
     """Gated positional attention, equations 6 and 7 of the paper; see :func:`convit.ops.gated_attention`.
 
@@ -55,16 +90,15 @@ def gated_attention(
         The output ``(B, h, P + N, d)`` and the :class:`Maps` that gave it.
     """
     dtype = compute_dtype(q.dtype)
-    content = torch.softmax((q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5, dim=-1, dtype=dtype)
-    positional = torch.softmax(positional_logits(pos_weight, grid, dtype), dim=-1)
+    content = through.content(content_map(q, k))
+    positional = through.positional(positional_map(pos_weight, grid, dtype))
     weight = torch.sigmoid(gate.to(dtype))[:, None, None]
     p = num_prefix_tokens
     # A token without a position has no positional attention: as a query it attends by content alone, as a key it
     # gets none of the positional weight.
     mixed = (1 - F.pad(weight.expand(-1, grid.num_patches, 1), (0, 0, p, 0))) * content
-    mixed = mixed + F.pad(weight * positional, (p, 0, p, 0))
-    out = F.dropout(mixed, dropout_p).to(v.dtype) @ v
-    return out, Maps(content, positional, mixed)
+    mixed = through.mixed(mixed + F.pad(weight * positional, (p, 0, p, 0)))
+    return mixed.to(v.dtype) @ v, Maps(content, positional, mixed)
 
 
 def positional_attention(
@@ -74,7 +108,7 @@ def positional_attention(
     pos_weight: Tensor,
     grid: Grid,
     num_prefix_tokens: int = 0,
-    dropout_p: float = 0.0,
+    through: Through = FREE,
 ) -> tuple[Tensor, Tensor]:
     """Ungated positional attention, equations 3 and 4 of the paper; see :func:`convit.ops.positional_attention`.
 
@@ -84,11 +118,12 @@ def positional_attention(
     dtype = compute_dtype(q.dtype)
     p = num_prefix_tokens
     logits = ((q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5).to(dtype)
-    attention = torch.softmax(logits + F.pad(positional_logits(pos_weight, grid, dtype), (p, 0, p, 0)), dim=-1)
-    return F.dropout(attention, dropout_p).to(v.dtype) @ v, attention
+    logits = logits + F.pad(positional_logits(pos_weight, grid, dtype), (p, 0, p, 0))
+    attention = through.mixed(torch.softmax(logits, dim=-1))
+    return attention.to(v.dtype) @ v, attention
 
 
-def self_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) -> tuple[Tensor, Tensor]:
+def self_attention(q: Tensor, k: Tensor, v: Tensor, through: Through = FREE) -> tuple[Tensor, Tensor]:
     """Plain scaled dot-product attention, ``softmax(q k^T / sqrt(d)) v``, with its map ``(B, h, N, N)``."""
-    attention = torch.softmax((q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5, dim=-1, dtype=compute_dtype(q.dtype))
-    return F.dropout(attention, dropout_p).to(v.dtype) @ v, attention
+    attention = through.mixed(content_map(q, k))
+    return attention.to(v.dtype) @ v, attention

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convit.classifier import Classifier
+from convit.classifier import load
 from convit.data.select import Selection
 from convit.errors import InputError
 from convit.events import PassBegan
@@ -58,7 +58,7 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     """
     plan, folder, world = trainer.plan, trainer.folder, trainer.world
     world.barrier()  # the best model is written
-    classifier = Classifier.load(folder.path, trainer.device)
+    classifier = load(folder.path, trainer.device)
     split = "test" if "test" in trainer.images else "val"
     images, answers = trainer.images[split], Answers()
     trainer.tell(PassBegan(f"best model on the {split} images", len(images)))

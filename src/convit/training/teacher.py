@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convit.classifier import CONFIG, Classifier
+from convit.classifier import CONFIG, load
 from convit.data import Preprocess
 from convit.errors import InputError, nearest, one_line
 from convit.hub import hub_faults
@@ -193,7 +193,7 @@ def _load(options: Asked, class_names: tuple[str, ...], preprocess: Preprocess) 
 
 def _of_run(path: Path, name: str | None, class_names: tuple[str, ...], preprocess: Preprocess) -> Teacher:
     """The best model of a run; its classes are matched by name."""
-    known = Classifier.load(path)
+    known = load(path)
     if name not in (None, known.model_name):
         raise InputError(f"teacher: got {name}, expected {known.model_name}, which the run {path} trained")
     if set(known.class_names) != set(class_names):

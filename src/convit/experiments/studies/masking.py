@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from convit.analysis import masked, without_position_embedding
-from convit.classifier import Classifier
+from convit.classifier import load
 from convit.data.select import Evaluating, select
 from convit.device import pick_device
 from convit.experiments.results import Result, kept
@@ -38,7 +38,7 @@ def measure(settings: Settings, result: Result) -> dict[str, float]:
     wanted = [NO_POSITION_EMBEDDING, *(off if result.labels["variant"] == CONVIT.key else ())]
 
     def accuracies(missing: list[str]) -> dict[str, float]:
-        classifier = Classifier.load(result.folder, pick_device(settings.device))
+        classifier = load(result.folder, pick_device(settings.device))
         model = classifier.model
         choice = Evaluating(
             split="test" if result.split == "test" else "val",

@@ -8,7 +8,7 @@ import torch
 
 from convit.benchmark import forward_step, interleaved
 from convit.benchmark.steps import wait_for
-from convit.classifier import Classifier
+from convit.classifier import load
 from convit.device import pick_device
 from convit.experiments.results import Result, kept
 from convit.experiments.settings import Settings
@@ -61,7 +61,7 @@ def _speeds(results: Sequence[Result], settings: Settings) -> dict[str, float]:
     there = pick_device(settings.device)
     steps = {}
     for variant in PAIR:
-        classifier = Classifier.load(chosen(results, variant=variant.key)[0].folder, there)
+        classifier = load(chosen(results, variant=variant.key)[0].folder, there)
         images = torch.randn(BATCH, 3, *classifier.preprocess.image_size, device=there)
         steps[variant.key] = forward_step(classifier.model, images)
     seconds = interleaved(steps, ROUNDS, warmup=2, wait=wait_for(there))

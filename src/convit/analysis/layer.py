@@ -1,0 +1,140 @@
+"""An attention layer, as analysis asks it: its kind, its gates, its positional weights, and the maps of a pass.
+
+Ours answer by themselves (:mod:`convit.layers.attention`); timm's through an adapter each
+(:mod:`convit.analysis.timm_layers`). Whatever asks a layer asks it here.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convit import ops
+from convit.errors import InputError
+from convit.grid import Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """What a layer has handed out in one forward pass."""
+
+    grid: Grid
+    num_prefix_tokens: int
+    mixed: Tensor
+    """What multiplied the values, ``(B, h, T, T)``."""
+    content: Tensor | None
+    """``(B, h, T, T)``, of GPSA only."""
+    positional: Tensor | None
+    """``(h, N, N)``, of GPSA only."""
+    hidden: Tensor
+    """What the block returned."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionLayer:
+    """An attention module of ours, and the block that holds it. Those of others are subclasses."""
+
+    index: int
+    """Its number in the model, from 0."""
+    module: Any
+    block: nn.Module
+
+    @property
+    def kind(self) -> str:
+        """``"gpsa"``, ``"psa"`` or ``"sa"``."""
+        return str(self.module.kind)
+
+    @property
+    def num_heads(self) -> int:
+        """h."""
+        return int(self.module.num_heads)
+
+    @property
+    def gates(self) -> Tensor | None:
+        """The weight of positional attention in each head, ``(h,)``; of GPSA only."""
+        return ops.gates(self.module.gating_param.detach()) if self.kind == "gpsa" else None
+
+    @property
+    def position_weight(self) -> Tensor | None:
+        """``v_pos``, ``(h, 3)``; none in plain attention."""
+        if self.kind == "sa":
+            return None
+        with torch.no_grad():
+            return self.module.position_weight()
+
+    @contextmanager
+    def recorded(self, network: nn.Module, images: Tensor, finish: Callable[[Pass], None]) -> Iterator[None]:
+        """Within it ``finish`` gets what the layer hands out in each pass, as soon as its block is done.
+
+        Args:
+            network: the model that holds the layer.
+            images: those of the pass.
+            finish: gets it; nothing here keeps a map alive.
+
+        Raises:
+            InputError: in the pass: the layer has handed out no map, as its code is its own.
+        """
+        parts: dict[str, Any] = {}
+
+        def end_of_block(_module: nn.Module, _args: Any, output: Tensor) -> None:
+            if not parts:
+                return
+            taken = dict(parts)
+            parts.clear()
+            if "mixed" not in taken:
+                raise InputError(
+                    f"layers: got layer {self.index} of type {type(self.module).__name__}, whose map does not pass "
+                    "through its attn_drop; expected one that hands it out there"
+                )
+            finish(self._pass(taken, output, network, images))
+
+        with ExitStack() as stack:
+            self._watch(stack, parts)
+            stack.enter_context(self.block.register_forward_hook(end_of_block))
+            yield
+
+    def _watch(self, stack: ExitStack, parts: dict[str, Any]) -> None:
+        """Keeps in ``parts`` what goes into the layer, and its maps."""
+
+        def begin(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            given = dict(zip(("x", "grid", "num_prefix_tokens"), args, strict=False)) | kwargs
+            prefix = given.get("num_prefix_tokens", 0)
+            parts.update(num_prefix_tokens=prefix, grid=Grid.of(given["x"].shape[1] - prefix, given.get("grid")))
+
+        stack.enter_context(self.module.register_forward_pre_hook(begin, with_kwargs=True))
+        names = {"mixed": "attn_drop", "content": "content_map", "positional": "positional_map"}
+        for name, point in names.items():
+            if hasattr(self.module, point):
+                stack.enter_context(kept(getattr(self.module, point), parts, name))
+
+    def _pass(self, parts: dict[str, Any], hidden: Tensor, network: nn.Module, images: Tensor) -> Pass:
+        """What was kept, in order."""
+        own = {name: parts.get(name) for name in ("content", "positional")}
+        return Pass(**{**own, **parts}, hidden=hidden)
+
+
+def kept(module: nn.Module, parts: dict[str, Any], name: str) -> AbstractContextManager[Any]:
+    """Within it ``parts[name]`` is what the module returned last."""
+
+    def keep(_module: nn.Module, _args: Any, output: Tensor) -> None:
+        parts[name] = output
+
+    return module.register_forward_hook(keep)
+
+
+@contextmanager
+def replaced(where: dict[str, Any], name: str, value: object) -> Iterator[None]:
+    """Another value in a dictionary, put back as it was, or gone if it was not there."""
+    missing = object()
+    before = where.get(name, missing)
+    where[name] = value
+    try:
+        yield
+    finally:
+        if before is missing:
+            where.pop(name, None)
+        else:
+            where[name] = before
