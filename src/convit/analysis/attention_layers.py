@@ -49,6 +49,10 @@ def unwrap(model: Any) -> nn.Module:
     sharded = {"FullyShardedDataParallel", "FSDPModule"}
     if any(cls.__name__ in sharded for module in model.modules() for cls in type(module).__mro__):
         raise InputError("model: got parameters sharded by FSDP, expected a whole model; gather its weights first")
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise InputError(
+            "model: got parameters that are not in memory (offloaded, or not loaded yet), expected them there"
+        )
     return model
 
 

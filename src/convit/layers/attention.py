@@ -82,7 +82,7 @@ class SelfAttention(_Attention):
         q, k, v = split_heads(self.qkv(x), 3, self.num_heads).unbind(0)
         if torch.jit.is_scripting():
             out = factorized.content_attention(q, k, v)
-        elif is_watched(self.attn_drop):
+        elif not is_untouched(self.attn_drop):
             out = ops.self_attention(q, k, v, through=ops.Through(mixed=self.attn_drop))
         else:
             out = ops.self_attention(q, k, v, self.attn_drop.p if self._drops() else 0.0)
@@ -133,22 +133,25 @@ class _Positional(_Attention):
     def position_weight(self, device: torch.device | None = None) -> Tensor:
         """``v_pos`` of every head, ``(h, 3)``: the weights of ``dx``, ``dy`` and ``dx^2 + dy^2``.
 
-        Read off ``pos_proj`` by calling it, ``w_i = (f(s e_i) - f(-s e_i)) / 2s``: so a hook on it, a parametrisation,
-        an adapter, an offloaded or a quantised weight take part as in any other call. The bias cancels, and gets a
-        gradient of exactly zero (DistributedDataParallel and timm expect one).
+        Where something hangs on ``pos_proj`` or stands in its place (a hook, a parametrisation, an adapter, an offloaded
+        or quantised weight) it is read off by calling it, ``w_i = (f(s e_i) - f(-s e_i)) / 2s``: so all that takes part,
+        as in any other call. The bias cancels, and has a gradient of exactly zero (DistributedDataParallel and timm
+        expect one).
 
         Args:
-            device: where to call it; where its weight is, if left out. (An offloaded weight comes when it is called.)
+            device: where to call it; where its parameters are, if left out. (Offloaded ones come when it is called.)
         """
+        linear = self.pos_proj
         if torch.jit.is_scripting():
-            probe = _probe(self.pos_proj.weight.device, self.pos_proj.weight.dtype)
-            return _slope(self.pos_proj(probe), self.pos_proj(-probe))
-        weight = self.pos_proj.weight
-        like = weight if isinstance(weight, Tensor) else torch.zeros(())  # a quantised module has a method of this name
+            return linear.weight + 0.0 * linear.bias[:, None]
+        if is_untouched(linear) and type(linear.weight) in (Tensor, nn.Parameter) and linear.bias is not None:
+            return linear.weight + 0.0 * linear.bias[:, None]
+        # A pruned weight is no parameter, and made anew by each call; a quantised one is no tensor at all.
+        like = next(linear.parameters(), torch.zeros(()))
         device = like.device if device is None else device
-        probe = _probe(device, like.dtype)
+        probe = _PROBE * torch.eye(3, device=device, dtype=like.dtype if like.is_floating_point() else None)
         with factorized.without_autocast(device.type):
-            return _slope(self.pos_proj(probe), self.pos_proj(-probe))
+            return ((linear(probe) - linear(-probe)) / (2 * _PROBE)).t()
 
 
 @register_notrace_module
@@ -207,7 +210,7 @@ class PositionalSelfAttention(_Positional):
             full = ops.scripted_grid(q.shape[2] - num_prefix_tokens, grid)
             out = factorized.positional_attention(q, k, v, weight, full, num_prefix_tokens)
         else:
-            wanted = is_watched(self.attn_drop) or self._drops()
+            wanted = not is_untouched(self.attn_drop) or self._drops()
             through = ops.Through(mixed=self.attn_drop) if wanted else None
             out = ops.positional_attention(q, k, v, weight, grid, num_prefix_tokens, through=through)
         return self.proj_drop(self.proj(_merge_heads(out)))
@@ -277,26 +280,21 @@ class GatedPositionalSelfAttention(_Positional):
             out = factorized.gated_attention(q, k, v, gate, weight, full, num_prefix_tokens)
         else:
             points = (self.content_map, self.positional_map, self.attn_drop)
-            through = ops.Through(*points) if any(map(is_watched, points)) or self._drops() else None
+            wanted = self._drops() or not all(map(is_untouched, points))
+            through = ops.Through(*points) if wanted else None
             out = ops.gated_attention(q, k, v, gate, weight, grid, num_prefix_tokens, through=through)
         return self.proj_drop(self.proj(_merge_heads(out)))
 
 
-def is_watched(module: nn.Module) -> bool:
-    """Whether somebody wants what passes through a dropout or an identity: it has a hook, or is another module."""
+def is_untouched(module: nn.Module) -> bool:
+    """Whether a module is one of PyTorch's own that nothing hangs on: no hook, no ``forward`` of its own."""
     hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
-    return type(module) not in (nn.Dropout, nn.Identity) or any(map(len, hooks)) or "forward" in vars(module)
+    known = type(module) in (nn.Linear, nn.Dropout, nn.Identity)
+    return known and not any(map(len, hooks)) and "forward" not in vars(module)
 
 
-def _probe(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """``s e_i``, ``(3, 3)``, with s = 256: beside so large an input a bias moves the weight by a rounding at most;
-    without one it is exact, as s is a power of two."""
-    return 256.0 * torch.eye(3, device=device, dtype=dtype)
-
-
-def _slope(plus: Tensor, minus: Tensor) -> Tensor:
-    """The weight of a linear function, ``(h, 3)``, from its values at the probe and opposite to it, ``(3, h)`` each."""
-    return ((plus - minus) / 512.0).t()
+_PROBE = 256.0
+"""So large an input that little of a bias is left beside it; a power of two, so that none of the weight is lost."""
 
 
 def _check_heads(dim: int, num_heads: int) -> None:
