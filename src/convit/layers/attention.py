@@ -133,10 +133,10 @@ class _Positional(_Attention):
     def position_weight(self, device: torch.device | None = None) -> Tensor:
         """``v_pos`` of every head, ``(h, 3)``: the weights of ``dx``, ``dy`` and ``dx^2 + dy^2``.
 
-        Where something hangs on ``pos_proj`` or stands in its place (a hook, a parametrisation, an adapter, an offloaded
-        or quantised weight) it is read off by calling it, ``w_i = (f(s e_i) - f(-s e_i)) / 2s``: so all that takes part,
-        as in any other call. The bias cancels, and has a gradient of exactly zero (DistributedDataParallel and timm
-        expect one).
+        Where something hangs on ``pos_proj`` or stands in its place (a hook, a parametrisation, an adapter, an
+        offloaded or quantised weight) it is read off by calling it, ``w_i = (f(s e_i) - f(-s e_i)) / 2s``: so all that
+        takes part, as in any other call. The bias cancels, and has a gradient of exactly zero
+        (DistributedDataParallel and timm expect one).
 
         Args:
             device: where to call it; where its parameters are, if left out. (Offloaded ones come when it is called.)
