@@ -11,11 +11,12 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 import convit
 from convit.classifier import Classifier
 from convit.data import Preprocess
+from convit.data.images import as_rgb, read_image
 from convit.device import pick_device
 from convit.errors import InputError
 
@@ -101,9 +102,28 @@ def test_predict_takes_arrays_and_turns_pictures_upright(pictures: list[Image.Im
     lying = pictures[0].transpose(Image.Transpose.ROTATE_90)
     lying.getexif()[0x0112] = 6  # as a phone held upright writes it: to be turned by 270 degrees
     assert classifier.predict(lying) == expected[0]
-    for wrong in (arrays[0].astype(np.float32), arrays[0][..., :2], arrays[0][:0]):
-        with pytest.raises(InputError, match=r"images: got an array of .*, expected uint8 of \(height, width\)"):
-            classifier.predict(wrong)
+    wrongs = (arrays[0].astype(np.float32), arrays[0][..., :2], arrays[0][:0], torch.tensor(arrays[0]), 3, None, [3])
+    for wrong in wrongs:
+        for call in (classifier.predict, classifier.probabilities):
+            with pytest.raises(InputError, match=r"images: got an? .*, expected a"):
+                call(wrong)
+    assert torch.equal(classifier.probabilities(arrays[0]), classifier.probabilities([pictures[0]]))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_once(orientation: int, tmp_path: Path) -> None:
+    """By whichever way: a path, what was read from it, what Pillow opened."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (7, 12, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    noise.save(tmp_path / "a.png", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.png")))
+    once = read_image(tmp_path / "a.png")
+    for picture in (tmp_path / "a.png", once, Image.open(tmp_path / "a.png"), as_rgb(once)):
+        assert np.array_equal(np.asarray(as_rgb(picture)), expected)
+    damaged = noise.copy()
+    damaged.info["exif"] = b"Exif\0\0garbage"
+    assert np.array_equal(np.asarray(as_rgb(damaged)), np.asarray(noise))
 
 
 def test_predict_ranks(pictures: list[Image.Image]) -> None:

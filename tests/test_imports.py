@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "benchmark": {"figures", "events", "files", *TOOLS},
     "entry": {"training", "analysis", "events"},
     "experiments": {"entry", "figures", "lock", *OPTIONS, "events", "files", *TOOLS, *PARTS_OF_THE_TOP},
-    "cli": {"entry", "experiments", "figures", "options", "events", "files", *TOOLS, *PARTS_OF_THE_TOP},
+    "cli": {"entry", "experiments", "figures", "options", "prediction", "events", "files", *TOOLS, *PARTS_OF_THE_TOP},
     "__main__": {"cli"},
     # The public names. The root module is `convit` here.
     "convit": {"entry", "prediction", *TOOLS, *PARTS_OF_THE_TOP},

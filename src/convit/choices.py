@@ -1,4 +1,4 @@
-"""Words and numbers that options of the command line take, apart from the parts of the package that give them meaning.
+"""Values that options of the command line accept, apart from the modules that use them.
 
 Imports nothing, so that help does not wait for PyTorch.
 """

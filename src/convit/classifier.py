@@ -1,4 +1,4 @@
-"""A model that knows what it was trained for: weights, preprocessing and class names in one object and one folder."""
+"""A model with its preprocessing and class names, in one object and one folder."""
 
 import inspect
 import json
@@ -9,13 +9,13 @@ from typing import Any, NamedTuple, Self, overload
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
 from convit import files, hub
-from convit.data import Preprocess, evaluation_transform, read_image, to_rgb
+from convit.data import Preprocess, evaluation_transform
+from convit.data.images import Picture, as_rgb
 from convit.errors import InputError, one_line
 from convit.layers import GatedPositionalSelfAttention
 from convit.model_card import MARKER, TrainingFacts, model_card
@@ -26,8 +26,6 @@ from convit.prediction import Prediction, ranked
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
-Picture = Image.Image | str | Path | NDArray[np.uint8]
-"""A picture, its path, or its pixels as uint8: ``(H, W)`` grey, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA."""
 FOR_TIMM = ("num_classes", "input_size", "classifier", "first_conv")
 """Entries of the ``pretrained_cfg`` in a ``config.json`` that are timm's, not the preprocessing's."""
 
@@ -39,12 +37,12 @@ class Classifier:
         model: gives logits ``(B, classes)``.
         preprocess: how an image becomes the model's input.
         class_names: the classes in the order of the logits.
-        model_name: the name that :func:`convit.create_model` made the model by.
+        model_name: the model's name for :func:`convit.create_model`.
         model_args: the keywords that it was made with, besides ``num_classes``; JSON values only.
-        training: how it was trained, for its card.
+        training: how it was trained, for its model card.
 
     Raises:
-        InputError: as many class names as outputs are needed, each once.
+        InputError: the number of class names is not that of the outputs, or a name is there twice.
     """
 
     def __init__(
@@ -79,16 +77,19 @@ class Classifier:
         return self
 
     @torch.inference_mode()
-    def probabilities(self, images: Iterable[Picture], batch_size: int = 32) -> Tensor:
-        """Probability of every class for every image, ``(images, classes)``, fp32 on the CPU.
+    def probabilities(self, images: Picture | Iterable[Picture], batch_size: int = 32) -> Tensor:
+        """Probability of every class for every image, ``(images, classes)``, fp32 on the CPU; of one image a row.
 
         Args:
             images: pictures, paths of pictures, or arrays (:data:`Picture`), of any size and mode.
             batch_size: how many run at once.
 
         Raises:
-            InputError: a file that is no image, or an array of another form.
+            InputError: a file that is no image, an array of another form, or something else.
         """
+        if batch_size < 1:
+            raise InputError(f"batch_size: got {batch_size}, expected at least 1")
+        images = [images] if _is_one(images) else images  # type: ignore[list-item]
         self.model.eval()
         transform = evaluation_transform(self.preprocess)
         out: list[Tensor] = []
@@ -99,8 +100,8 @@ class Classifier:
             out.append(logits.float().softmax(dim=-1).cpu())
             batch.clear()
 
-        for image in images:
-            batch.append(transform(rgb(image)))
+        for image in images:  # type: ignore[union-attr]
+            batch.append(transform(as_rgb(image)))
             if len(batch) == batch_size:
                 run()
         if batch:
@@ -123,12 +124,10 @@ class Classifier:
         Raises:
             InputError: ``top_k`` below 1, a file that is no image, or an array of another form.
         """
-        if top_k < 1:
+        if not isinstance(top_k, int) or top_k < 1:
             raise InputError(f"top_k: got {top_k}, expected at least 1")
-        one = isinstance(images, Image.Image | str | Path) or (isinstance(images, np.ndarray) and images.ndim < 4)
-        several: Iterable[Any] = [images] if one else images  # type: ignore[assignment]
-        best = ranked(self.probabilities(several).numpy(), self.class_names, top_k)
-        return best[0] if one else best
+        best = ranked(self.probabilities(images).numpy(), self.class_names, top_k)
+        return best[0] if _is_one(images) else best
 
     def save(self, folder: str | Path) -> None:
         """Writes ``model.safetensors`` and ``config.json`` into ``folder``; timm can read the latter too."""
@@ -198,10 +197,10 @@ class Classifier:
 
         Args:
             folder: where to; made if need be.
-            card: the text of the README.md; by default :meth:`card`, which replaces no README.md but its own.
+            card: the text of the README.md; by default :meth:`card`, which only replaces a README.md that convit wrote.
 
         Raises:
-            InputError: a README.md of somebody else is in the folder. Nothing is written then.
+            InputError: the folder has a README.md that convit did not write. Nothing is written then.
         """
         path = Path(folder) / CARD
         if card is None and path.exists() and MARKER.encode() not in path.read_bytes():
@@ -267,6 +266,8 @@ def load(
         InputError: no such folder or repository, no network, files that do not fit together or are of something else,
             or damaged weights (where they have a checksum: what this version wrote).
     """
+    if not isinstance(source, str | Path):
+        raise InputError(f"source: got a {type(source).__name__}, expected the path of a folder, or 'hf:owner/name'")
     if not str(source).startswith(HUB):
         if revision is not None:
             raise InputError(f"revision: got {revision!r} for the folder {source}, expected none")
@@ -297,21 +298,20 @@ def _load(folder: Path, device: torch.device | str) -> Classifier:
     return classifier.to(device)
 
 
-def rgb(image: Picture) -> Image.Image:
-    """An upright RGB image.
+def _is_one(images: Any) -> bool:
+    """Whether it is one picture, not several.
 
     Raises:
-        InputError: a file that is no image, or an array of another type or form.
+        InputError: neither.
     """
-    if isinstance(image, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(image))
-    if isinstance(image, str | Path):
-        return read_image(Path(image))
-    array = np.asarray(image)
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,), (4,)) or not array.size:
-        got = f"an array of {array.dtype} and shape {array.shape}"
-        raise InputError(f"images: got {got}, expected uint8 of (height, width), with 3 or 4 channels behind or none")
-    return to_rgb(Image.fromarray(array))
+    if isinstance(images, Image.Image | str | Path) or (isinstance(images, np.ndarray) and images.ndim < 4):
+        return True
+    if isinstance(images, Tensor) or not isinstance(images, Iterable):
+        hint = "; a tensor's .numpy() is an array" if isinstance(images, Tensor) else ""
+        raise InputError(
+            f"images: got a {type(images).__name__}, expected a picture, its path, its pixels, or several{hint}"
+        )
+    return False
 
 
 def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
@@ -369,7 +369,7 @@ def _read_config(path: Path) -> ClassifierConfig:
 
 
 def check_model_args(path: Path, args: dict[str, Any]) -> None:
-    """Of a file that may come from anybody: nothing but what the model takes, so nothing that loads or downloads.
+    """Checks the model arguments of an untrusted file: only those of the model, none that loads or downloads.
 
     Raises:
         InputError: another name.

@@ -1,4 +1,4 @@
-"""Where a run is started, by ``convit.train`` from Python, by the command ``convit train`` and by experiments."""
+"""Starts a run: for ``convit.train`` in Python, for the command ``convit train`` and for experiments."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from convit.training.run import Run
 
 
 def start(asked: Asked, *listeners: Listener) -> Run:
-    """Makes the run that was asked for, or goes on with it. Every epoch notes how far every head looks (equation 8).
+    """Starts a run, or resumes one. Every epoch records the non-locality of every head (equation 8).
 
     Args:
         asked: the options.
@@ -37,8 +37,8 @@ def train(
         data: a folder, a list, shards, or the name of a data set.
         config: a YAML file of options, such as the ``config.yaml`` of a run that is to be repeated.
         listeners: functions of one event of :mod:`convit.events`, such as a progress bar. Nothing is printed.
-        options: those of ``convit train``, such as ``epochs=3, out="runs/mine"``; they go before those of ``config``.
-            :class:`convit.training.Asked` says what they are.
+        options: those of ``convit train``, such as ``epochs=3, out="runs/mine"``; they override those of ``config``.
+            :class:`convit.training.Asked` lists them.
 
     Returns:
         The run: its ``folder``, the ``best`` epoch's record, the ``evaluation`` on the test images (or, where there are
@@ -46,8 +46,8 @@ def train(
 
     Raises:
         InputError: a ValueError whose message is one line: an unknown option or one out of range, options that exclude
-            each other, data that does not work. Nothing is written then.
-        convit.training.Stopped: Ctrl-C or SIGTERM; ``convit.train(resume=folder)`` goes on to the same bits.
+            each other, data that cannot be used. Nothing is written then.
+        convit.training.Stopped: Ctrl-C or SIGTERM; ``convit.train(resume=folder)`` continues with the same bits.
 
     Example:
         >>> import convit

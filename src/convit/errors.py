@@ -1,11 +1,11 @@
-"""The one error that users see: what was found, what was expected, and the nearest thing that works."""
+"""The one error that users see: the given value, the expected one, and the nearest valid one."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Something a user handed over is not usable; the message is one line that says what to do.
+    """An input of the user cannot be used; the message is one line that says what to do.
 
     Library functions raise it like any ``ValueError``; the command line prints its message and exits with status 2.
     """

@@ -1,7 +1,7 @@
-"""What long work tells while it goes on. Whoever wants to know hands over a listener: a function of one event.
+"""Events report the progress of long work. A caller passes a listener to receive them: a function of one event.
 
-The screen, ``log.txt`` and the trackers are listeners. Work never prints; a listener may raise
-:class:`convit.InputError` on :class:`Planned` and :class:`RunBegan`, and then nothing is begun.
+The screen, ``log.txt`` and the trackers are listeners. The work itself never prints. A listener may raise
+:class:`convit.InputError` on :class:`Planned` and :class:`RunBegan`; then the run does not start.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ class PassBegan:
 
 @dataclass(frozen=True, slots=True)
 class Advanced:
-    """So many images more are done."""
+    """Further images of a pass are done."""
 
     images: int
     loss: float | None = None

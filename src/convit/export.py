@@ -60,16 +60,16 @@ def export_onnx(
     """Writes one ONNX file: weights, preprocessing and class names in it, for any batch size.
 
     Its input ``images`` is ``(batch, 3, height, width)``, normalised as the metadata entry ``preprocessing`` says; its
-    output ``logits`` is ``(batch, classes)``, whose softmax are the probabilities of ``class_names``. The file is run
-    in onnxruntime and compared with PyTorch before it takes its name.
+    output ``logits`` is ``(batch, classes)``; their softmax gives the probabilities of ``class_names``. The file is run
+    in onnxruntime and compared with PyTorch before it is renamed to ``path``.
 
     Args:
         classifier: what to export.
         path: where to, ending in ``.onnx``; an older file is replaced.
         dynamic_size: any height and width that the patch divides, two patches at least, in place of the
             preprocessing's. Position embeddings are resized in the graph, by the same bicubic filter.
-        int8: the weights of all linear layers as 8-bit integers, one scale for each output; onnxruntime rounds their
-            input too, as it comes. A quarter of the size.
+        int8: the weights of all linear layers as 8-bit integers, one scale for each output; onnxruntime quantises their
+            input too, at run time. A quarter of the size.
         opset: version of the ONNX operators, 18 or later.
 
     Raises:
@@ -157,7 +157,7 @@ def export_torch(classifier: Classifier, path: str | Path, *, dynamic_size: bool
 
 
 def trace(model: ConViT, image_size: tuple[int, int], *, dynamic_size: bool = False) -> ExportedProgram:
-    """The graph from images ``(B, 3, H, W)``, named ``images``, to logits, for any B of at least 1.
+    """The graph from images ``(B, 3, H, W)`` to logits, for any B of at least 1.
 
     Args:
         model: in evaluation mode, in fp32, on the CPU.
@@ -169,7 +169,7 @@ def trace(model: ConViT, image_size: tuple[int, int], *, dynamic_size: bool = Fa
     height, width = image_size
     if dynamic_size:
         shape |= {2: patch * Dim("rows", min=2), 3: patch * Dim("columns", min=2)}
-        # Neither square nor the model's own size: an accident of the example would become a rule of the graph.
+        # Neither square nor the model's own size: such a property of the example would be fixed in the graph.
         height, width = height + patch, width + 2 * patch
     with torch.no_grad(), _quiet():
         return torch.export.export(model, (torch.zeros(2, model.in_chans, height, width),), dynamic_shapes={"x": shape})
@@ -187,7 +187,7 @@ def onnx_runner(path: Path, *, threads: int = 0) -> Run:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors alone
     options.intra_op_num_threads = threads
-    # Between two calls its threads wait without turning in circles, which would slow down whatever runs then.
+    # Between two calls its threads do not spin, which would slow down other work.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])

@@ -1,4 +1,4 @@
-"""What the pictures of training and of analysis share: figures without global state, labels, colours, saving."""
+"""Shared by the plots of training and of analysis: figures without global state, labels, colours, saving."""
 
 import io
 import warnings

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, told from others by a digest, and named in messages on one line."""
+"""Files: written whole or not at all, compared by fingerprints, and named in messages on one line."""
 
 import contextlib
 import csv
@@ -22,15 +22,15 @@ DISK_FAULTS = frozenset(
         errno.ELOOP,
     }  # a place that is not there, or no such place
 )
-"""Faults of a place that somebody named, not of the program."""
+"""Errors of a path that a user gave, not of the program."""
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A stream for the new content of a file, which takes the old one's place when all of it is on the disk.
+    """A stream for the new content of a file, which replaces the old content when all of it is on the disk.
 
-    Neither a kill nor a power cut leaves half a file; after an error the old one is as it was. A link stays one, and a
-    device or a pipe is written as it is.
+    Neither a kill nor a power cut leaves half a file; after an error the old file is unchanged. A link remains a link,
+    and a device or a pipe is written directly.
     """
     if path.exists() and not path.is_file():
         with path.open("wb") as stream:
@@ -55,7 +55,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """An empty folder to write files into, which takes the place of ``path`` when all of them are on the disk.
+    """An empty folder to write files into, which is renamed to ``path`` when all of them are on the disk.
 
     A kill leaves the folder under its temporary name; after an error nothing of it is left. Folders above are made.
     """
@@ -109,7 +109,7 @@ def sync(folder: Path) -> None:
 
 
 def fingerprint(value: Any) -> str:
-    """16 hexadecimal digits that are others for every other value of JSON's types.
+    """16 hexadecimal digits that differ for different values of JSON's types.
 
     >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}) != fingerprint({"a": 1})
     True
@@ -127,7 +127,7 @@ def fingerprint_of_files(*paths: Path) -> str:
 
 
 def printable(text: str) -> str:
-    r"""A name from a user on one line, without what a terminal would obey.
+    r"""A name from a user on one line, without control characters of terminals.
 
     >>> print(printable("a\nb"))
     a\nb

@@ -1,4 +1,4 @@
-"""The geometry of patches: the one place that knows where a token lies.
+"""The geometry of patches: positions, offsets and distances are computed only here.
 
 Patches are numbered row by row: patch ``i`` of a grid of ``height x width`` lies at column ``x = i % width`` and row
 ``y = i // width``. All lengths are in patches.

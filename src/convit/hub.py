@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: fetching and uploading, with one line in place of its client's many errors."""
+"""The Hugging Face Hub: download and upload; each error of its client becomes one line."""
 
 import re
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""One process at a time works in a folder. The lock vanishes with the process, however that one ends."""
+"""One process at a time works in a folder. The lock is released when the process ends, in whatever way."""
 
 import errno
 import os
@@ -24,13 +24,13 @@ _held: set[int] = set()
 
 @contextmanager
 def locked(folder: Path, does: str, *, wait: float = 0.0) -> Iterator[int]:
-    """Within it nobody else works in the folder, which is made if need be; gives the descriptor of the open lock.
+    """Within it no other process works in the folder, which is made if needed; gives the descriptor of the open lock.
 
-    A process that is forked meanwhile does not keep the lock; one that is handed the descriptor does.
+    A process that is forked meanwhile does not keep the lock; one that inherits the descriptor does.
 
     Args:
         folder: where.
-        does: what this process does there, such as ``"trains"``, for those that are kept away.
+        does: what this process does there, such as ``"trains"``, for the message to other processes.
         wait: seconds to wait for another process to end.
 
     Raises:

@@ -1,7 +1,7 @@
-"""The README.md that tells a stranger what a shared model is, and the facts of its training that go into it.
+"""The model card, the README.md of a shared model, and the facts of its training that it contains.
 
-Names of classes and of data come from users, and a card is public: here they become harmless YAML and Markdown, and
-no path of the machine that trained gets in.
+Names of classes and of data come from users, and a card is public: the names are escaped for YAML and Markdown, and
+no path of the training machine is written.
 """
 
 import re
@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from convit.errors import InputError, nearest
 
 MARKER = "<!-- Written by convit: saving again replaces this file. Remove this line to keep changes of your own. -->"
-"""Stands in every card, so that a README.md that somebody else wrote is known from one that may be replaced."""
+"""Is in every card, to distinguish a README.md that may be replaced from one that convit did not write."""
 
 SHOWN_CLASSES = 20
 PAPER = (

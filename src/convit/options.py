@@ -1,7 +1,7 @@
-"""Options as a dataclass. A field says type, range and default, and the text under it what it is; the same field is the
-option of the command line, the key in YAML and the keyword in Python, and is checked alike everywhere.
+"""Options as a dataclass. A field has a type, a range and a default; the text under it is its help. The same field is
+the option on the command line, the key in YAML and the keyword in Python, with the same checks.
 
-Imports nothing heavy: help and a mistyped option are answered before PyTorch is loaded.
+Imports nothing heavy: help and errors about options are printed before PyTorch is loaded.
 """
 
 import ast
@@ -26,7 +26,7 @@ from convit.errors import InputError, nearest
 T = TypeVar("T", bound="Options")
 
 _BOUNDLESS = 1e12
-"""A bound from here on keeps out what is no finite number, or too large for one, and is not worth a word."""
+"""A bound of at least this size only excludes numbers that are not finite; messages do not mention it."""
 
 Count = Annotated[int, Meta(ge=1, le=2**62)]
 NotNegative = Annotated[int, Meta(ge=0, le=2**62)]

@@ -1,4 +1,4 @@
-"""A file of options: ``name: value`` in YAML, which may come from anybody.
+"""A file of options: ``name: value`` in YAML; the file is not trusted.
 
 Imports nothing heavy.
 """
@@ -15,7 +15,7 @@ _MOST_BYTES = 1 << 20
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The options in a YAML file: names and values, or lists of values. The file may come from anybody.
+    """The options in a YAML file: names and values, or lists of values. The file is not trusted.
 
     Raises:
         InputError: no such file; not YAML; anything but a flat mapping: deeper nesting, tags of Python, anchors, a name

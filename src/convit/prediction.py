@@ -1,4 +1,4 @@
-"""What a classifier answers, whoever computes it: PyTorch or an exported file. Imports nothing heavy."""
+"""The predictions of a classifier, computed by PyTorch or by an exported file. Imports nothing heavy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Prediction:
-    """One class and how probable the model finds it.
+    """One class and its probability.
 
     >>> Prediction("cat", 0.9734)
     Prediction('cat', 97.3%)

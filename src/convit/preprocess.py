@@ -15,10 +15,10 @@ from PIL import Image
 from convit.errors import InputError, nearest
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of red, green and blue in the images of ImageNet: what most published weights were trained with."""
+"""Mean and standard deviation of red, green and blue in ImageNet: most published weights were trained with them."""
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 LONGEST = 8
-"""A picture longer than so many times the model's own shape loses its ends before it is resized."""
+"""The ends of a picture are cut off before resizing if it is longer than this many times the model's own shape."""
 
 
 @dataclass(frozen=True, kw_only=True)

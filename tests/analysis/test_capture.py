@@ -404,3 +404,19 @@ def test_a_layer_that_attends_in_its_own_way() -> None:
     with pytest.raises(InputError, match="layer 1 of type Own, whose map does not pass through its attn_drop"):
         capture(model, images((16, 16)))
     assert len(capture(model, images((16, 16)), layers=[0, 2]).layers) == 2
+
+
+def test_an_attention_of_another_kind_is_refused_not_skipped() -> None:
+    """Skipped, the layers after it would have other numbers, and masking would act on the wrong one."""
+    model = ours()
+    model.blocks[0].attn = nn.Identity()
+    with pytest.raises(InputError, match="got Identity as the attention of block 0, which does not hand out its maps"):
+        gates(model)
+
+
+def test_what_hangs_on_timms_pos_proj_takes_part() -> None:
+    model = timms()
+    model.blocks[0].attn.pos_proj.register_forward_hook(lambda _module, _args, out: 3 * out)
+    layer = capture(model, images((48, 48))).layers[0]
+    gate = layer.gates[:, None, None]
+    assert relative_error(layer.mixed, (1 - gate) * layer.content + gate * layer.positional) < 1e-6

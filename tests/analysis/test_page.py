@@ -273,3 +273,11 @@ def test_parts_are_installed_with_the_package() -> None:
     listed = {path for pattern in patterns for path in folder.parents[1].glob(pattern)}
     assert {path for path in folder.iterdir() if path.is_file()} <= listed
     assert {*page_module.SCRIPTS, "page.html", "page.css"} == {path.name for path in folder.iterdir()}
+
+
+def test_a_positional_map_of_another_kind_is_refused() -> None:
+    """The page draws it from v_pos, and would show another one."""
+    model = ours()
+    model.blocks[0].attn.positional_map.register_forward_hook(lambda _module, _args, out: out.flip(-1))
+    with pytest.raises(InputError, match=r"positional map in layer 0 that is not softmax\(v_pos \. r\)"):
+        page([inspect(model, Image.new("RGB", (16, 16)))], title="")

@@ -526,3 +526,11 @@ def test_quantised_to_8_bits(name: str, library: str) -> None:
     linear = quantised.blocks[0].attn.get_submodule("pos_proj" if name == "convit" else "qkv")
     assert type(linear.weight) is not nn.Parameter
     assert 0 < relative_error(quantised(*args), model(*args)) < 0.1
+
+
+@positional
+def test_a_steep_weight_in_fp16(name: str) -> None:
+    layer, _ = draw(name, torch.float16)
+    layer.pos_proj.weight.data[:, 2] = -900
+    layer.pos_proj.register_forward_hook(lambda *_: None)
+    torch.testing.assert_close(layer.position_weight(), layer.pos_proj.weight, atol=0.02, rtol=1e-3)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from convit.training.parameters import parameter_groups, position_parameters
+from convit.training.parameters import freeze, parameter_groups, position_parameters
 from tests.helpers import tiny_model
 
 
@@ -49,3 +49,16 @@ def test_a_model_without_position_has_none() -> None:
     (group,) = parameter_groups(frozen, weight_decay=0.1, layer_decay=1.0, position_lr=3.0)
     assert torch.equal(group["params"][0], frozen.blocks[0].attn.gating_param)
     assert group["lr_scale"] == 3.0
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_what_is_about_position(gated: bool) -> None:
+    """``freeze_gpsa`` and ``position_lr`` act on gated and ungated layers alike, and on nothing else."""
+    model = tiny_model(depth=3, local_up_to_layer=2, gated=gated)
+    names = {id(p): name for name, p in model.named_parameters()}
+    own = ["pos_proj.weight", "pos_proj.bias", *(["gating_param"] if gated else [])]
+    expected = {f"blocks.{block}.attn.{name}" for block in (0, 1) for name in own}
+    assert {names[id(p)] for p in position_parameters(model)} == expected
+    freeze(model, gpsa=True)
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == {name for name in names.values() if name.startswith(("blocks.0.attn.", "blocks.1.attn."))}

@@ -1,11 +1,11 @@
-"""What a trained model attends to: maps of one real forward pass, numbers read off them, and parts switched off.
+"""What a trained model attends to: maps of one real forward pass, metrics of them, and attention switched off.
 
 - ``inspect``: all of it for one picture.
-- ``capture``: maps, gates, centres and hidden states of one forward pass.
+- ``capture``: maps, gates, attention centres and hidden states of one forward pass.
 - ``summary``: maps and metrics of every layer, averaged over many images.
-- ``attention_record``: what a run notes of it after each epoch.
-- ``plots``: pictures of all these, imported when used.
-- ``metrics``: non-locality, centres, spans, entropy, diversity of heads, rollout, relevance.
+- ``attention_record``: the attention metrics that a run records after each epoch.
+- ``plots``: plots of all these, imported when used.
+- ``metrics``: non-locality, attention centres, spans, entropy, diversity of heads, rollout, relevance.
 - ``masking``: position embeddings, content or position off, gates set by hand (tables 5 and 6 of the paper).
 """
 

@@ -1,4 +1,4 @@
-"""Finds the attention layers of a model, whoever wrote it: ours, timm's ConViT, timm's plain attention."""
+"""Finds the attention layers of a model: ours, timm's ConViT, timm's plain attention."""
 
 from contextlib import AbstractContextManager
 from typing import Any
@@ -9,24 +9,31 @@ from torch import Tensor, nn
 from convit.analysis.layer import AttentionLayer
 from convit.analysis.timm_layers import ADAPTERS
 from convit.errors import InputError
-from convit.layers import GatedPositionalSelfAttention, PositionalSelfAttention, SelfAttention
-
-OURS = (GatedPositionalSelfAttention, PositionalSelfAttention, SelfAttention)
+from convit.layers import AttentionBase
+from convit.models import ConViT
 
 
 def attention_layers(model: nn.Module) -> tuple[AttentionLayer, ...]:
     """Every attention layer of a known kind, in the order in which the model holds them.
 
     Raises:
-        InputError: none, not a module, or parameters that are sharded over processes.
+        InputError: none, not a module, parameters that are sharded over processes or not in memory, or a ConViT with an
+            attention that does not hand out its maps.
     """
     network = unwrap(model)
-    kinds: dict[type[nn.Module], type[AttentionLayer]] = dict.fromkeys(OURS, AttentionLayer) | ADAPTERS
+    kinds: dict[type[nn.Module], type[AttentionLayer]] = {AttentionBase: AttentionLayer} | ADAPTERS
     found: list[AttentionLayer] = []
     for name, module in network.named_modules():
         adapter = next((kinds[cls] for cls in kinds if isinstance(module, cls)), None)
         if adapter is not None:
             found.append(adapter(len(found), module, network.get_submodule(name.rpartition(".")[0])))
+    known = {id(layer.module) for layer in found}
+    for index, block in enumerate(network.blocks if isinstance(network, ConViT) else ()):
+        if id(block.attn) not in known:  # left out, the layers after it would have other numbers
+            raise InputError(
+                f"model: got {type(block.attn).__name__} as the attention of block {index}, which does not hand out "
+                "its maps; expected a subclass of convit.layers.AttentionBase"
+            )
     if not found:
         raise InputError(
             f"model: got {type(network).__name__} with no attention of a known kind in it, "
@@ -57,7 +64,7 @@ def unwrap(model: Any) -> nn.Module:
 
 
 def uncompiled() -> AbstractContextManager[Any]:
-    """Compiled code runs as it was written: hooks and replaced attributes would compile it anew, or go unnoticed."""
+    """Within it compiled modules run uncompiled: hooks and replaced attributes would recompile them, or be ignored."""
     return torch.compiler.set_stance("force_eager")
 
 

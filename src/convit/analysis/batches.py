@@ -1,4 +1,4 @@
-"""Which pictures to average over, and their batches: as many at once as their attention maps leave room for."""
+"""Which pictures to average over, and their batches, whose size is limited by the memory of the attention maps."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -13,7 +13,7 @@ from convit.data import evaluation_transform
 MOST = 32
 """Pictures in a batch at most."""
 MAP_NUMBERS = MOST * 196**2
-"""How many numbers the maps of one head may hold for a batch: larger pictures come fewer at a time."""
+"""How many numbers the maps of one head may hold for a batch: batches of larger pictures are smaller."""
 
 
 def evenly_spread(count: int, most: int) -> list[int]:

@@ -1,7 +1,7 @@
 """What a model computed in one real forward pass: attention maps, gates, positional weights, hidden states.
 
-The chosen layers attend in their naive form during that pass, so the maps are those that gave the logits; the others
-stay as fast as they are.
+The chosen layers use the naive form during that pass, so the maps are those that gave the logits; the other layers
+keep their fast form.
 
 Shapes: B batch, h heads, P prefix tokens, N = H W patches, T = P + N tokens, C width.
 """
@@ -52,12 +52,12 @@ class LayerCapture:
 
     @property
     def centres(self) -> Tensor | None:
-        """Where each head looks by position; see :func:`convit.analysis.centres`."""
+        """The attention centre of each head; see :func:`convit.analysis.centres`."""
         return None if self.pos_weight is None else metrics.centres(self.pos_weight)
 
     @property
     def spans(self) -> Tensor | None:
-        """How widely each head looks by position; see :func:`convit.analysis.spans`."""
+        """The width of each head's positional attention; see :func:`convit.analysis.spans`."""
         return None if self.pos_weight is None else metrics.spans(self.pos_weight)
 
     @property
@@ -91,11 +91,11 @@ def capture(
     heads: Sequence[int] | None = None,
     keep_graph: bool = False,
 ) -> Capture:
-    """Runs the model once, in evaluation mode, and returns its output with the attention that gave it.
+    """Runs the model once, in evaluation mode, and returns its output with the attention maps of that pass.
 
     For our models, timm's ConViT (sped up or not) and any model with timm's plain ``Attention`` (ViT, DeiT). A model
-    inside DistributedDataParallel or torch.compile is unwrapped and runs uncompiled. Afterwards the model is what it
-    was: mode, attributes, hooks, buffers.
+    inside DistributedDataParallel or torch.compile is unwrapped and runs uncompiled. Afterwards the model is as before:
+    mode, attributes, hooks, buffers.
 
     Args:
         model: the model.
@@ -156,7 +156,7 @@ def average(
     """The mean of a metric over many images, for each layer. One layer's maps of one batch are in memory at a time.
 
     Args:
-        metric: of one layer, ``(B, ...)``, a row an image.
+        metric: a function of one layer's capture, which gives ``(B, ...)``, one row per image.
         model: the model.
         batches: such as a DataLoader: images, or tuples that begin with images; moved to the model's device.
         layers, heads: as in :func:`capture`.

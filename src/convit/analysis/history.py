@@ -1,4 +1,4 @@
-"""What a run notes of its attention after each epoch, and how it is read again."""
+"""The attention metrics that a run records after each epoch, and how to read them."""
 
 import json
 from pathlib import Path
@@ -15,18 +15,18 @@ from convit.errors import InputError
 
 
 def attention_record(classifier: Classifier, images: ImageSet, most: int = 64) -> dict[str, Any]:
-    """How far every head looks (equation 8), averaged over images: what ``convit.train`` adds to each epoch's record.
+    """The non-locality of every head (equation 8), averaged over images; ``convit.train`` records it each epoch.
 
-    Of the real forward pass, in evaluation form. It depends on nothing but the weights and the images, and leaves the
-    model, its gradients and the random state as they were.
+    It is computed from a forward pass in evaluation mode, depends only on the weights and the images, and does not
+    change the model, its gradients or the random state.
 
     Args:
         classifier: the model and its preprocessing.
         images: such as a run's validation images.
-        most: average over so many at most, evenly spread over the set.
+        most: average over at most this many, evenly spread over the image set.
 
     Returns:
-        ``{"non_locality": [layers][heads]}`` of every attention layer, in patches, of four digits behind the point.
+        ``{"non_locality": [layers][heads]}`` of every attention layer, in patches, rounded to four decimals.
 
     Raises:
         InputError: no images, or ``most`` below 1.
@@ -55,7 +55,7 @@ def attention_record(classifier: Classifier, images: ImageSet, most: int = 64) -
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The epochs of a run, with what it noted of its attention.
+    """The epochs of a run, with the attention metrics that it recorded.
 
     Args:
         path: a run's ``metrics.jsonl``.

@@ -1,4 +1,4 @@
-"""One picture looked through: what the model answers, where every head looks, and what it answers with parts off."""
+"""One picture inspected: the predictions, also with attention switched off, and what every head attends to."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +17,8 @@ from convit.analysis.masking import masked, without_position_embedding
 from convit.analysis.page import notebook_html
 from convit.analysis.relevance import relevance
 from convit.classifier import Classifier
-from convit.data import Preprocess, evaluation_transform, read_image, to_rgb
+from convit.data import Preprocess, evaluation_transform
+from convit.data.images import Picture, as_rgb
 from convit.errors import InputError
 from convit.prediction import Prediction
 
@@ -26,12 +27,12 @@ Off = Literal["nothing", "content", "position", "position embeddings"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskedPrediction:
-    """What the model answers with a part of it switched off (tables 5 and 6 of the paper)."""
+    """The model's prediction with a part of it switched off (tables 5 and 6 of the paper)."""
 
     off: Off
     """What is off: all gates at 1 (no content) or 0 (no position), or the absolute position embeddings."""
     layers: int
-    """In so many GPSA layers, from the first on; 0 for ``"nothing"`` and for the embeddings."""
+    """Number of GPSA layers in which it is off, counted from the first; 0 for ``"nothing"`` and for the embeddings."""
     best: Prediction
     """The most probable class then."""
     before: Prediction
@@ -40,7 +41,7 @@ class MaskedPrediction:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Inspection:
-    """A picture and all that the model did with it. In a notebook it shows itself as :func:`convit.analysis.page`."""
+    """A picture, its predictions and its attention maps. A notebook displays it as :func:`convit.analysis.page`."""
 
     name: str
     """What the picture is called."""
@@ -55,10 +56,10 @@ class Inspection:
     patch_size: int
     """Pixels of the picture along a patch's side."""
     relevance: Tensor | None
-    """Which patches speak for the predicted class, ``(H, W)``. None if only some layers or heads were chosen, of a
-    model whose head reads neither one token nor the mean over patches, or one that was made in inference mode."""
+    """The relevance of each patch for the predicted class, ``(H, W)``. None if only some layers or heads were chosen,
+    if the model's head reads neither one token nor the mean over patches, or if it was made in inference mode."""
     masking: tuple[MaskedPrediction, ...]
-    """The answers with parts off, ``"nothing"`` first; empty if it was not asked for."""
+    """The predictions with parts switched off, ``"nothing"`` first; empty without ``masking``."""
 
     def _repr_html_(self) -> str:
         return notebook_html(self)
@@ -66,7 +67,7 @@ class Inspection:
 
 def inspect(
     model: Classifier | nn.Module,
-    image: Image.Image | str | Path,
+    image: Picture,
     *,
     name: str | None = None,
     label: str | None = None,
@@ -75,17 +76,17 @@ def inspect(
     heads: Sequence[int] | None = None,
     masking: bool = True,
 ) -> Inspection:
-    """Runs one picture through the model and keeps what every head looked at.
+    """Runs one picture through the model and keeps the attention maps of every head.
 
-    The maps are those of the forward pass that gave the answer (:func:`convit.analysis.capture`); each row of the
-    masking table is a pass of its own.
+    The maps are those of the forward pass that gave the prediction (:func:`convit.analysis.capture`); each row of the
+    masking table is a separate pass.
 
     Args:
-        model: a classifier; or a model of convit or timm, whose pictures are then prepared as its ``pretrained_cfg``
-            says and whose classes have numbers, unless it has names (``label_names``).
-        image: a picture, or its path.
+        model: a classifier; or a model of convit or timm: then its ``pretrained_cfg`` gives the preprocessing, and the
+            class names if it has any (``label_names``), else classes are numbers.
+        image: a picture, its path, or its pixels.
         name: what to call it [the file's name].
-        label: its true class, to be shown beside the answer.
+        label: its true class, to be shown with the prediction.
         top_k: how many classes to keep.
         layers: numbers of the layers to keep maps of, from 0 [all].
         heads: numbers of the heads, from 0 [all].
@@ -114,7 +115,7 @@ def inspect(
     channels = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
     if channels != 3:
         raise InputError(f"model: got one for pictures of {channels} channels, expected 3: red, green, blue")
-    picture = _picture(image)
+    picture = as_rgb(image)
     parameter = next(network.parameters())
     pixels = evaluation_transform(preprocess)(picture)[None].to(parameter.device, parameter.dtype)
     whole = layers is None and heads is None
@@ -136,16 +137,6 @@ def inspect(
         patch_size=preprocess.image_size[0] // shot.layers[0].grid.height,
         relevance=found,
         masking=tuple(_masking(network, pixels, class_names)) if masking else (),
-    )
-
-
-def _picture(image: Image.Image | str | Path) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return to_rgb(image)
-    if isinstance(image, str | Path):
-        return read_image(Path(image))
-    raise InputError(
-        f"image: got {type(image).__name__}, expected a PIL image or a path; PIL.Image.fromarray makes one of an array"
     )
 
 

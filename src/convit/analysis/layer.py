@@ -1,7 +1,7 @@
 """An attention layer, as analysis asks it: its kind, its gates, its positional weights, and the maps of a pass.
 
-Ours answer by themselves (:mod:`convit.layers.attention`); timm's through an adapter each
-(:mod:`convit.analysis.timm_layers`). Whatever asks a layer asks it here.
+Our layers have these as attributes and hooks (:mod:`convit.layers.attention`); each kind of timm's layers has an
+adapter (:mod:`convit.analysis.timm_layers`). All of analysis uses this interface.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,14 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convit import ops
 from convit.errors import InputError
 from convit.grid import Grid
 
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """What a layer has handed out in one forward pass."""
+    """The maps and the output of a layer in one forward pass."""
 
     grid: Grid
     num_prefix_tokens: int
@@ -35,7 +34,7 @@ class Pass:
 
 @dataclass(frozen=True, eq=False)
 class AttentionLayer:
-    """An attention module of ours, and the block that holds it. Those of others are subclasses."""
+    """An attention module of ours, and the block that holds it. Subclasses are for timm's."""
 
     index: int
     """Its number in the model, from 0."""
@@ -55,7 +54,7 @@ class AttentionLayer:
     @property
     def gates(self) -> Tensor | None:
         """The weight of positional attention in each head, ``(h,)``; of GPSA only."""
-        return ops.gates(self.module.gating_param.detach()) if self.kind == "gpsa" else None
+        return self.module.gates if self.kind == "gpsa" else None
 
     @property
     def position_weight(self) -> Tensor | None:
@@ -67,15 +66,15 @@ class AttentionLayer:
 
     @contextmanager
     def recorded(self, network: nn.Module, images: Tensor, finish: Callable[[Pass], None]) -> Iterator[None]:
-        """Within it ``finish`` gets what the layer hands out in each pass, as soon as its block is done.
+        """Within it ``finish`` gets the layer's :class:`Pass` of each forward pass, as soon as its block is done.
 
         Args:
             network: the model that holds the layer.
             images: those of the pass.
-            finish: gets it; nothing here keeps a map alive.
+            finish: a function of it; no reference to a map is kept here.
 
         Raises:
-            InputError: in the pass: the layer has handed out no map, as its code is its own.
+            InputError: in the pass, if the layer's own code has computed no map.
         """
         parts: dict[str, Any] = {}
 

@@ -28,7 +28,7 @@ from convit.grid import Grid
 Patch = tuple[int, int] | Literal["class token"]
 
 DECADES = 4
-"""The log scale goes down to so many decades below the largest attention."""
+"""The log scale ends this many decades below the largest attention."""
 COLORS = "viridis"  # darker is less, also without colour vision and in grey
 RED = "#f01010"
 MARGIN, GAP, LINE, STRIP = 0.12, 0.07, 0.15, 0.14  # inches: around all, between tiles, a line of text, a gate

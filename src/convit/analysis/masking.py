@@ -1,8 +1,8 @@
 """Parts of a trained model switched off, as context managers (tables 5 and 6 of the paper).
 
-Inside, a parameter is replaced on its module by another, frozen one; afterwards the module holds the original object
-again, which nothing has written to, also after an error. They can be nested: the innermost holds. Do not train, move,
-load or save the model inside: that would meet the replacements.
+Inside, a parameter of a module is replaced by another, frozen one; afterwards, also after an error, the module has the
+original object again, with unchanged values. The managers can be nested: the innermost counts. Do not train, move, load
+or save the model inside: this would apply to the replacements.
 """
 
 import math
@@ -21,7 +21,7 @@ from convit.errors import InputError
 def without_position_embedding(model: nn.Module) -> Iterator[None]:
     """The absolute position embedding is zero, as in table 5; for our models and timm's ConViT, ViT and DeiT.
 
-    All of it, in models where the class token has a part in it that one too. The relative positions of GPSA stay.
+    This includes the embedding of the class token, if the model has one. The relative positions of GPSA are kept.
 
     Raises:
         InputError: the model has no position embedding.
@@ -54,8 +54,8 @@ def masked(
 ) -> Iterator[None]:
     """One kind of attention is off in some GPSA layers, as in table 6.
 
-    Without content every gate is exactly 1: the heads look at fixed places, as a convolution does. Without position
-    every gate is exactly 0: plain self-attention. A class token has no position and attends by content in any case.
+    Without content every gate is exactly 1: the heads attend to fixed offsets, like a convolution. Without position
+    every gate is exactly 0: plain self-attention. A class token has no position and always attends by content.
 
     Args:
         model: our model or timm's ConViT.

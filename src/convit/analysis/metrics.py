@@ -1,4 +1,4 @@
-"""Numbers read off attention maps and positional weights: tensor in, tensor out.
+"""Metrics of attention maps and positional weights: tensor in, tensor out.
 
 Shapes: B batch, h heads, P prefix tokens (class token, registers), N = H W patches, T = P + N tokens. Rows of a map are
 queries, columns are keys, prefix tokens first. Everything is computed in at least fp32. Lengths are in patches.
@@ -24,15 +24,15 @@ def non_locality(
 
     0 where every patch attends to itself. The paper averages it over images, then over heads.
 
-    Rows and columns of prefix tokens are left out. What a patch attends to them is left out too: by default the row
-    is not scaled up for it, so attention to the class token counts like attention at distance 0.
+    Rows and columns of prefix tokens are left out. By default the remaining row is not scaled up to a sum of 1, so
+    attention to the class token counts like attention at distance 0.
 
     Args:
         attention: ``(..., T, T)``, such as :attr:`LayerCapture.mixed` or :attr:`LayerCapture.positional` (with
             ``num_prefix_tokens=0``).
         grid: ``(height, width)`` of the patches.
         num_prefix_tokens: P.
-        renormalise: divide each row by what it attends to patches: the mean distance of that part alone.
+        renormalise: divide each row by its sum over patches: the mean distance of the attention among patches.
 
     Returns:
         ``(...)``; ``(B, h)`` for the maps of a layer.
@@ -52,7 +52,7 @@ def non_locality(
 
 
 def centres(pos_weight: Tensor) -> Tensor:
-    r"""Where each head looks by position, seen from the query: ``-(w0, w1) / (2 w2)``.
+    r"""The attention centre of each head, as an offset from the query: ``-(w0, w1) / (2 w2)``.
 
     The positional logit is ``w0 dx + w1 dy + w2 (dx^2 + dy^2) = -a ||(dx, dy) - centre||^2 + const`` with ``a = -w2``.
 
@@ -61,8 +61,8 @@ def centres(pos_weight: Tensor) -> Tensor:
 
     Returns:
         ``(h, 2)``: ``(dx, dy)`` in patches, right and down positive. NaN where ``w2 >= 0``: such a head has no centre,
-        its attention grows towards the border, or does not depend on position at all. A centre can lie outside the
-        picture; the patch nearest to it then gets most.
+        its attention grows towards the border, or does not depend on position at all. A centre can be outside the
+        grid; the patch nearest to it then gets the largest weight.
 
     Example:
         >>> centres(torch.tensor([[2.0, -1.0, -1.0], [2.0, 0.0, 0.5]]))
@@ -75,16 +75,16 @@ def centres(pos_weight: Tensor) -> Tensor:
 
 
 def spans(pos_weight: Tensor) -> Tensor:
-    r"""How widely each head looks around its centre: ``sigma = sqrt(1 / (2 a))`` with ``a = -w2``, in patches.
+    r"""The width of each head's positional attention: ``sigma = sqrt(1 / (2 a))`` with ``a = -w2``, in patches.
 
-    Positional attention is ``exp(-a d^2)`` up to a factor, a Gaussian whose standard deviation along each axis is
-    sigma, on an endless and fine grid; a span under about half a patch means one patch. The paper's start has a = 1.
+    Positional attention is ``exp(-a d^2)`` up to a factor: a Gaussian whose standard deviation along each axis would be
+    sigma on an infinite, fine grid; a span below about half a patch means one patch. The paper's start has a = 1.
 
     Args:
         pos_weight: ``v_pos``, ``(h, 3)``.
 
     Returns:
-        ``(h,)``; infinite where ``w2 >= 0``, where nothing is local.
+        ``(h,)``; infinite where ``w2 >= 0``: such attention is not local.
 
     Example:
         >>> spans(torch.tensor([[0.0, 0.0, -0.125], [2.0, 0.0, 0.0]]))
@@ -95,9 +95,9 @@ def spans(pos_weight: Tensor) -> Tensor:
 
 
 def entropy(attention: Tensor) -> Tensor:
-    """Of each query's attention, ``-sum_j A_ij log A_ij`` in nats: ``(..., T, T)`` to ``(..., T)``.
+    """The entropy of each query's attention, ``-sum_j A_ij log A_ij`` in nats: ``(..., T, T)`` to ``(..., T)``.
 
-    0 where a query attends to one key, ``log T`` where it attends to all alike.
+    0 where a query attends to one key, ``log T`` where it attends to all keys equally.
 
     >>> entropy(torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
     tensor([0.0000, 0.6931])
@@ -106,7 +106,7 @@ def entropy(attention: Tensor) -> Tensor:
 
 
 def head_diversity(attention: Tensor) -> Tensor:
-    r"""How differently the heads of a layer look: their Jensen-Shannon divergence, mean over pairs and queries.
+    r"""How different the heads of a layer are: their Jensen-Shannon divergence, mean over pairs and queries.
 
         JS(a, b) = H((a + b) / 2) - (H(a) + H(b)) / 2    with H the entropy, in nats
 
@@ -135,12 +135,12 @@ def head_diversity(attention: Tensor) -> Tensor:
 
 
 def rollout(maps: Iterable[Tensor], residual: float = 0.5) -> Tensor:
-    r"""Attention rollout (Abnar and Zuidema 2020): what each token is made of, through all layers given.
+    r"""Attention rollout (Abnar and Zuidema 2020): the share of each input token in each token after all layers given.
 
         R_l = (residual I + (1 - residual) mean_h A_l) R_(l-1),    R_0 = I
 
-    Prefix tokens that join on the way, as ConViT's class token does after its GPSA layers, stand for themselves from
-    there on.
+    A prefix token that is added at a later layer, as ConViT's class token after its GPSA layers, counts as an input
+    token of its own.
 
     Args:
         maps: ``(B, h, T, T)`` for each layer, from the first on.
@@ -150,7 +150,7 @@ def rollout(maps: Iterable[Tensor], residual: float = 0.5) -> Tensor:
         ``(B, T, T)``: rows are the last layer's tokens, columns those that went in, prefix tokens first. Rows sum to 1.
 
     Raises:
-        InputError: no maps, or tokens that vanish on the way.
+        InputError: no maps, or a layer with fewer tokens than the one before.
     """
     if not 0 <= residual <= 1:
         raise InputError(f"residual: got {residual}, expected 0 to 1")
@@ -163,7 +163,7 @@ def relevance_rollout(maps: Iterable[Tensor], gradients: Iterable[Tensor]) -> Te
 
         R_l = R_(l-1) + mean_h max(0, dy/dA_l * A_l) R_(l-1),    R_0 = I
 
-    with y the logit of the class to explain. Class tokens that join on the way stand for themselves.
+    with y the logit of the class to explain. A class token that is added at a later layer counts as an input token.
 
     Args:
         maps: ``(B, h, T, T)`` for each layer, from the first on.
@@ -180,7 +180,7 @@ def relevance_rollout(maps: Iterable[Tensor], gradients: Iterable[Tensor]) -> Te
 
 
 def picture(influence: Tensor, grid: tuple[int, int], num_prefix_tokens: int, pooling: str = "token") -> Tensor:
-    """What the head reads of a map over tokens, as a picture.
+    """The part of a map over tokens that the classifier's head reads, as a picture.
 
     Args:
         influence: ``(..., T, T)``, such as a :func:`rollout`.

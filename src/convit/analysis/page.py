@@ -1,7 +1,7 @@
-"""The attention page: pictures, and where every head looks from every patch, as one HTML file that needs nothing else.
+"""The attention page: pictures with the attention of every patch in every head, as one HTML file that needs no other.
 
-The parts in ``attention_page/``, together with a header of JSON and, for each picture, its maps. The page asks for
-nothing: its policy (CSP) forbids every request and every script but its own.
+It consists of the files in ``attention_page/``, a JSON header and, for each picture, its maps. The page makes no
+requests: its policy (CSP) forbids every request and every script but its own.
 
 A picture's maps are one gzip stream, in base64: for every layer, head and query the greatest weight of the row,
 little-endian fp32; then for every layer, head, query and key one byte. Byte 0 stands for 0, byte b for
@@ -26,12 +26,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from convit.analysis.capture import LayerCapture
 from convit.errors import InputError
 from convit.files import write
+from convit.ops.naive import positional_map
 from convit.prediction import Prediction
 
 SCRIPTS = ("values.js", "charts.js", "pointing.js", "page.js")
@@ -70,17 +72,17 @@ class Shown(Protocol):
 def page(inspections: Iterable[Shown], *, title: str, count: int | None = None) -> str:
     """The attention page of some pictures, a whole HTML document.
 
-    Names of pictures and classes, and the title, are shown as text, whatever is in them. A picture of a base model
+    Names of pictures and classes, and the title, are always shown as plain text. A picture of a base model
     (12 layers, 16 heads, 197 tokens) takes about 6 MB.
 
     Args:
-        inspections: the pictures, of one model: what :func:`convit.analysis.inspect` returned. They may be made as
-            they are asked for: one at a time is in memory.
+        inspections: the pictures, of one model, as :func:`convit.analysis.inspect` returned them. A generator is fine:
+            only one at a time is in memory.
         title: what to call the page.
         count: how many there are, where ``inspections`` has no length.
 
     Raises:
-        InputError: no pictures, or a page of more than 48 MB; it is told after the first, if they are much alike.
+        InputError: no pictures, or a page of more than 48 MB; its size is estimated after each picture.
 
     Example:
         >>> from convit import ConViT
@@ -141,7 +143,7 @@ def write_page(path: Path | str, inspections: Iterable[Shown], *, title: str, co
 
 
 def notebook_html(inspection: Shown) -> str:
-    """The page of one picture as a frame for a notebook's output, without network and with no hold on the notebook."""
+    """The page of one picture as a frame for a notebook's output, without access to the network or the notebook."""
     document = html.escape(page([inspection], title=inspection.name))
     return (
         f'<iframe srcdoc="{document}" sandbox="allow-scripts" title="attention page" '
@@ -183,10 +185,28 @@ def _header(seen: Shown) -> dict[str, Any]:
 
 def _maps(number: int, seen: Shown) -> str:
     """The element with a picture's maps."""
+    for layer in seen.layers:
+        _check_position(layer)
     coded = [_coded(layer) for layer in seen.layers]
     packed = gzip.compress(b"".join([top for top, _ in coded] + [codes for _, codes in coded]), 6, mtime=0)
     text = base64.b64encode(packed).decode("ascii")
     return f'<script type="application/octet-stream" id="maps-{number}">{text}</script>'
+
+
+def _check_position(layer: LayerCapture) -> None:
+    """The page computes positional attention from ``v_pos``: one that was made otherwise it would show wrongly."""
+    if layer.positional is None:
+        return
+    if layer.pos_weight is not None:
+        found = layer.positional.float()
+        expected = positional_map(layer.pos_weight, layer.grid, found.dtype)
+        near = torch.isclose(found, expected, atol=1e-2 if layer.positional.dtype.itemsize < 4 else 1e-4)
+        if (near | ~found.isfinite() | ~expected.isfinite()).all():  # of a model that diverged nothing is drawn
+            return
+    raise InputError(
+        f"inspections: got a positional map in layer {layer.index} that is not softmax(v_pos . r), as from a hook or a "
+        "layer of another kind; expected one that is: the page draws it from v_pos"
+    )
 
 
 def _coded(layer: LayerCapture) -> tuple[bytes, bytes]:

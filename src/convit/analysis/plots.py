@@ -1,6 +1,6 @@
-"""Metrics as pictures: tensors or a run's history in, a matplotlib figure out. :func:`convit.figures.save` writes it.
+"""Plots of metrics: tensors or a run's history in, a matplotlib figure out. :func:`convit.figures.save` writes it.
 
-Layers and heads are numbered from 0 in what goes in, and from 1 in what people see.
+Layers and heads are numbered from 0 in arguments, and from 1 in figures.
 """
 
 import math
@@ -49,7 +49,7 @@ def gates(values: Mapping[int, Tensor]) -> Figure:
 
 
 def non_locality(values: Mapping[int, Tensor], uniform: float | None = None) -> Figure:
-    """How far every head looks, by layer.
+    """The non-locality of every head, by layer.
 
     Args:
         values: ``(h,)``, in patches, by layer number: means over images of :func:`convit.analysis.non_locality`.
@@ -67,11 +67,11 @@ def non_locality(values: Mapping[int, Tensor], uniform: float | None = None) -> 
 def kernels(
     pos_weight: Mapping[int, Tensor], gates: Mapping[int, Tensor] | None = None, extent: float | None = None
 ) -> Figure:
-    """Where every head looks by position, seen from the query patch: the kernel that each layer has become.
+    """The positional attention of every head around the query patch: the convolution kernel of each layer.
 
-    A head is a circle of its span (one sigma) around its centre, the stronger the larger its gate. An arrow at the
-    border points to a centre outside the panel; heads without a centre, and those whose circle is wider than the
-    panel, are named below it.
+    A head is a circle around its attention centre, with its span (one sigma) as radius; the larger its gate, the
+    stronger its colour. An arrow at the border points to a centre outside the panel; heads without a centre, and those
+    whose circle is wider than the panel, are named below it.
 
     Args:
         pos_weight: ``v_pos``, ``(h, 3)`` by layer number: what :func:`convit.analysis.position_weights` gives.
@@ -116,7 +116,7 @@ def kernels(
 
 
 def non_locality_over_training(history: History) -> Figure:
-    """How far each layer looks by epoch, mean over its heads (the paper's figures 5 and 13).
+    """The non-locality of each layer by epoch, mean over its heads (the paper's figures 5 and 13).
 
     Args:
         history: a run's epochs; those without ``non_locality`` are left out.

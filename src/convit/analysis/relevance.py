@@ -1,4 +1,4 @@
-"""Which patches speak for a class, by the gradients of a captured pass."""
+"""The relevance of patches for a class, by the gradients of a captured pass."""
 
 import torch
 from torch import Tensor
@@ -9,16 +9,16 @@ from convit.errors import InputError
 
 
 def relevance(shot: Capture, target: int | Tensor | None = None) -> Tensor:
-    """Which patches speak for a class: :func:`relevance_rollout` of a captured pass, as the head reads it.
+    """The relevance of each patch for a class: :func:`relevance_rollout` of a captured pass, as the head reads it.
 
     Args:
-        shot: what ``capture(model, images, keep_graph=True)`` returned, of all layers. It can be asked again for other
+        shot: what ``capture(model, images, keep_graph=True)`` returned, of all layers. It can be used again for other
             classes; no ``grad`` of any parameter changes.
         target: the class to explain, one for all images or ``(B,)``; each image's predicted class if left out.
 
     Returns:
-        ``(B, H, W)``, at least 0, without scale: the row of the class token, or the mean over the patches' rows in a
-        model that pools them, without what each patch owes to itself (the identity).
+        ``(B, H, W)``, at least 0, without a fixed scale: the row of the class token, or, in a model that pools patches,
+        the mean over their rows, without the identity.
 
     Raises:
         InputError: captured without a graph, no such class, or a model that pools in another way.

@@ -1,4 +1,4 @@
-"""What every layer does on average over many images, in one pass over them."""
+"""Maps and metrics of every layer, averaged over many images in one pass."""
 
 import math
 from collections.abc import Iterable
@@ -29,17 +29,17 @@ class LayerSummary:
     mean_map: Tensor
     """What multiplied the values, ``(h, T, T)`` (the paper's Fig. 15)."""
     non_locality: Tensor
-    """How far each head looks, ``(h,)`` (equation 8)."""
+    """Mean distance of each head's attention, ``(h,)`` (equation 8)."""
     entropy: Tensor
-    """Of each head's attention, mean over its queries, in nats, ``(h,)``."""
+    """Entropy of each head's attention, mean over its queries, in nats, ``(h,)``."""
     diversity: float | None
     """Jensen-Shannon divergence between heads, in nats, mean over queries; none for a single head."""
     gates: Tensor | None
     """The weight of positional attention, ``(h,)``; of GPSA only."""
     centres: Tensor | None
-    """Where each head looks by position, ``(dx, dy)``, ``(h, 2)``; none in plain attention."""
+    """Attention centre of each head, ``(dx, dy)``, ``(h, 2)``; none in plain attention."""
     spans: Tensor | None
-    """How widely each head looks by position, ``(h,)``; none in plain attention."""
+    """Width of each head's positional attention, ``(h,)``; none in plain attention."""
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers, without the map, as JSON values; what is infinite or not a number becomes None."""

@@ -1,18 +1,21 @@
-"""timm's attention modules, answering as ours do: its ConViT's two, sped up or not, and the plain one of ViT and DeiT.
+"""Adapters for timm's attention modules: the two of its ConViT, sped up or not, and the plain one of ViT and DeiT.
 
-timm's own code runs, with the map in memory: ``attn_drop`` gets the very tensor that multiplies the values.
+timm's own code runs, with the map in memory: the input of ``attn_drop`` is the map that multiplies the values.
 """
 
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 from timm.models.convit import GPSA, MHSA
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
+from convit import ops
 from convit.analysis.layer import AttentionLayer, Pass, kept, replaced
 from convit.errors import InputError
 from convit.grid import Grid
+from convit.layers.attention import linear_weight
 from convit.ops import naive
 
 
@@ -65,10 +68,15 @@ class TimmGPSA(TimmAttention):
         return "gpsa"
 
     @property
+    def gates(self) -> Tensor | None:
+        """The weight of positional attention in each head, ``(h,)``."""
+        return ops.gates(self.module.gating_param.detach())
+
+    @property
     def position_weight(self) -> Tensor | None:
         """``v_pos``, ``(h, 3)``."""
-        weight: Tensor = self.module.pos_proj.weight
-        return weight.detach().clone()
+        with torch.no_grad():
+            return linear_weight(self.module.pos_proj, 3)
 
     def _watch(self, stack: ExitStack, parts: dict[str, Any]) -> None:
         super()._watch(stack, parts)

@@ -18,30 +18,19 @@ from convit.data.select import pictures
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, ignore
 from convit.files import printable, write_csv
+from convit.prediction import Prediction
 
 BATCH = 32
-
-
-class NamedProbability(Protocol):
-    """One class and how probable the model finds it, 0 to 1."""
-
-    @property
-    def class_name(self) -> str:
-        """The class."""
-
-    @property
-    def probability(self) -> float:
-        """0 to 1."""
 
 
 class Predictor(Protocol):
     """A run, or an exported file."""
 
-    def predict(self, images: Sequence[Image.Image], top_k: int) -> Sequence[Sequence[NamedProbability]]:
+    def predict(self, images: Sequence[Image.Image], top_k: int) -> Sequence[Sequence[Prediction]]:
         """The most probable classes of each image, best first."""
 
 
-Results = list[tuple[Path, Sequence[NamedProbability]]]
+Results = list[tuple[Path, Sequence[Prediction]]]
 """For each picture its classes, best first."""
 
 

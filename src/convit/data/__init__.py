@@ -1,7 +1,7 @@
 """Labelled images: where they come from, which ones, in which order, and how they become tensors.
 
-The way in is :func:`convit.data.select.select`. Only what makes tensors needs torch, and is imported when one of its
-names is asked for.
+The entry point is :func:`convit.data.select.select`. Only the code that makes tensors needs torch; it is imported when
+one of its names is used.
 """
 
 import importlib

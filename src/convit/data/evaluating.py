@@ -1,4 +1,4 @@
-"""Images to measure a model on: never by accident those that it learned from."""
+"""Images to evaluate a model on, selected so that its training images are not taken by mistake."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,39 +17,39 @@ from convit.events import Listener, ignore
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Known:
-    """What is known of the images that a model has learned from."""
+    """What is known of the images that a model was trained on."""
 
     class_names: tuple[str, ...] = ()
-    """The model's classes, which the images have to be of; none if any will do."""
+    """The model's classes, which the images must have; empty if any classes are allowed."""
     root: str | None = None
-    """What opens its images; None if that is not known: then neither is which they were."""
+    """The argument DATA that opens its images; None if it is not known, and then ``split`` is not known either."""
     split: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Split -> the names of its images."""
     some_classes: bool = False
-    """Whether it learned some of the classes of its data: images of others are left out, not refused."""
+    """Whether it was trained on some of the classes of its data: images of the others are left out, not refused."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluating:
-    """Images to measure a model on."""
+    """Images to evaluate a model on."""
 
     split: Literal["auto", "train", "val", "test", "all"] = "auto"
-    """``auto`` is test where there is such a split, or else val, or else what the model did not learn from of images
-    that it divided itself, or else all."""
+    """``auto`` is the test split if there is one, or else val; or else, of images that the model's run split itself,
+    those that it was not trained on; or else all images."""
     known: Known | None = None
     data_root: Path | None = None
     """Where data sets are downloaded to; None for the usual place."""
     skip_bad: bool = False
-    """Leave out files that do not decode, or that a list names and are not there; otherwise they are refused."""
+    """Leave out files that cannot be decoded and missing files of a list; otherwise they are refused."""
     check: bool = True
-    """Whether every image is decoded to find those; without it a bad one is found when it is read."""
+    """Whether every image is decoded first to find those; without it such a file is found when it is read."""
     min_classes: int = 1
     tell: Listener = ignore
-    """Hears how far the check is."""
+    """The listener that gets the progress of the check."""
 
 
 def to_evaluate_on(source: Source, choice: Evaluating) -> Selection:
-    """The images of a source to measure a model on. Errors are those of :func:`convit.data.select.select`."""
+    """The images of a source to evaluate a model on. Errors are those of :func:`convit.data.select.select`."""
     known = choice.known or Known()
     split, images = _chosen(source, choice.split, known)
     notes = list(source.notes)
@@ -87,8 +87,8 @@ def to_evaluate_on(source: Source, choice: Evaluating) -> Selection:
 def _chosen(source: Source, split: str, known: Known) -> tuple[str, ImageSet]:
     """The images to evaluate on, and what they are called.
 
-    A folder without official splits was divided by the run that learned from it: the images that it learned from would
-    give a flattering figure, so they are only taken when asked for.
+    A folder without official splits was split by the run that was trained on it. The accuracy on its training images
+    would be too high, so they are only taken if the caller names them.
 
     Raises:
         InputError: there is no such split.

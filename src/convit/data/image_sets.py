@@ -15,7 +15,7 @@ from convit.errors import InputError
 
 
 class ImageSet(ABC):
-    """N images with their names and targets. Nothing of it changes; it can be pickled, for loader workers.
+    """N images with their names and targets. It is immutable, and can be pickled for loader workers.
 
     names: N stable identifiers with forward slashes, such as ``train/cat/7.jpg`` or ``digits/0123``.
     targets: (N,) int64, positions in ``class_names``.
@@ -46,8 +46,8 @@ class ImageSet(ABC):
 
     @abstractmethod
     def contents(self) -> list[int]:
-        """A number for each image that is another one, as a rule, once the image is: where it lies in a file the number
-        of its bytes, else a checksum; -1 where it cannot be read. No image is decoded for it."""
+        """A number for each image, which usually changes when the image does: for an image in a file its size in bytes,
+        else a checksum; -1 if it cannot be read. No image is decoded for it."""
 
     @abstractmethod
     def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
@@ -67,7 +67,7 @@ class ImageSet(ABC):
         return self.subset([i for i, name in enumerate(self.names) if name in names])
 
     def with_classes(self, class_names: Sequence[str]) -> Self:
-        """The same images with targets into other class names, matched by name and never by position.
+        """The same images with targets for other class names, matched by name and never by position.
 
         Raises :class:`InputError` for an image whose class is not among them.
 
@@ -120,7 +120,7 @@ class FileImages(ImageSet):
 
 
 class EncodedImages(ImageSet):
-    """Images that lie encoded in something larger than a file of their own, decoded on each read."""
+    """Encoded images inside larger files, such as shards, decoded on each read."""
 
     @abstractmethod
     def encoded(self, index: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Image files: which files are images, and from one of them to an upright RGB image, or one line that says why not."""
+"""Image files: which files are images, and reading one as an upright RGB image, or raising a one-line error."""
 
 import io
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from convit.errors import InputError, one_line
@@ -64,7 +65,7 @@ _UPRIGHT = {
 
 
 class UnreadableImageError(InputError):
-    """A file that does not decode to an image; the message is one line that begins with its path."""
+    """A file that cannot be decoded as an image; the message is one line that begins with its path."""
 
     def __init__(self, message: str) -> None:
         # A DataLoader worker raises the error again with its whole traceback as the message: keep our line of it.
@@ -175,11 +176,47 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB") if image.mode != "RGB" else image
 
 
+Picture = Image.Image | str | Path | NDArray[np.uint8]
+"""A picture, its path, or its pixels as uint8: ``(H, W)`` grey, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA."""
+
+
+def as_rgb(picture: Picture) -> Image.Image:
+    """An upright 8-bit RGB image of whatever a picture is given as.
+
+    Raises:
+        InputError: a file that is no image, an array of another type or shape, or something else.
+    """
+    if isinstance(picture, Image.Image):
+        return to_rgb(upright(picture))
+    if isinstance(picture, str | Path):
+        return read_image(Path(picture))
+    got = f"a {type(picture).__name__}"
+    if isinstance(picture, np.ndarray):
+        shaped = picture.ndim in (2, 3) and picture.shape[2:] in ((), (3,), (4,)) and picture.size > 0
+        if picture.dtype == np.uint8 and shaped:
+            return to_rgb(Image.fromarray(picture))
+        got = f"an array of {picture.dtype} and shape {picture.shape}"
+    raise InputError(
+        f"images: got {got}, expected a PIL image, a path, or an array: uint8 of (height, width), with 3 or 4 channels "
+        "behind or none"
+    )
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF orientation says, and without it: turned once, it is not turned again."""
+    turn = _UPRIGHT.get(_orientation(image))
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    for key in ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"):  # where Pillow looks for it
+        turned.info.pop(key, None)
+    return turned
+
+
 def _decoded(open_file: Callable[[], IO[bytes]], where: str) -> Image.Image:
     with _opened(open_file, where) as image:
         image.load()
-        turn = _UPRIGHT.get(_orientation(image))
-        return to_rgb(image.transpose(turn) if turn is not None else image)
+        return to_rgb(upright(image))
 
 
 def _size(open_file: Callable[[], IO[bytes]], where: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What labelled images are, in values that can be kept and compared: so that changed data is noticed."""
+"""Names, labels and contents of labelled images as values to store and compare, to detect changed data."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -111,10 +111,10 @@ def drawn_classes(known: int, count: int, seed: int, name: str) -> Indices:
 
 
 def balanced_order(targets: Indices, count: int, *key: int) -> Indices:
-    """(count,) indices in random order, of every class equally many, but for one more of some.
+    """(count,) indices in random order, equally many of every class, or one more of some.
 
-    Each class goes through its own images in random order, as often as it takes: none is there twice before all of
-    its class are there once. All of it is a function of (targets, count, key). Classes without images are left out.
+    Each class goes through its own images in random order, repeatedly if needed: none is there twice before all of
+    its class are there once. The result is a function of (targets, count, key). Classes without images are left out.
 
     Args:
         targets: (N,) class of each image, at least one.
@@ -166,11 +166,11 @@ class EpochSampler:
     Args:
         length: how many images there are.
         seed: 0 or more.
-        repeats: show each drawn image so many times in a row, and that many times fewer of them (repeated
-            augmentation, Hoffer et al. 2020, as in DeiT): an epoch has ``length // repeats`` different images.
+        repeats: show each drawn image this many times in a row (repeated augmentation, Hoffer et al. 2020, as in
+            DeiT): an epoch has ``length // repeats`` different images.
         balance: (length,) the class of each image: draw by :func:`balanced_order`, all classes equally often.
-        share: ``(batch_size, rows)``: only the samples in these rows of every whole batch of so many samples, such as
-            :func:`share_of_batch` gives one of several processes.
+        share: ``(batch_size, rows)``: only the samples in these rows of every whole batch of ``batch_size`` samples;
+            :func:`share_of_batch` gives the rows of one of several processes.
 
     >>> sampler = EpochSampler(5, seed=0)
     >>> whole = list(sampler)

@@ -1,4 +1,4 @@
-"""A look at the images before a run: which do not decode, and how large they are."""
+"""Checks the images before a run: which cannot be decoded, and how large they are."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -93,7 +93,7 @@ def decoded_bytes(images: ImageSet, sample: int = 200, seed: int = 0) -> int:
 
 
 def _sizes(images: ImageSet, sample: int, seed: int) -> list[tuple[int, int]]:
-    """(width, height) of those drawn whose headers can be read: whether the others are a fault is for the scan to say.
+    """(width, height) of the drawn images whose headers can be read; the others are found by the scan.
 
     Raises:
         InputError: none of them can be, or there is no image.

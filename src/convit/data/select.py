@@ -1,9 +1,9 @@
-"""The one way in: from the word DATA to chosen images, their classes and splits, and what was left out and why.
+"""The entry point: from the argument DATA to the selected images, their classes and splits, and the files left out.
 
     DATA -> a source opens it (:mod:`convit.data.sources`) -> classes -> what is left out -> splits -> a subset
 
-Who learns asks with :class:`Learning`, who measures a model with :class:`Evaluating`; both get a :class:`Selection`.
-Free of torch, so that data that cannot be used is refused at once.
+Training selects with :class:`Learning`, evaluation with :class:`Evaluating`; both get a :class:`Selection`.
+Without torch, so that data that cannot be used is refused at once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Learning:
-    """Images to learn from: which of them, and how they are divided. All draws are functions of the seed."""
+    """Images to train on: which of them, and in which splits. All draws are functions of the seed."""
 
     data_root: Path | None = None
     """Where data sets are downloaded to; None for the usual place."""
@@ -59,7 +59,7 @@ class Learning:
     leave_out: tuple[BadImage, ...] = ()
     """Images that are dropped before anything is drawn."""
     recorded: Mapping[str, Sequence[str]] | None = None
-    """Split -> the names that an earlier start of the run chose: they are chosen again, in this order, and nothing is
+    """Split -> the names of the images when the run began: the same are selected, in this order, and nothing is
     drawn."""
 
 
@@ -71,7 +71,7 @@ def select(data: str, choice: Learning | Evaluating) -> Selection:
         choice: what they are for.
 
     Raises:
-        InputError: nothing to be found there, or no such split or classes in it; to evaluate, files that do not decode.
+        InputError: no data there, or no such split or classes in it; to evaluate, files that cannot be decoded.
 
     >>> selection = select("digits", Learning(per_class=20))
     >>> {split: len(images) for split, images in selection.splits.items()}, selection.available
@@ -87,7 +87,7 @@ def select(data: str, choice: Learning | Evaluating) -> Selection:
 
 
 def find_bad(selection: Selection, tell: Listener = ignore) -> list[BadImage]:
-    """The images that do not decode, of all that there were to choose from, also those that were not drawn."""
+    """The images that cannot be decoded, of all images of the source, also of those that were not drawn."""
     found = []
     for split, images in selection.source.splits.items():
         found += look(images, "checking images" if split == "all" else f"checking {split} images", tell)
@@ -139,7 +139,7 @@ def _some_classes(source: Source, choice: Learning) -> Source:
 
 
 def _drawn(source: Source, whole: ImageSet, choice: Learning) -> tuple[dict[str, ImageSet], int]:
-    """The splits as options and seed have them, and how many images there are to learn from before any is drawn."""
+    """The splits by options and seed, and the number of training images before a subset is drawn."""
     train, val = whole, source.splits.get("val")
     if val is None:
         kept, held_out = stratified_split(whole.targets, choice.val_fraction, choice.seed)

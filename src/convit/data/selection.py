@@ -1,4 +1,4 @@
-"""Images that were chosen, and what they are in numbers: all that a plan knows of them."""
+"""Selected images, and the facts about them that a plan is made from."""
 
 import functools
 from collections.abc import Mapping
@@ -24,12 +24,12 @@ class Facts:
     name: str
     """A short name, such as the data set's or the folder's."""
     root: str
-    """What opens the images again from anywhere."""
+    """The value of DATA that opens the images again, from any working directory."""
     class_names: tuple[str, ...]
     counts: dict[str, tuple[_Number, ...]]
     """Split -> how many images each class has in it."""
     available: _Number
-    """Images to learn from before some of them were drawn."""
+    """The number of training images before a subset was drawn."""
     native_size: Annotated[int, Meta(ge=1)]
     """Median of the training images' shorter sides, in pixels."""
     decoded_bytes: _Number
@@ -43,7 +43,7 @@ class Facts:
 
     @property
     def images(self) -> int:
-        """How many images are learned from."""
+        """The number of training images."""
         return sum(self.counts["train"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,13 +78,13 @@ class Selection:
     name: str
     """A short name, such as the data set's or the folder's."""
     root: str
-    """What opens them again from anywhere."""
+    """The value of DATA that opens them again, from any working directory."""
     class_names: tuple[str, ...]
     splits: Mapping[str, ImageSet]
-    """To learn from: ``train``, ``val`` and, where there is one, ``test``. To evaluate: the one that was chosen, or
-    ``all``. Each has these ``class_names``."""
+    """For training: ``train``, ``val`` and, if there is one, ``test``. For evaluation: the selected one, or ``all``.
+    Each has these ``class_names``."""
     source: Source
-    """What they were chosen from, before anything was held out or drawn, without what was left out."""
+    """The source, before anything was held out or drawn, without the images that were left out."""
     available: int
     """Images to learn from before ``fraction`` or ``per_class``; to evaluate on, how many there are."""
     left_out: tuple[BadImage, ...] = ()
@@ -103,7 +103,7 @@ class Selection:
 
     @functools.cached_property
     def record(self) -> dict[str, Any]:
-        """What the images are, to notice later on that one was changed (:func:`convit.data.record.describe`)."""
+        """Names, labels and contents of the images, to detect changes later (:func:`convit.data.record.describe`)."""
         return describe(self.class_names, self.splits)
 
     def facts(self) -> Facts:

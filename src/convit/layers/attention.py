@@ -10,7 +10,7 @@ Shapes: B batch, P prefix tokens, N patches, h heads, d = C / h head width. Para
 code.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from timm.models import register_notrace_module
@@ -21,8 +21,9 @@ from convit.layers.init import PUBLISHED_STD, convolutional_pos_weight, start_we
 from convit.ops import factorized
 
 
-class _Attention(nn.Module):
-    """What the three layers have in common."""
+class AttentionBase(nn.Module):
+    """What the three layers have in common, and what :mod:`convit.analysis` needs of a layer of your own: ``kind``,
+    ``num_heads``, and an ``attn_drop`` that the map passes through where it has a hook."""
 
     kind: ClassVar[str]
 
@@ -42,7 +43,7 @@ class _Attention(nn.Module):
 
 
 @register_notrace_module  # FX: the checks of shapes cannot be traced
-class SelfAttention(_Attention):
+class SelfAttention(AttentionBase):
     """Plain multi-head self-attention, ``softmax(q k^T / sqrt(d)) v``: the last blocks of ConViT, all of DeiT's.
 
     Args:
@@ -89,7 +90,7 @@ class SelfAttention(_Attention):
         return self.proj_drop(self.proj(_merge_heads(out)))
 
 
-class _Positional(_Attention):
+class PositionalBase(AttentionBase):
     """What PSA and GPSA have in common: apart from the gate they hold the same."""
 
     def __init__(
@@ -130,32 +131,22 @@ class _Positional(_Attention):
         q, k = split_heads(self.qk(x), 2, self.num_heads).unbind(0)
         return q, k, split_heads(self.v(x), 1, self.num_heads)[0]
 
-    def position_weight(self, device: torch.device | None = None) -> Tensor:
+    def position_weight(self, like: Tensor | None = None) -> Tensor:
         """``v_pos`` of every head, ``(h, 3)``: the weights of ``dx``, ``dy`` and ``dx^2 + dy^2``.
 
-        Where something hangs on ``pos_proj`` or stands in its place (a hook, a parametrisation, an adapter, an
-        offloaded or quantised weight) it is read off by calling it, ``w_i = (f(s e_i) - f(-s e_i)) / 2s``: so all that
-        takes part, as in any other call. The bias cancels, and has a gradient of exactly zero
-        (DistributedDataParallel and timm expect one).
+        What hangs on ``pos_proj``, or stands in its place, takes part (:func:`linear_weight`). TorchScript knows none
+        of that, and takes a plain ``nn.Linear`` alone.
 
         Args:
-            device: where to call it; where its parameters are, if left out. (Offloaded ones come when it is called.)
+            like: a tensor where the layer computes; left out, it computes where its parameters are.
         """
-        linear = self.pos_proj
         if torch.jit.is_scripting():
-            return linear.weight + 0.0 * linear.bias[:, None]
-        if is_untouched(linear) and type(linear.weight) in (Tensor, nn.Parameter) and linear.bias is not None:
-            return linear.weight + 0.0 * linear.bias[:, None]
-        # A pruned weight is no parameter, and made anew by each call; a quantised one is no tensor at all.
-        like = next(linear.parameters(), torch.zeros(()))
-        device = like.device if device is None else device
-        probe = _PROBE * torch.eye(3, device=device, dtype=like.dtype if like.is_floating_point() else None)
-        with factorized.without_autocast(device.type):
-            return ((linear(probe) - linear(-probe)) / (2 * _PROBE)).t()
+            return self.pos_proj.weight + 0.0 * self.pos_proj.bias[:, None]
+        return linear_weight(self.pos_proj, 3, like)
 
 
 @register_notrace_module
-class PositionalSelfAttention(_Positional):
+class PositionalSelfAttention(PositionalBase):
     """Ungated positional self-attention (PSA, equations 3 and 4): one softmax over content and position together.
 
     Args:
@@ -205,7 +196,7 @@ class PositionalSelfAttention(_Positional):
             ValueError: the tokens do not fill the grid.
         """
         q, k, v = self.project(x)
-        weight = self.position_weight(x.device)
+        weight = self.position_weight(x)
         if torch.jit.is_scripting():
             full = ops.scripted_grid(q.shape[2] - num_prefix_tokens, grid)
             out = factorized.positional_attention(q, k, v, weight, full, num_prefix_tokens)
@@ -217,7 +208,7 @@ class PositionalSelfAttention(_Positional):
 
 
 @register_notrace_module
-class GatedPositionalSelfAttention(_Positional):
+class GatedPositionalSelfAttention(PositionalBase):
     """Gated positional self-attention (GPSA, equations 6 and 7), the layer of ConViT. Exported as ``convit.GPSA``.
 
     Each head mixes content attention and positional attention through one trained gate, ``sigmoid(gating_param)``;
@@ -273,7 +264,7 @@ class GatedPositionalSelfAttention(_Positional):
     def forward(self, x: Tensor, grid: tuple[int, int] | None = None, num_prefix_tokens: int = 0) -> Tensor:
         """Attends over the tokens of ``x``; arguments, result and errors as in :class:`PositionalSelfAttention`."""
         q, k, v = self.project(x)
-        weight = self.position_weight(x.device)
+        weight = self.position_weight(x)
         gate = self.gating_param
         if torch.jit.is_scripting():
             full = ops.scripted_grid(q.shape[2] - num_prefix_tokens, grid)
@@ -293,8 +284,32 @@ def is_untouched(module: nn.Module) -> bool:
     return known and not any(map(len, hooks)) and "forward" not in vars(module)
 
 
-_PROBE = 256.0
-"""So large an input that little of a bias is left beside it; a power of two, so that none of the weight is lost."""
+def linear_weight(linear: nn.Module, in_features: int, like: Tensor | None = None) -> Tensor:
+    """The weight ``(out, in)`` of a linear module, whatever it is made of.
+
+    Where something hangs on the module or stands in its place (a hook, a parametrisation, an adapter, an offloaded or
+    quantised weight) it is read off by calling it, ``w_i = (f(s e_i) - f(-s e_i)) / 2s``: so all that takes part, as in
+    any other call. The bias cancels, and has a gradient of exactly zero (DistributedDataParallel and timm expect one).
+
+    Args:
+        linear: the module.
+        in_features: of its input.
+        like: a tensor of the device to call it on, and of its type where it has no parameters; left out, its own
+            parameters say where. (Offloaded ones come when it is called.)
+    """
+    weight: Any = getattr(linear, "weight", None)
+    bias: Any = getattr(linear, "bias", None)
+    if is_untouched(linear) and type(weight) in (Tensor, nn.Parameter) and isinstance(bias, Tensor):
+        return weight + 0.0 * bias[:, None]
+    # A pruned weight is no parameter, and made anew by each call; a quantised one is no tensor at all.
+    own = next(linear.parameters(), torch.zeros(()) if like is None else like)
+    device = own.device if like is None else like.device
+    dtype = own.dtype if own.is_floating_point() else torch.get_default_dtype()
+    # So large an input that little of a bias is left beside it; a power of two, so that none of the weight is lost.
+    scale = 16.0 if dtype == torch.float16 else 256.0
+    probe = scale * torch.eye(in_features, device=device, dtype=dtype)
+    with factorized.without_autocast(device.type):
+        return ((linear(probe) - linear(-probe)) / (2 * scale)).t()
 
 
 def _check_heads(dim: int, num_heads: int) -> None:

@@ -1,4 +1,4 @@
-"""One transformer block: attention and a two-layer perceptron, each behind a norm and beside a residual path."""
+"""One transformer block: attention and a two-layer perceptron, each after a norm and with a residual connection."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +20,7 @@ class Block(nn.Module):
         proj_drop: dropout probability inside the perceptron, in training.
         drop_path: probability of leaving out a residual branch for a sample, in training (stochastic depth).
         norm_layer: a norm's constructor, given the width.
-        weight_std: of the normal that the perceptron's weights start from; ``"fan_in"`` for ``fan_in^-1/2``.
+        weight_std: standard deviation of the perceptron's initial weights; ``"fan_in"`` for ``fan_in^-1/2``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How parameters start: one start for all weights, and the convolutional start of positional attention."""
+"""Initialisation: of the linear weights and norms, and the convolutional init of positional attention."""
 
 import math
 
@@ -7,20 +7,20 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 PUBLISHED_STD = 0.02
-"""Standard deviation of the published start of linear weights."""
+"""Standard deviation of linear weights in the published init."""
 FAN_IN = "fan_in"
 """In place of a number: ``fan_in^-1/2``, by the layer's own number of inputs."""
 
 
 def start_weights(module: nn.Module, std: float | str = PUBLISHED_STD) -> None:
-    """The start of the published code: linear weights from a normal cut at 2, biases 0, norms 1 and 0.
+    """The init of the published code: linear weights from a normal cut at 2, biases 0, norms 1 and 0.
 
-    Convolutions (the patch embedding, a CNN stem) keep their own start.
+    Convolutions (the patch embedding, a CNN stem) keep their own init.
 
     Args:
         module: a linear layer or a norm; others are left alone.
         std: of the normal, 0.02 in the paper; ``"fan_in"`` for ``fan_in^-1/2``, with which a layer keeps the variance
-            of its input. The two are the same at a width of 2500; narrow models start small by the first.
+            of its input. The two are the same at a width of 2500; in narrow models 0.02 is much smaller.
 
     Raises:
         ValueError: ``std`` is neither a positive number nor ``"fan_in"``.
@@ -37,13 +37,13 @@ def start_weights(module: nn.Module, std: float | str = PUBLISHED_STD) -> None:
 
 
 def head_centres(num_heads: int) -> Tensor:
-    """The centre of attention ``D_h = (x, y)`` that each head starts with, in patches: ``(num_heads, 2)``.
+    """The initial attention centre ``D_h = (x, y)`` of each head, in patches: ``(num_heads, 2)``.
 
     A square number of heads, ``k^2``, gives the offsets of a ``k x k`` convolution kernel, from ``-(k-1)/2`` to
     ``(k-1)/2`` on each axis (half-integers for an even k), head number ``iy + k ix`` for the kernel cell (ix, iy): the
-    published start. Any other number takes the cells of the integer lattice that lie nearest to the query, its own
-    first; among equally near ones opposite cells follow each other, horizontal before vertical before diagonal. So 3
-    heads see the patch itself and its left and right neighbours, 5 heads the plus-shaped neighbourhood.
+    published init. Any other number gives the integer offsets nearest to the query, (0, 0) first; among equally near
+    ones opposite offsets follow each other, horizontal before vertical before diagonal. So 3 heads attend to the patch
+    itself and its left and right neighbours, 5 heads to the plus-shaped neighbourhood.
 
     >>> head_centres(4).tolist()
     [[-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]]
@@ -70,13 +70,13 @@ def _nearness(cell: tuple[int, int]) -> tuple[int, bool, bool, float, bool]:
 
 
 def convolutional_pos_weight(num_heads: int, locality_strength: float = 1.0) -> Tensor:
-    """``pos_proj.weight`` of the convolutional start, equation 5: ``(num_heads, 3)``.
+    """``pos_proj.weight`` of the convolutional init, equation 5: ``(num_heads, 3)``.
 
         v_pos . r = a (2 D_x dx + 2 D_y dy - (dx^2 + dy^2)) = -a ||d - D||^2 + a ||D||^2
 
     Args:
         num_heads: number of heads; their centres are those of :func:`head_centres`.
-        locality_strength: ``a``, positive: how sharply each head looks at its centre, in patches^-2.
+        locality_strength: ``a``, positive: how narrow each head's attention is around its centre, in patches^-2.
 
     Raises:
         ValueError: ``locality_strength`` is not positive and finite.

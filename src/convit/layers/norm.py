@@ -9,9 +9,9 @@ class TokenBatchNorm(nn.BatchNorm1d):
 
         y = (x - mean) / sqrt(variance + eps) * weight + bias
 
-    In training they are those of the batch; running means of them serve in evaluation. A layer norm takes mean and
-    variance of each token alone, and so forgets how strong it is beside the others; CNNs, which keep that, learn from
-    few images with batch norm.
+    Training uses mean and variance of the batch, evaluation their running means. A layer norm uses mean and variance of
+    each token alone, so the relative magnitude of tokens is lost; batch norm keeps it, as in CNNs, which learn from few
+    images.
 
     Args:
         dim: width C.

@@ -1,6 +1,6 @@
 """Weights from files: the authors', timm's and our own, also at another resolution.
 
-A file is only ever read as tensors. Nothing that it names is imported, nothing in it is run.
+Only tensors are read from a file. Nothing that it names is imported, nothing in it is run.
 """
 
 import argparse
@@ -41,11 +41,11 @@ class LoadReport:
     resized: tuple[str, ...]
     """Taken and resized: position embeddings of another grid."""
     missing: tuple[str, ...]
-    """Not in the file; as they were."""
+    """Not in the file; unchanged."""
     unexpected: tuple[str, ...]
     """In the file, not in the model; left out."""
     reshaped: tuple[str, ...]
-    """Of another shape in the file; as they were."""
+    """Of another shape in the file; unchanged."""
 
 
 def load_weights(
@@ -63,17 +63,17 @@ def load_weights(
         model: the model, of any image size.
         path: ``.safetensors`` (timm's or ours); ``.pth``, ``.pt``, ``.bin`` or ``.tar`` as PyTorch saves them, with the
             weights bare or under ``model`` or ``state_dict``; or a folder with a ``model.safetensors``, such as a run.
-        new_head: leave the classifier (``head``) as it is, as for other classes.
-        partial: load what fits and report the rest, in place of an error.
+        new_head: do not load the classifier (``head``), for example for other classes.
+        partial: load the parameters that fit and report the rest, in place of an error.
         ema: take averaged weights (``state_dict_ema``, ``model_ema``) where a file has both.
-        grid: ``(height, width)`` of the patches that the file's position embeddings were trained on, for a file that
-            does not say. The config.json beside our own says; others are taken to be square.
+        grid: ``(height, width)`` of the patches that the file's position embeddings were trained on. By default it is
+            read from the config.json beside a file of ours; for other files a square is assumed.
 
     Returns:
         What was loaded, and what was not.
 
     Raises:
-        InputError: no such file; not weights; a file that carries code; weights that do not fit, by name.
+        InputError: no such file; not weights; a file that contains code; weights that do not fit, by name.
 
     Example:
         >>> from convit import create_model
@@ -208,7 +208,7 @@ def _differences(
 
 
 def _guess_grid(count: int, model_grid: Grid, origin: str) -> tuple[int, int]:
-    """A square, where nothing tells otherwise. The same number of patches on another shape is not guessed at."""
+    """The model's grid or a square, whichever has ``count`` patches; an error if neither or two different ones do."""
     side = math.isqrt(count)
     square = side * side == count
     if count == model_grid.num_patches and (not square or model_grid.height == model_grid.width):

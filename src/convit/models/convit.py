@@ -29,17 +29,17 @@ from convit.models.stem import ConvStem, make_stem, patch_grid
 class ConViT(nn.Module):
     """A vision transformer with gated positional self-attention (GPSA) in its first blocks (paper, section 3).
 
-    The class token has no position, so it joins after the last GPSA block. If all blocks are GPSA it joins before the
-    last one, where it attends by content alone; with ``global_pool="token"`` the gates and centres of that block then
-    do not change the output, and their gradient is zero.
+    The class token has no position, so it is added after the last GPSA block. If all blocks are GPSA it is added before
+    the last one, where it attends by content alone; with ``global_pool="token"`` the gates and attention centres of
+    that block then do not change the output, and their gradient is zero.
 
     Args:
         img_size: side of the images in pixels, or ``(height, width)``. Other sizes that the patch divides work at run
             time too: position embeddings are resized.
-        patch_size: side of a patch in pixels; with ``hybrid_backbone``, how many pixels a side one token covers.
+        patch_size: side of a patch in pixels; with ``hybrid_backbone``, side of the area that one token covers.
         in_chans: channels of the images.
         num_classes: width of the output; 0 for no head.
-        global_pool: what the head reads: ``"token"`` the class token, ``"avg"`` the mean patch, ``""`` every token.
+        global_pool: input of the head: ``"token"`` the class token, ``"avg"`` the mean of patches, ``""`` all tokens.
         embed_dim: C, the whole width (not per head).
         depth: number of blocks.
         num_heads: heads per block; a square number gives a full convolution kernel.
@@ -48,7 +48,7 @@ class ConViT(nn.Module):
         drop_rate: dropout probability before the head.
         pos_drop_rate: dropout probability after the position embedding.
         proj_drop_rate: dropout probability after each projection.
-        attn_drop_rate: dropout probability of the attention; above 0 the slow naive form trains.
+        attn_drop_rate: dropout probability of the attention; above 0 training uses the slow naive form.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first.
         hybrid_backbone: a CNN in place of the patch embedding: ``"conv"`` for a few strided convolutions
             (:class:`convit.models.stem.ConvStem`), the name of a timm model with features (its deepest feature map
@@ -56,12 +56,12 @@ class ConViT(nn.Module):
         norm_layer: a norm's constructor, given the width.
         batch_norm: batch norm in place of layer norm, in the convolutional stem too (:class:`TokenBatchNorm`).
         local_up_to_layer: number of GPSA blocks at the start; 0 gives the plain-attention twin (DeiT).
-        locality_strength: ``a`` of the convolutional start, in patches^-2.
-        use_pos_embed: add a learned embedding of absolute position to the patches at the input.
+        locality_strength: ``a`` of the convolutional init, in patches^-2.
+        use_pos_embed: add a learned absolute position embedding to the patches at the input.
         gated: False takes ungated positional attention (PSA) in place of GPSA (paper, figure 9).
-        conv_init: False leaves out the convolutional start (paper, table 3, rows c, d and g).
-        gate_init: the start of every gate's logit; 1 in the paper, 3 in ``nano`` and ``mini``.
-        weight_std: of the normal that the linear weights of the blocks start from, 0.02 in the paper; ``"fan_in"``
+        conv_init: False leaves out the convolutional init (paper, table 3, rows c, d and g).
+        gate_init: initial logit of every gate; 1 in the paper, 3 in ``nano`` and ``mini``.
+        weight_std: standard deviation of the initial linear weights of the blocks, 0.02 in the paper; ``"fan_in"``
             for ``fan_in^-1/2``, with which narrow models learn faster at first.
         device, dtype: of the parameters.
 
@@ -174,7 +174,7 @@ class ConViT(nn.Module):
         grid = image_grid(x, self.patch_size)
         if not torch.jit.is_scripting() and not isinstance(grid[0], int):
             # An exported graph has no check of its sizes. This fails where the patch does not divide them; ONNX's
-            # convolution would leave out the rest without a word.
+            # convolution would silently leave out the rest.
             x = x.unflatten(2, (grid[0], self.patch_size)).unflatten(4, (grid[1], self.patch_size))
             x = x.flatten(4, 5).flatten(2, 3)
         # Contiguous, or the residual path keeps the stem's layout, and every sum and norm of the blocks pays for it.
@@ -231,8 +231,8 @@ class ConViT(nn.Module):
         Args:
             x: images, ``(B, in_chans, H, W)``, of any size that the patch divides.
             indices: the last n blocks for a number, the blocks numbered for a list, all for None.
-            return_prefix_tokens: give ``(patches, prefix)`` for each block; before the class token joins, the prefix
-                is ``(B, 0, C)``.
+            return_prefix_tokens: give ``(patches, prefix)`` for each block; before the class token is added, the
+                prefix is ``(B, 0, C)``.
             norm: apply the final norm to each.
             stop_early: do not run the blocks after the last one asked for.
             output_fmt: ``"NCHW"`` for ``(B, C, H / p, W / p)``, ``"NLC"`` for ``(B, N, C)``.
@@ -301,7 +301,7 @@ class ConViT(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass: less memory, about a third more time.
 
-        Batch norm then counts each batch twice into its running means.
+        Batch norm then updates its running means twice for each batch.
         """
         self.grad_checkpointing = enable
 
@@ -309,7 +309,7 @@ class ConViT(nn.Module):
     def freeze(self, blocks: int) -> None:
         """Makes the stem, the position embedding and the first ``blocks`` blocks untrainable; 0 changes nothing.
 
-        What batch norm counts in passing goes on in training mode; ``convit train`` holds it too.
+        Running means of batch norm are still updated in training mode; ``convit train`` freezes them too.
         """
         if not 0 <= blocks <= len(self.blocks):
             raise ValueError(f"freeze: got {blocks}, expected 0 to the {len(self.blocks)} blocks of the model")

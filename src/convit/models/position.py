@@ -1,4 +1,4 @@
-"""The embedding of absolute position, resized to other grids than the one it was trained on."""
+"""The absolute position embedding, resized to other grids than the one it was trained on."""
 
 import torch
 from timm.models import register_notrace_function

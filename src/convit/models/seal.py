@@ -1,7 +1,7 @@
-"""A checksum inside a .safetensors file: a bit that flips on a disk makes other weights, which nothing else would tell.
+"""A checksum inside a .safetensors file, to detect changed bits: otherwise wrong weights would be loaded unnoticed.
 
-It is in the file's metadata, after ``format``, which the loaders of other libraries ask for, and is of the whole file,
-with zeros in its own place. So it moves with the file, and what another program writes has none.
+It is in the file's metadata, after ``format``, which other libraries' loaders need. It is computed over the whole file,
+with zeros in place of the checksum. So it moves with the file, and files of other programs have none.
 """
 
 import hashlib

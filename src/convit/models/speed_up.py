@@ -16,13 +16,13 @@ from typing import Any
 
 import timm
 import torch
-import torch.nn.functional as F
 from timm.models.convit import GPSA, MHSA
 from torch import Tensor, nn
 
 from convit import ops
 from convit.errors import InputError
-from convit.layers import PositionalSelfAttention, SelfAttention
+from convit.layers import AttentionBase
+from convit.ops import factorized
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class FastMHSA(MHSA):
         batch, tokens, width = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        out = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        out = factorized.content_attention(q, k, v, scale=self.scale)
         return self.proj_drop(self.proj(out.transpose(1, 2).reshape(batch, tokens, width)))
 
 
@@ -165,7 +165,7 @@ def _timm_attention(model: nn.Module) -> dict[str, GPSA | MHSA]:
     found = {name: module for name, module in model.named_modules() if isinstance(module, (GPSA, MHSA))}
     if found:
         return found
-    if any(isinstance(module, (PositionalSelfAttention, SelfAttention)) for module in model.modules()):
+    if any(isinstance(module, AttentionBase) for module in model.modules()):
         raise InputError(
             f"model: got {type(model).__name__} with convit's own attention, which is the fast one: nothing to do; "
             "expected a timm ConViT"

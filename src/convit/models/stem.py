@@ -1,4 +1,4 @@
-"""From an image to patches: the patch embedding, or a CNN in its place, and the grid that they give."""
+"""From an image to patches: the patch embedding, or a CNN in its place, and the grid of the patches."""
 
 import itertools
 from typing import Any
@@ -46,9 +46,9 @@ class ConvStem(nn.Sequential):
     convolutions help transformers see better").
 
     Each halves height and width, until one token covers ``patch_size`` pixels a side, and doubles the channels, up to
-    the width of the model; each is followed by a norm and a GELU. The norm is over all channels and places of an
-    image, so contrast between places stays, and an image's output does not depend on the others of its batch; or batch
-    norm, as CNNs have it.
+    the width of the model; each is followed by a norm and a GELU. The norm is over all channels and positions of an
+    image, so differences between positions are kept, and an image's output does not depend on the others of its batch;
+    with ``batch_norm`` it is batch norm, as in CNNs.
 
     Args:
         patch_size: pixels a side that one token covers, a power of two.

@@ -25,7 +25,7 @@ from convit.models.stem import CONV, PATCH
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Size:
-    """The arguments of :class:`ConViT` that make a size; what is not said is as in the paper."""
+    """The arguments of :class:`ConViT` that define a size; the defaults are those of the paper."""
 
     embed_dim: int
     num_heads: int
@@ -105,13 +105,13 @@ def create_model(name: str, **kwargs: Any) -> ConViT:
 
     Args:
         name: one of :func:`list_models`.
-        **kwargs: what :class:`ConViT` takes, in place of the name's own values (``num_classes=10``,
-            ``local_up_to_layer=0`` for the plain-attention twin), and what ``timm.create_model`` takes:
-            ``pretrained=True`` for the published weights, of other classes or size too; ``checkpoint_path=`` for a
-            file, see :func:`convit.load_weights`.
+        **kwargs: arguments of :class:`ConViT`, in place of the name's own values (``num_classes=10``,
+            ``local_up_to_layer=0`` for the plain-attention twin), and of ``timm.create_model``:
+            ``pretrained=True`` for the published weights, also with other classes or another size;
+            ``checkpoint_path=`` for a file, see :func:`convit.load_weights`.
 
     Raises:
-        InputError: an unknown name, with the nearest; weights that are not there or do not fit.
+        InputError: an unknown name, with the nearest; weights that are missing or do not fit.
 
     Example:
         >>> model = create_model("convit_micro_patch4_32", num_classes=10)
@@ -150,7 +150,7 @@ def _create_pretrained(name: str, **kwargs: Any) -> torch.nn.Module:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFacts:
-    """What there is to know of a model before training it."""
+    """Facts of a model that are known before training."""
 
     name: str
     image_size: int

@@ -1,6 +1,6 @@
 """Attention as pure functions on tensors: they check their input and pick a backend.
 
-- ``naive``: the equation as written, with every map in memory; the reference, and the form that hands out its maps.
+- ``naive``: the equation as written, with every map in memory; the reference, and the form that returns its maps.
 - ``factorized``: the same value without an ``N x N`` tensor.
 - ``triton``: gated attention as one fused CUDA kernel forward and two backward; imported only when used.
 
@@ -59,18 +59,18 @@ def gated_attention(
         pos_weight: ``v_pos``, ``(h, 3)``: the weights of ``dx``, ``dy`` and ``dx^2 + dy^2``, in patches.
         grid: ``(height, width)`` of the patches; a square if left out.
         num_prefix_tokens: P.
-        backend: ``"factorized"``, ``"naive"``, ``"triton"``, or ``"auto"`` for the fastest that can do what is asked:
-            naive where maps pass through something, triton in 16-bit types on CUDA where :func:`why_not_triton` has
-            nothing against it and a trial, made once, gave the right numbers (a warning says if it did not), else
-            factorized. Triton is differentiable once: for a gradient of a gradient ask for ``"naive"``.
-        through: what the maps pass through, such as a dropout of A; the other forms hold no map.
+        backend: ``"factorized"``, ``"naive"``, ``"triton"``, or ``"auto"`` for the fastest one that supports the call:
+            naive if maps pass through a module or function, triton in 16-bit types on CUDA if :func:`why_not_triton`
+            gives None and a test of the kernel, made once, gave the right numbers (a warning says if it did not), else
+            factorized. Triton is differentiable once: for second derivatives use ``"naive"``.
+        through: what the maps pass through, such as a dropout of A; only the naive form has maps.
 
     Returns:
         ``(B, h, P + N, d)`` in the type of ``v``. Positional softmaxes and gates are computed in at least fp32.
 
     Raises:
         ValueError: shapes that do not fit together, tokens that do not fill the grid, an unknown backend or one that
-            does not cover what is asked.
+            does not support the call.
 
     Example:
         >>> import torch

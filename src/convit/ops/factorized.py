@@ -1,6 +1,6 @@
 """The same functions as :mod:`convit.ops.naive` without an ``N x N`` tensor: exact, not an approximation.
 
-The positional logit ``w0 dx + w1 dy + w2 (dx^2 + dy^2)`` is a part in ``dx`` plus a part in ``dy``, so on a full grid
+The positional logit ``w0 dx + w1 dy + w2 (dx^2 + dy^2)`` is a function of ``dx`` plus one of ``dy``, so on a full grid
 of keys its softmax is the product of a softmax along rows and one along columns:
 
     softmax_j(v_pos . r_ij) = softmax_x(w0 dx + w2 dx^2) softmax_y(w1 dy + w2 dy^2)
@@ -36,8 +36,8 @@ def axis_attention(linear: Tensor, quadratic: Tensor, size: int) -> Tensor:
     offset = axis_offsets(size, device=linear.device, dtype=linear.dtype)
     logits = torch.addcmul(linear[..., None, None], quadratic[..., None, None], offset) * offset
     attention = torch.softmax(logits, dim=-1)
-    # A sharp head underflows to denormal numbers, with which a CPU multiplies five times slower. What is dropped is
-    # 1e-31 of the whole (1e-292 in fp64), far below the rounding of the sum that it would join.
+    # The softmax of a sharp head underflows to denormal numbers, which a CPU multiplies five times slower. The dropped
+    # weights are below 1e-31 of the sum (1e-292 in fp64), far below its rounding.
     return F.threshold(attention, 1e-292 if attention.dtype == torch.float64 else 1e-31, 0.0)
 
 
@@ -45,8 +45,8 @@ def both_axes(pos_weight: Tensor, grid: tuple[int, int], dtype: torch.dtype) -> 
     """Positional attention along x, ``(h, W, W)``, and along y, ``(h, H, H)``, computed in at least fp32."""
     weight = pos_weight.to(compute_dtype(dtype)).t()
     height, width = grid
-    # Both at once: at batch 1 the number of operations is what costs. Of open sizes, which are no int, it is not asked:
-    # an exported graph would take the answer for a rule.
+    # Both at once: at batch 1 the number of operations determines the time. Dynamic sizes, which are no int, are not
+    # compared: the result would be fixed in an exported graph.
     if isinstance(height, int) and isinstance(width, int) and height == width:
         along_x, along_y = axis_attention(weight[:2], weight[2], width).to(dtype).unbind(0)
         return along_x, along_y
@@ -76,8 +76,8 @@ def attend_by_position(v: Tensor, pos_weight: Tensor, grid: tuple[int, int]) -> 
 def content_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0, scale: float | None = None) -> Tensor:
     """``softmax(q k^T / sqrt(d)) v``, ``(B, h, P + N, d)``, by PyTorch's fused kernels; ``scale`` for ``1 / sqrt(d)``.
 
-    They have no second derivative; in fp64, which nobody takes for its speed, it is computed as written and has one. In
-    other types it has one within ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
+    The fused kernels have no second derivative. In fp64, where speed matters less, the equation is computed as written
+    and has one; in other types it has one within ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
     """
     if torch.jit.is_scripting():
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=scale)
@@ -87,8 +87,8 @@ def content_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0, s
 
 
 RECOMPUTE_FROM = 1024
-"""From so many patches on the backward pass computes the positional path anew, in place of keeping it. It is a few
-hundredths of the content's arithmetic there, and its values would be a fifth of all that a training step holds."""
+"""From this number of patches on the backward pass computes positional attention again in place of keeping its tensors.
+It is a few hundredths of content attention's arithmetic there; its tensors would be a fifth of a step's memory."""
 
 
 def gated_attention(
@@ -138,8 +138,8 @@ def positional_attention(
 
         v_pos . r_ij = (w0 - 2 w2 x_i) x_j + (w1 - 2 w2 y_i) y_j + w2 |p_j|^2 + (w2 |p_i|^2 - w0 x_i - w1 y_i)
 
-    so four columns appended to q and k turn it into plain attention. The last one is a constant of the query; it
-    matters only beside keys without a position, whose logit has no such term. Runs in at least fp32.
+    so four columns appended to q and k turn it into plain attention. The last term is constant for a query; it matters
+    only if there are keys without a position, whose logits have no such term. Runs in at least fp32.
     """
     dtype = compute_dtype(q.dtype)
     heads, dim = q.shape[1], q.shape[-1]

@@ -1,7 +1,7 @@
 """The equations as the paper writes them, with every ``N x N`` map in memory.
 
-These are the reference that the fast forms are held to, and the form that runs where somebody wants a map, to look at
-it or to drop entries of it. Shapes: B batch, h heads, P prefix tokens, N patches, d head width.
+They are the reference in the tests of the fast forms, and they run when a map is needed, to show it or to drop entries
+of it. Shapes: B batch, h heads, P prefix tokens, N patches, d head width.
 """
 
 from collections.abc import Callable
@@ -46,7 +46,7 @@ class Maps(NamedTuple):
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """The type in which positional logits and gates are computed: at least fp32.
 
-    Squared distances reach thousands; bf16 keeps 8 bits of them, too few to tell neighbours apart.
+    Squared distances reach thousands; bf16 keeps 8 bits of them, too few to distinguish neighbours.
     """
     return torch.float64 if dtype == torch.float64 else torch.float32
 

@@ -3,18 +3,18 @@ r"""Gated positional attention as one fused CUDA kernel forward and two backward
 Meant for :func:`convit.ops.gated_attention` with ``backend="triton"``, which checks its input; importing this module
 needs triton. With ``TRITON_INTERPRET=1`` set before triton is imported the same kernels run on CPU tensors, slowly.
 
-How the mathematics is laid out:
+How it is computed:
 
 - The positional softmax is known before any key is read, because it separates: its largest logit is that of the W
   columns plus that of the H rows, and the sum of its exponentials is the product of theirs. A positional weight is then
-  ``exp(z_ij - peak_i) / total_i``, computed in registers from two coordinates. The peak is taken off while the numbers
-  are still the logits, which are small integers times the weights: sharp heads lose no digits and do not overflow.
+  ``exp(z_ij - peak_i) / total_i``, computed in registers from two coordinates. The peak is subtracted from the logits,
+  which are small integers times the weights: sharp heads lose no digits and do not overflow.
 - The content normaliser is known only after the last key, so the two maps cannot share an accumulator in one pass.
   Forward keeps two, content (rescaled as usual) and positional: three products for a block of keys in place of two.
   A second pass over the keys would need three as well, and one more exponential, which costs more than a product at
   these head widths. Rows and columns as two products of their own, as in :mod:`convit.ops.factorized`, need less
-  arithmetic but read and write the values twice more, and memory is what attention over a few hundred tokens waits
-  for.
+  arithmetic but read and write the values twice more, and with a few hundred tokens memory limits the speed of
+  attention.
 - Backward knows both softmaxes, so both maps become one: ``A = (1 - g) P_c + g P_p`` and ``dV = A^T dO`` is one
   product. ``dA = dO V^T`` serves both maps. ``D_c = sum_j P_c dA`` is ``dO . O_c``, for which forward saves the content
   part of its output; ``D_p`` and the sums for ``v_pos`` are accumulated in fp32 while ``dq`` is.

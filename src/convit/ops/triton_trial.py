@@ -1,7 +1,7 @@
-"""Whether the fused kernel computes on this GPU what it should, tried once before ``auto`` relies on it.
+"""Tests the fused kernel's results on this GPU, once, before ``auto`` uses it.
 
-Compilers, drivers and GPUs differ, and a wrong kernel trains a wrong model without a word. The trial takes a few
-milliseconds once its kernels are compiled, and those are the ones that are needed anyway.
+Compilers, drivers and GPUs differ, and with a wrong kernel a wrong model would be trained unnoticed. The test takes a
+few milliseconds once its kernels are compiled, and these are needed anyway.
 """
 
 import functools

@@ -1,15 +1,15 @@
-"""Training: from what was asked to a run folder.
+"""Training: from the config to a run folder.
 
-options.py       what can be asked: each field is an option, a YAML key and a keyword
-planning.py      the way in: asked + facts of the data -> the model -> a recipe's values -> a plan
-recipes.py       values for what is left open, by occasion; model_choice.py, which model for which images
-plan.py          a run with nothing left open; rules.py, the table of rules that it is checked against
-run.py           the stages of a run; resuming.py reads them again; report.py, what is said and left
-engine.py        the loop; batches.py, what it learns from; supervisor.py, what may end it, and how
-learner.py       a step; objective.py, teacher.py, parameters.py, what it is made of
-state.py         the exact state; saving.py writes it on a disk that may be full; run_folder.py all that is in a run
-distributed.py   several processes; watch.py, parallel.py; workers.py those that load images; stopping.py signals
-evaluation.py    accuracy; mistakes.py, plots.py; dry_run.py and lr_finder.py look ahead
+options.py       the config (asked): each field is an option, a YAML key and a keyword
+planning.py      start reading here: asked + facts of the data -> the model -> a recipe's values -> a plan
+recipes.py       values for options that were not given; model_choice.py, which model for which images
+plan.py          a run with every value decided; rules.py, the table of rules that it must satisfy
+run.py           the stages of a run; resuming.py continues a run; report.py, its messages and final files
+engine.py        the loop; batches.py, its batches; supervisor.py, early ends: signals, failures, full disks
+learner.py       a step, made of objective.py, teacher.py and parameters.py
+state.py         the exact state; saving.py, saving when the disk may be full; run_folder.py, the files of a run
+distributed.py   several processes; watch.py, parallel.py; workers.py, those that load images; stopping.py, signals
+evaluation.py    accuracy; mistakes.py, plots.py; dry_run.py and lr_finder.py, estimates before a run
 """
 
 import importlib

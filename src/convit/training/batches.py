@@ -12,9 +12,10 @@ from convit.training.workers import batches, end_workers, make_loader
 
 
 class TrainingBatches:
-    """The batches of every epoch; of several processes, this one's share of each.
+    """The batches of every epoch; of several processes, this one's rows of each.
 
-    Order and augmentation are functions of (seed, epoch, position): an epoch begins anywhere as if it had gone on.
+    Order and augmentation are functions of (seed, epoch, position): an epoch that begins at a later step gives the
+    same batches from there on.
 
     Args:
         plan: of the run.
@@ -54,7 +55,7 @@ class TrainingBatches:
         yield from batches(self.loader)
 
     def names(self, epoch: int, step: int, ranks: Iterable[int]) -> list[str]:
-        """Where the images of a step come from that are in the shares of these processes."""
+        """The paths or names of a step's images that these processes have."""
         size = self.plan.batch_size
         keys = self.sampler.keys(epoch)[step * size :]
         return [self.images.where(keys[row][1]) for rank in ranks for row in self.world.rows(size, rank).tolist()]

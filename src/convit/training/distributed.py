@@ -1,8 +1,8 @@
-"""More than one process: which one this is, what they tell each other, and how they end together.
+"""More than one process: the rank of this one, the exchange of values, and the common end.
 
 ``torchrun`` and ``accelerate launch`` start the same command several times, and say in the environment which of them
 each is (``RANK``, ``LOCAL_RANK``, ``WORLD_SIZE``, ``MASTER_ADDR``, ``MASTER_PORT``). Each has its rows of every batch
-(:func:`convit.data.share_of_batch`); process 0 alone writes and speaks.
+(:func:`convit.data.share_of_batch`); only process 0 writes files and prints.
 """
 
 import datetime
@@ -29,7 +29,7 @@ gone is noticed by :class:`convit.training.watch.Watch`, within a minute."""
 
 
 class World:
-    """The processes of a run, seen from one of them. A run of one has no others to talk to.
+    """The processes of a run, seen from one of them. A run of one process exchanges nothing.
 
     Args:
         rank: which this is, from 0.
@@ -47,7 +47,7 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     def gather(self, *values: float) -> list[list[float]]:
@@ -105,7 +105,7 @@ class World:
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Within it a process that fails ends the others too: one says why, all leave with the same status."""
+        """Within it a process that fails ends the others too: one prints the reason, all exit with the same status."""
         try:
             yield
         except SystemExit:

@@ -1,4 +1,4 @@
-"""Looks at a run before it is one: what would be done, and how much it would take. Nothing of it is kept."""
+"""Describes a run without starting it: what would be done, and its cost. Nothing is written."""
 
 import os
 import time
@@ -46,10 +46,10 @@ def begin_trial(asked: Asked, tell: Listener = ignore) -> tuple[Selection, Train
 
 
 def dry_run(asked: Asked, tell: Listener) -> None:
-    """Says what :func:`convit.training.train` would do with these options, and what it would refuse.
+    """Describes what :func:`convit.training.train` would do with these options, or raises the error that it would.
 
-    Data, model, operations, steps, memory and learning rate. Weights are made and four images of noise run through the
-    model; no image is learned from.
+    It prints data, model, operations, steps, memory and learning rate. The model is made and run on four images of
+    noise; it is not trained.
 
     Args:
         asked: the options.

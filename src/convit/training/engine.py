@@ -2,8 +2,8 @@
 
 Everything random is a function of (seed, epoch, position): the order of the images and their augmentation
 (:mod:`convit.data`), mixup and drop path (:mod:`convit.training.learner`). So the state of a run is its weights, the
-optimiser's moments and two numbers, with a moving average or a loss scale where they are on, and a run that was stopped
-anywhere goes on to the same bits.
+optimiser's moments and two numbers, and the moving average or the loss scale if they are used. A run that was stopped
+anywhere continues with the same bits.
 """
 
 import time
@@ -32,17 +32,17 @@ from convit.training.stopping import StopRequest
 from convit.training.supervisor import Supervisor
 
 Measure = Callable[[Classifier, ImageSet], dict[str, Any]]
-"""What to write into an epoch's line of ``metrics.jsonl`` besides what the trainer does, as JSON values.
+"""Gives further values for an epoch's line of ``metrics.jsonl``, as JSON values.
 
-Asked after each epoch, with the model as it is then, in evaluation mode, and the validation images. What it returns
-must depend on nothing else, or a run that was stopped would not repeat; it must leave the model alone.
+Called after each epoch with the present model, in evaluation mode, and the validation images. Its result must depend on
+nothing else, or a resumed run would not give the same bits; it must not change the model.
 """
 
 _START = 101  # keeps the draws for the weights apart from those of convit.data and of the steps
 
 
 def measure_nothing(classifier: Classifier, images: ImageSet) -> dict[str, Any]:
-    """A :data:`Measure` of nothing more."""
+    """A :data:`Measure` that adds nothing."""
     return {}
 
 
@@ -53,11 +53,11 @@ class Trainer:
         plan: what to do.
         images: by split, ``"train"`` and ``"val"``.
         folder: where the results go; it exists.
-        tell: is told how it goes on.
-        stop: asked before each step.
-        world: the processes that run it together, each on its share of every batch.
+        tell: the listener that gets the events.
+        stop: checked before each step.
+        world: the processes that run it together, each on its rows of every batch.
         measure: what to measure after each epoch.
-        resumed: whether :meth:`resume` follows; then nothing that the folder's state holds is loaded from elsewhere.
+        resumed: whether :meth:`resume` follows; then initial weights are not loaded, as the folder's state has them.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Trainer:
         return self.state.progress
 
     def resume(self) -> None:
-        """Takes up the newest whole state of the folder; the beginning, if the run ended before its first.
+        """Loads the newest complete state of the folder; the run starts from its beginning if it has no state yet.
 
         Raises:
             InputError: no state is whole and of this plan.
@@ -147,8 +147,8 @@ class Trainer:
 
         Raises:
             Stopped: it was asked to, and saved its state.
-            InputError: the loss is no longer a number, an image does not decode, the compiler failed, or where the run
-                ended could not be saved.
+            InputError: the loss is not finite, an image cannot be decoded, the compiler failed, or the state could not
+                be saved at the end.
         """
         plan, progress, supervisor = self.plan, self.progress, self.supervisor
         steps, size = plan.steps_per_epoch, plan.batch_size

@@ -1,4 +1,4 @@
-"""How good a model is on images that it did not learn from."""
+"""Metrics of a model on images that it was not trained on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ AUTOCAST: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16,
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """What a model made of N images; accuracies are in percent."""
+    """Metrics of a model on N images; accuracies are in percent."""
 
     class_names: tuple[str, ...]
     loss: float
@@ -29,11 +29,11 @@ class Evaluation:
     top5: float
     """Equal to 100 with five classes or fewer."""
     confusion: NDArray[np.int64]
-    """``[i, j]``: images of class i that were taken for class j."""
+    """``[i, j]``: images of class i with class j predicted."""
     precision: NDArray[np.float64]
-    """By class, 0 to 1: how many of the images taken for it are of it; 0 if none was."""
+    """By class, 0 to 1: the fraction of the images predicted as it that are of it; 0 if there are none."""
     recall: NDArray[np.float64]
-    """By class, 0 to 1: how many of its images were found; 0 if it has none."""
+    """By class, 0 to 1: the fraction of its images that are predicted as it; 0 if it has no images."""
 
     @property
     def num_images(self) -> int:

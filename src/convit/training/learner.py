@@ -1,4 +1,4 @@
-"""All that a step changes, and the step: weights, optimiser, learning rate, loss scale, moving average."""
+"""The training step and all that it changes: weights, optimiser, learning rate, loss scale, moving average."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -96,8 +96,8 @@ class Learner:
             target: (B,).
             epoch: from 0.
             step: its number in the epoch, from 0.
-            total: from this process's part of the loss to that of the whole step; asked before the weights change, and
-                if it raises, they have not.
+            total: a function from this process's loss to that of the whole step; called before the weights change, so
+                if it raises, they are unchanged.
 
         Returns:
             The mean loss of the step's images, in nats, as ``total`` gave it.

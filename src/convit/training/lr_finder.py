@@ -1,4 +1,4 @@
-"""A learning rate to begin with, found by trying: the range test."""
+"""The learning-rate range test, which suggests a peak learning rate."""
 
 import itertools
 import math
@@ -16,11 +16,11 @@ from convit.training.engine import Trainer
 from convit.training.options import Asked
 
 LOWEST, HIGHEST, STEPS = 1e-7, 1.0, 100
-"""The range of learning rates, and in how many steps it is gone through."""
+"""The range of learning rates, and the number of steps from its lowest to its highest."""
 DIVERGED = 4.0
 """The test ends where the smoothed loss is so many times its smallest."""
 LEAST = 0.01
-"""The part of it that the loss has to fall by, for a rate to be suggested."""
+"""The fraction by which the loss has to fall, for a rate to be suggested."""
 WIDTH = 3.0
 """Standard deviation of the Gaussian that smooths the losses, in steps."""
 
@@ -54,7 +54,7 @@ class RateTest:
 
     @property
     def lowest(self) -> float:
-        """The learning rate at which the smoothed loss is smallest; from there on it does not learn any more."""
+        """The learning rate at which the smoothed loss is smallest; with higher rates it does not fall further."""
         return float(self.rates[self.smooth.argmin()])
 
 

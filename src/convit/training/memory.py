@@ -1,4 +1,4 @@
-"""What training holds in memory, counted without training."""
+"""The memory that training needs, computed without training."""
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +21,8 @@ def held_bytes(learner: Learner) -> int:
 def activation_bytes(learner: Learner, images: int) -> int:
     """Bytes that the forward pass of a step of ``images`` images keeps for the backward pass, all parts at their peak.
 
-    Counted for 2 and 4 images, each storage once and the weights left out, and continued in a straight line. What a
-    step needs for a moment only, and what the libraries themselves take, is not in it.
+    Counted for 2 and 4 images, each storage once and without the weights, and extrapolated linearly. Temporary memory
+    within a step, and the memory of the libraries, are not included.
     """
     two, four = (_saved_bytes(learner, count) for count in (2, 4))
     part = -(-images // learner.plan.options.accumulate)

@@ -1,4 +1,4 @@
-"""The images that a model takes for something else, the worst first."""
+"""The misclassified images, the highest loss first."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from convit.training.distributed import ALONE, World
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mistake:
-    """An image and what it was taken for."""
+    """A misclassified image."""
 
     index: int
     """Its place among the images."""
@@ -26,11 +26,11 @@ class Mistake:
     true: str
     """Its class."""
     predicted: str
-    """The class that it was taken for."""
+    """The predicted class."""
     probability: float
-    """How sure the model was of that, 0 to 1."""
+    """Probability of the predicted class, 0 to 1."""
     loss: float
-    """Cross-entropy in nats: the less probable its own class was found, the more."""
+    """Cross-entropy in nats, of its true class."""
 
 
 class Answers:
@@ -62,7 +62,7 @@ class Answers:
         return table
 
     def mistakes(self, images: ImageSet, world: World = ALONE) -> list[Mistake]:
-        """Every image that was taken for something else, the highest loss first."""
+        """Every misclassified image, the highest loss first."""
         table, names = self.table(len(images), world), images.class_names
         wrong = np.flatnonzero(table[:, 3])
         return [

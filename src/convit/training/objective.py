@@ -1,4 +1,4 @@
-"""What a step makes smaller: mixed images, smoothed targets, weighted classes, cross-entropy."""
+"""The loss of a step: mixed images, smoothed targets, class weights, cross-entropy."""
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor
 def class_weights(counts: NDArray[np.int64]) -> Tensor:
     """(C,) float32: the weight of each class in the loss, ``n / (C' n_c)``, from the images ``n_c`` of each class.
 
-    n is their sum, C' the number of classes that have any; a class without images weighs nothing. Every class then
-    weighs as much as any other, and the images 1 in the mean.
+    n is their sum, C' the number of classes that have any; a class without images has weight 0. Then all classes have
+    the same total weight, and the mean weight of the images is 1.
 
     >>> class_weights(np.array([1, 3]))
     tensor([2.0000, 0.6667])
@@ -24,7 +24,7 @@ def class_weights(counts: NDArray[np.int64]) -> Tensor:
 
 
 class Objective:
-    """Mixup or CutMix of a batch, and the loss of what a model makes of it.
+    """Mixup or CutMix of a batch, and the loss of the model's logits for it.
 
     The loss of one image with targets ``t_c``, smoothed and mixed, and class weights ``w_c`` is
     ``- sum_c w_c t_c log p_c``.

@@ -1,8 +1,8 @@
-"""What can be asked of a run: each field is an option of ``convit train``, a key of ``config.yaml`` and a keyword of
+"""The config of a run: each field is an option of ``convit train``, a key of ``config.yaml`` and a keyword of
 :func:`convit.train`; the text under it is its help.
 
-None means open: then it is decided from the data and by the recipe (:mod:`convit.training.planning`). The brackets say
-what is decided; where a recipe decides otherwise than ``small``, they name it.
+None means not given: then the data and the recipe decide (:mod:`convit.training.planning`). The brackets have the value
+that is decided; if a recipe's value is not that of ``small``, they name the recipe.
 """
 
 from collections.abc import Mapping

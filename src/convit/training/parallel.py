@@ -1,4 +1,4 @@
-"""A model on several processes, each with a share of every batch: as if one had all of it."""
+"""A model on several processes, each with some rows of every batch; the result is that of one process."""
 
 from typing import Any
 
@@ -22,10 +22,10 @@ class Rows:
 
 
 class DropPathOfRows(nn.Module):
-    """Drop path that draws for the batch of the whole step and takes its rows of it.
+    """Drop path that draws for the whole batch of the step and uses the values of its own rows.
 
-    So an image is treated alike in whichever process and part of the batch it is: where the generators start the same,
-    the shares and parts of a step together are the step in one piece.
+    So an image gets the same draw in every process and in every part of the batch, if the generators start from the
+    same state: a divided step equals the undivided one.
 
     Args:
         drop_prob: probability that a residual branch is left out for an image.
@@ -76,10 +76,10 @@ def _sum_of_all(x: Tensor) -> Tensor:
 
 
 class BatchNormOfAll(nn.Module):
-    """Batch norm whose mean and variance in training are those of the whole step, over the shares of all processes.
+    """Batch norm whose mean and variance in training are those of the whole step, over all processes.
 
-    All have to have a share of the same size. Takes over parameters and running means of ``norm``, under their names.
-    (PyTorch's ``SyncBatchNorm`` knows GPUs alone.)
+    All processes must have the same number of images. The parameters and running means are those of ``norm``, under
+    their names. (PyTorch's ``SyncBatchNorm`` works on GPUs only.)
 
     Args:
         norm: of tokens ``(B, N, C)``, or of feature maps ``(B, C, H, W)``.

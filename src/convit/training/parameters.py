@@ -6,7 +6,7 @@ import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
-from convit.layers import GatedPositionalSelfAttention, PositionalSelfAttention
+from convit.layers import GatedPositionalSelfAttention, PositionalBase
 from convit.models import ConViT
 
 
@@ -31,12 +31,12 @@ def freeze(model: ConViT, *, blocks: int = 0, gates: bool = False, gpsa: bool = 
             with torch.no_grad():
                 layer.gating_param.zero_()
             layer.gating_param.requires_grad_(False)
-        if gpsa and isinstance(layer, PositionalSelfAttention):
+        if gpsa and isinstance(layer, PositionalBase):
             layer.requires_grad_(False)
 
 
 def hold_frozen_norms(model: nn.Module) -> None:
-    """Batch norm that does not learn normalises by its running means in training too, and leaves them as they are."""
+    """Makes frozen batch norms use their running means in training too, without updating them."""
     for module in model.modules():
         if hasattr(module, "running_mean") and module.weight is not None and not module.weight.requires_grad:
             module.eval()
@@ -76,7 +76,7 @@ def position_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Gates, and the weights that say where heads look, of every layer that has them."""
     found: list[nn.Parameter] = []
     for layer in model.modules():
-        if isinstance(layer, PositionalSelfAttention):
+        if isinstance(layer, PositionalBase):
             found += layer.pos_proj.parameters()
         if isinstance(layer, GatedPositionalSelfAttention):
             found.append(layer.gating_param)

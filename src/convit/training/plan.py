@@ -1,4 +1,4 @@
-"""A run with nothing left to decide: what :mod:`convit.training.planning` makes, and what a run folder keeps."""
+"""A run with every value decided: made by :mod:`convit.training.planning`, and stored in the run folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,20 +11,20 @@ from convit.options import make
 from convit.training.options import Asked
 
 MAY_CHANGE = ("data", "data_root", "device", "out", "overwrite", "resume", "save_minutes", "workers")
-"""Options that do not change what a run computes, so that a run may go on with others."""
+"""Options that do not change the result of a run, so that they may differ when it is resumed."""
 PLACES = ("weights", "teacher_weights")
-"""Options that name files: what counts is their content, which has a fingerprint of its own."""
+"""Options that name files: their content has a fingerprint of its own, their paths do not count."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """A run with nothing left to decide."""
+    """A run with every value decided."""
 
     given: Mapping[str, Any]
     """The options that were given, as JSON values."""
     facts: Facts
     options: Asked
-    """With nothing left open: what ``config.yaml`` says."""
+    """All options with their values, as in ``config.yaml``."""
     model_args: dict[str, Any]
     """Keywords of the model besides ``num_classes``, as JSON values."""
     blocks: int
@@ -37,7 +37,7 @@ class Plan:
     reasons: dict[str, str]
     """What was decided, and why, by option."""
     sources: dict[str, str] = field(default_factory=dict)
-    """Fingerprints of what is learned from: the images, the weights to start from, the teacher's."""
+    """Fingerprints of the images, of the weights to start from and of the teacher's."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ class Plan:
 
     @property
     def images(self) -> int:
-        """How many there are to learn from."""
+        """The number of training images."""
         return self.facts.images
 
     @property
@@ -63,7 +63,7 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of one epoch; images beyond a multiple of the batch wait for the next epoch's order."""
+        """Steps of one epoch; the images beyond a multiple of the batch are left out, other ones in each epoch."""
         return shown(self.images, self.options.repeated_augmentation or 1) // self.batch_size
 
     @property
@@ -87,9 +87,9 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """The same for two plans only if they are of the same run: every option that counts, and what is learned from.
+        """Equal for two plans only if they give the same run: all options that change the result, images and weights.
 
-        Where things lie, and on what device the run goes on, does not count.
+        Paths and the device do not count.
         """
         options = {k: v for k, v in self.options.to_dict().items() if k not in (*MAY_CHANGE, *PLACES)}
         counts = {split: list(images) for split, images in self.facts.counts.items()}

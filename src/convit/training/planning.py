@@ -1,8 +1,8 @@
-"""The way in, read from top to bottom: what was asked and the facts of the data become a plan with nothing left open.
+"""Makes the plan: from the config (what was asked) and the facts of the data to a plan with every value decided.
 
     Asked -> images (data.select) -> Facts -> the model -> a recipe's values for what is open -> Plan -> the rules
 
-Each step is one function of the values before it, and no step goes back.
+Each step is one function of the values before it; no step changes an earlier value. Read it from top to bottom.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,16 +27,16 @@ from convit.training.recipes import RECIPES
 from convit.training.rules import check_plan
 
 CACHE_BYTES = 1 << 30
-"""Sets of small images that take no more than this, decoded, are kept in memory."""
+"""Sets of small images are kept in memory if they take no more bytes than this, decoded."""
 CACHED_SIDE = 112
-"""Images whose shorter side has more pixels than this in the median are read from their files each time."""
+"""If the median shorter side of the images has more pixels than this, they are read from their files each time."""
 
 
 def planned(asked: Asked, tell: Listener, world: World = ALONE) -> tuple[Selection, Plan]:
     """The images of a new run and its plan. Nothing is written.
 
-    Options that do not fit are refused before the images are decoded, which can take minutes. Files that do not decode
-    are left out if ``skip_bad`` was asked for; then all is chosen and planned for the others.
+    Options that do not fit are refused before the images are decoded, which can take minutes. Files that cannot be
+    decoded are left out with ``skip_bad``; then images and plan are made again without them.
 
     Raises:
         InputError: data or options that do not work.
@@ -79,7 +79,7 @@ def learning(
 
 
 def make_plan(asked: Asked, facts: Facts, *, processes: int = 1) -> Plan:
-    """Decides what ``asked`` leaves open.
+    """Decides the options that ``asked`` does not give.
 
     Args:
         asked: the options.
@@ -115,7 +115,7 @@ def make_plan(asked: Asked, facts: Facts, *, processes: int = 1) -> Plan:
 
 
 def start_of(asked: Asked) -> ClassifierConfig | None:
-    """What is known of the model that the run starts from; nothing of a bare file of weights, or of none.
+    """The config of the model that the run starts from; None for a bare file of weights, and without weights.
 
     Raises:
         InputError: no such file or folder.
@@ -131,14 +131,14 @@ def start_of(asked: Asked) -> ClassifierConfig | None:
 
 
 def _sources(plan: Plan, selection: Selection) -> dict[str, str]:
-    """Fingerprints of what a run learns from: its images, the weights that it starts from, the teacher's."""
+    """Fingerprints of a run's images, of the weights that it starts from and of the teacher's."""
     weights = {"weights": plan.options.weights, "teacher_weights": plan.options.teacher_weights}
     found = {name: fingerprint_of_weights(path) for name, path in weights.items() if path is not None}
     return {"images": fingerprint(selection.record), **found}
 
 
 def fingerprint_of_weights(path: Path) -> str:
-    """Of weights, and of what says how they are used."""
+    """Fingerprint of weights and of the config beside them."""
     files = (path / CONFIG, path / WEIGHTS) if path.is_dir() else (path,)
     return fingerprint_of_files(*(file for file in files if file.is_file()))  # whoever loads it says what is missing
 
@@ -156,7 +156,7 @@ def _of_start(choice: ModelChoice, start: ClassifierConfig | None) -> dict[str, 
 
 
 def _filled(asked: Asked, facts: Facts, choice: ModelChoice, values: Mapping[str, Any]) -> Asked:
-    """What was asked, with the recipe's values and the model's for what is open."""
+    """What was asked; options that were not given get the recipe's values and the model's."""
     taken = {name: value for name, value in values.items() if getattr(asked, name) is None}
     if _has_weights(asked):
         taken["locality_strength"] = None  # that of the weights

@@ -66,7 +66,7 @@ def gates(history: list[dict[str, Any]], path: Path) -> None:
 
 
 def confusion(result: Evaluation, path: Path, *, title: str) -> None:
-    """Which classes are taken for which: counts, coloured by the part of the true class."""
+    """The confusion matrix: counts, coloured by the fraction of the true class."""
     count = len(result.class_names)
     part = result.confusion / np.maximum(result.confusion.sum(axis=1, keepdims=True), 1)
     side = min(16.0, max(4.6, 0.5 * count + 2.2)) if count <= MOST_CLASSES else 10.0
@@ -88,9 +88,9 @@ def confusion(result: Evaluation, path: Path, *, title: str) -> None:
 
 
 def mistakes(found: list[Mistake], path: Path, *, images: ImageSet, title: str) -> None:
-    """The images that the model is most wrong about, the highest loss first; no picture if there are none.
+    """The misclassified images, the highest loss first; no plot if there are none.
 
-    Each is shown whole, with its name, its class, and what it was taken for and how surely.
+    Each is shown whole, with its name, its class, the predicted class and its probability.
     """
     if not found:
         path.unlink(missing_ok=True)  # of an evaluation before

@@ -1,7 +1,7 @@
-"""How to train, by occasion. A recipe is a function from the facts of the data and what was asked to values of options.
+"""Recipes. A recipe is a function from the facts of the data and the config (asked) to values of options.
 
-What was asked says model and image size, decided before, and may say more: a rate goes with the batch that was asked
-for, a warm-up with the number of epochs. The values are taken for the options that are left open.
+Model and image size are decided before and are in the config. A recipe's value may depend on other options: the
+learning rate on the batch size, the warm-up on the number of epochs. The values are used for options not given.
 """
 
 import math
@@ -23,9 +23,9 @@ def small(facts: Facts, asked: Asked) -> Values:
     """From scratch on few or small images.
 
     Command: ``convit train DATA``. Source: searched on parts of CIFAR-10 for short trainings, see docs/small-data.md,
-    and tried out on scikit-learn's digits. Shows about ``1300 sqrt(images)`` images in all, so short a training that
-    RandAugment and mixing cost more than they bring: up to 64 px there is neither. Cost: two minutes on two CPU cores
-    for the digits. Expected: 99 to 100% on them after 36 epochs.
+    and tried out on scikit-learn's digits. It shows about ``1300 sqrt(images)`` images in all. In so short a training
+    RandAugment and mixing lower the accuracy, so up to 64 px neither is used. Cost: two minutes on two CPU cores for
+    the digits. Expected: 99 to 100% on them after 36 epochs.
     """
     light = min(asked.image_size or (0,)) <= 64
     epochs = asked.epochs or _epochs(lambda images: min(200, max(10, round(1300 / math.sqrt(images)))), facts, asked)
@@ -59,7 +59,7 @@ def small(facts: Facts, asked: Asked) -> Values:
 
 
 def finetune(facts: Facts, asked: Asked) -> Values:
-    """From weights that have seen other images: fewer steps, slower, and slowest near the image.
+    """From weights trained on other images: fewer steps and lower learning rates, the lowest in the first blocks.
 
     Command: ``convit train DATA --pretrained`` or ``--weights FILE``. Source: layer-wise decay of the learning rate as
     BEiT and MAE fine-tune vision transformers (0.65 to 0.75 for 12 blocks); the rest tried out from one half of
@@ -90,8 +90,8 @@ def paper(facts: Facts, asked: Asked) -> Values:
     epochs of 1.28 million images of 224 px. Expected (Table 1): top-1 73.1 (tiny), 81.3 (small), 82.4 (base).
 
     The "plus" models have a batch of 512 and a peak of 4e-4. The published options name colour jitter of 0.4, but timm
-    leaves it out beside RandAugment, so the published models were trained without. The cosine falls with every step,
-    in the published code with every epoch.
+    does not use it together with RandAugment, so the published models were trained without it. The recipe lowers the
+    learning rate with every step, the published code with every epoch.
     """
     plus = "_plus_" in (asked.model or "")
     epochs = asked.epochs or _epochs(lambda images: 300, facts, asked)

@@ -1,4 +1,4 @@
-"""What a run says at its beginning and leaves at its end: decisions, the best model's accuracy, pictures, its card."""
+"""The messages of a run at its beginning and the files at its end: decisions, accuracy, plots, the model card."""
 
 import math
 from collections.abc import Iterator

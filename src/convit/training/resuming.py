@@ -1,4 +1,4 @@
-"""A run goes on as what it was: everything is read from its folder, and what was changed since is refused by name."""
+"""Resumes a run: everything is read from its folder, and a change since then is refused, with its name."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -23,13 +23,13 @@ AS_IT_WAS = "expected what the run began with; a run with other options is a new
 
 
 def read(asked: Asked, world: World, held: contextlib.ExitStack) -> tuple[Selection, Plan]:
-    """The images and the plan of a run that goes on.
+    """The images and the plan of a run that is resumed.
 
     Args:
-        asked: as :func:`convit.training.options.asked_from` makes it: ``resume`` is the folder, and what is not given
-            is as its ``config.yaml`` says. Options that do not change what is computed (:data:`MAY_CHANGE`) are taken
-            from here; any other has to be as it was.
-        world: the processes that go on with it.
+        asked: as :func:`convit.training.options.asked_from` makes it: ``resume`` is the folder; options that are not
+            given are as in its ``config.yaml``. Options that do not change the result (:data:`MAY_CHANGE`) are taken
+            from here; all others must be unchanged.
+        world: the processes that continue it.
         held: closed at the end, with the lock on the folder in it.
 
     Raises:

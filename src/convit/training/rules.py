@@ -1,8 +1,8 @@
-"""The rules between options, one row each: when it is broken, and what is said then.
+"""The rules between options, one row each: its condition and its error message.
 
-A rule of one option alone (its type, its range) stands at its field. These are about several, or about an option and
-the data. Each row is checked once: what was asked alone decides the first ones, as soon as it is asked; the others the
-plan. So they hold for the command line, YAML and Python alike. Imports nothing heavy.
+A rule of one option alone (its type, its range) is at its field. These rules are about several options, or about an
+option and the data. Each row is checked once: the first ones on the config, as soon as it is read, the others on the
+plan. So they hold for the command line, YAML and Python. Imports nothing heavy.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -1,4 +1,4 @@
-"""A run, stage by stage: choose the images, plan, train, evaluate and draw; or read all that and go on."""
+"""A run, stage by stage: choose the images, plan, train, evaluate and draw; or read images and plan, and resume."""
 
 import contextlib
 import threading
@@ -42,18 +42,18 @@ class Run:
 
 
 def train(asked: Asked, tell: Listener = ignore, *, measure: Measure = measure_nothing) -> Run:
-    """Trains a classifier and writes its run folder; with ``asked.resume`` goes on with one.
+    """Trains a classifier and writes its run folder; with ``asked.resume`` it continues a run.
 
     Started by ``torchrun`` or ``accelerate launch``, the processes train together (:mod:`convit.training.distributed`).
 
     Args:
         asked: the options.
-        tell: hears how it goes on.
-        measure: what each epoch's record has besides what the engine notes, from the classifier as it is then and the
-            validation images. It must depend on nothing else, or a run that was stopped would not repeat.
+        tell: the listener that gets the events.
+        measure: gives further values for each epoch's record, from the present classifier and the validation images. It
+            must depend on nothing else, or a resumed run would not give the same bits.
 
     Raises:
-        InputError: data or options that do not work, before anything is written; or a loss that is no number.
+        InputError: data or options that cannot be used, before anything is written; or a loss that is not finite.
         Stopped: Ctrl-C or SIGTERM; the state is saved, ``resume`` continues it.
         OSError: the disk is full or read-only.
     """
@@ -92,7 +92,7 @@ def _planned(asked: Asked, tell: Listener, world: World) -> tuple[Selection, Pla
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Within it no other thread of this process trains: both would take their draws from one state of PyTorch's.
+    """Within it no other thread of this process trains: both would draw from the same PyTorch generator.
 
     Raises:
         InputError: one does.
@@ -121,7 +121,7 @@ def _begin(trainer: Trainer, selection: Selection, overwrite: bool, held: contex
 
 
 def _tell_begin(trainer: Trainer, *, new: bool) -> None:
-    """Tells the listeners; where one cannot begin, as a tracker without a key, nothing of a new run is left."""
+    """Tells the listeners; if one of them fails, such as a tracker without a key, a new run is removed."""
     plan, folder = trainer.plan, trainer.folder
     try:
         trainer.tell(RunBegan(folder.path, plan.options.to_dict(), trainer.progress.epoch))

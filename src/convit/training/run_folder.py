@@ -1,4 +1,4 @@
-"""What is in the folder of one run."""
+"""The files in the folder of one run."""
 
 import json
 import shutil
@@ -29,9 +29,9 @@ OWN = (
     *("mistakes.csv", "mistakes.png", "tensorboard", "wandb", "tracking.json", CONFIG),
 )
 """Everything that a run, and its evaluations, write into the folder, in the order in which ``--overwrite`` removes it:
-half removed it is still a run to overwrite, and none to resume."""
+if this is interrupted, the folder is still a run that can be overwritten, but not resumed."""
 BEGINNING = {*(_FIRST := (SPLIT, RECORD, PLAN, SKIPPED)), *(f".{name}.tmp" for name in (*_FIRST, CONFIG)), LOCK}
-"""What a start that was killed before it wrote ``config.yaml`` leaves: nothing of a run yet."""
+"""Files of a start that was killed before it wrote ``config.yaml``: not yet a run."""
 NOT_OF_THE_RUN = ("overwrite", "resume")
 """Options that say how a command begins, not what the run is."""
 
@@ -39,11 +39,11 @@ NOT_OF_THE_RUN = ("overwrite", "resume")
 class RunFolder:
     """The folder of one run.
 
-    ``config.yaml`` repeats the run. What it goes on from: ``plan.json`` (what was asked, found and decided),
-    ``split.json`` (which image is in which split), ``images.json`` (name, label and content of each),
-    ``skipped.json`` (which files were left out), ``checkpoints/`` (the exact state). ``metrics.jsonl`` has a line an
-    epoch; ``model.safetensors`` and ``config.json`` are the best model; ``evaluation.json``, ``mistakes.csv`` and the
-    pictures come at the end; ``log.txt`` has all that was said.
+    ``config.yaml`` repeats the run. It is resumed from ``plan.json`` (config, facts and plan), ``split.json`` (split
+    of each image), ``images.json`` (name, label and content of each image), ``skipped.json`` (the files that were left
+    out) and ``checkpoints/`` (the exact state). ``metrics.jsonl`` has one line per epoch; ``model.safetensors`` and
+    ``config.json`` are the best model; ``evaluation.json``, ``mistakes.csv`` and the plots are written at the end;
+    ``log.txt`` has all messages.
     """
 
     def __init__(self, path: Path) -> None:

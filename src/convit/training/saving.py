@@ -1,4 +1,4 @@
-"""Writing what must not be lost, on a disk that may be full: training goes on, and the writing is tried again."""
+"""Saves the best model and the state. If the disk is full, training continues, and saving is tried again."""
 
 import copy
 import time
@@ -16,7 +16,7 @@ from convit.training.state import State, own_states, save_state
 class Saver:
     """Writes the best model, the state and the metrics of a run, in this order.
 
-    So a state never knows of a best model that is not on the disk. What is there stays until the new is whole.
+    So the best model of a state is always on the disk. Old files are kept until the new ones are complete.
 
     Args:
         folder: where to.

@@ -29,7 +29,7 @@ TENSORS, META = "tensors.safetensors", "state.json"
 
 @dataclass(slots=True)
 class Progress:
-    """Where a run stands. With the weights and the optimiser's moments this is all: everything random is drawn from
+    """How far a run is. Besides this, its state is only weights and optimiser moments: everything random is drawn from
     (seed, epoch, position)."""
 
     epoch: int = 0
@@ -65,7 +65,7 @@ class State:
     """The loss scale of fp16; one that is not enabled has no state."""
     progress: Progress = field(default_factory=Progress)
     plan: str = ""
-    """Fingerprint of the plan; states of others are passed over."""
+    """Fingerprint of the plan; states of other plans are skipped."""
     options: dict[str, Any] = field(default_factory=dict)
     """Those of the plan, as JSON values: they tell what has been changed."""
     known: set[Path] = field(default_factory=set)
@@ -75,8 +75,8 @@ class State:
 def save_state(folder: Path, state: State) -> Path:
     """Writes a state into ``folder``; once there are ``KEEP`` whole ones of the run, its others are removed.
 
-    States of other runs stay, but for one of the same step, whose place is taken. A whole state of the same step is
-    kept as it is: it is the same. How many processes trained it does not show in it.
+    States of other runs are kept, except one of the same step, which is replaced. A complete state of the same step and
+    run is not written again: it is the same. A state does not depend on the number of processes.
 
     Raises:
         OSError: the disk is full or read-only; the states that were there still are.

@@ -1,4 +1,4 @@
-"""What may end a run before its last epoch, and what is done then; so the loop is free of it."""
+"""Ends a run before its last epoch, on signals and failures, so that the training loop need not handle them."""
 
 import contextlib
 import math
@@ -16,7 +16,7 @@ from convit.training.workers import WorkerDied
 
 
 class Supervisor:
-    """Ends a run in order: at a signal, a loss that is no number, the death of a process that loads images, a fault of
+    """Ends a run cleanly: at a signal, a loss that is not finite, the death of a process that loads images, an error of
     the compiler, a disk that stays full. Of several processes, all end at the same step.
 
     Args:

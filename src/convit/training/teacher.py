@@ -1,12 +1,12 @@
-"""A teacher whose answers a model learns from besides the labels.
+"""Distillation: a model learns from the predictions of a teacher in addition to the labels.
 
-As in DeiT (Touvron et al. 2021), but for two things. The teacher's answers are learned by the ordinary head, on the
-class token: there is no second, distilled token, so a distilled model is of the same architecture as any other. And the
-soft loss is the mean over images of Hinton's, where DeiT's code divides by the number of classes too. The paper's
-Table 4 distils ConViT-S+ hard.
+As in DeiT (Touvron et al. 2021), with two differences. The ordinary head learns the teacher's predictions, on the class
+token: there is no distillation token, so a distilled model has the same architecture as any other. And the soft loss is
+the mean of Hinton's over images, while DeiT's code also divides by the number of classes. The paper's Table 4 uses hard
+distillation for ConViT-S+.
 
-The teacher sees the very images that the model does, augmented, mixed and of the same size. Where the normalisation
-that it was trained with is known and another one, the pixels are brought into it.
+The teacher gets the same images as the model, augmented, mixed and of the same size. If the teacher was trained with
+another normalisation, and this is known, the pixels are converted to it.
 """
 
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ def soft_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 class Teacher(nn.Module):
-    """A trained model as it answers to another one's images, for its classes. It learns nothing and draws nothing.
+    """A trained model that predicts the classes of another model on its images. It is not trained and draws nothing.
 
     Args:
         model: (B, 3, H, W), in its own normalisation, to (B, classes).

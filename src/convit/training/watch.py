@@ -1,4 +1,4 @@
-"""Noticing that another process is gone, and ending together: one line for a person, no waiting for ever."""
+"""Detects that another process is gone, and ends all processes, with one line of message."""
 
 import logging
 import os
@@ -14,13 +14,13 @@ from convit.errors import InputError
 from convit.training.stopping import Stopped
 
 BEAT = 0.5
-"""Seconds between two signs of life of a process."""
+"""Seconds between two heartbeats of a process."""
 GONE = 20.0
 """Seconds without one after which a process counts as gone; long, for a machine that is short of memory."""
 SILENT = 5.0
 """The same, where a connection broke: then some process is gone for sure."""
 GRACE = 3.0
-"""Seconds that the others leave to the one that speaks: launchers end all processes when the first has ended."""
+"""Seconds that the others wait for the process that prints: launchers end all processes when the first has ended."""
 
 
 class Watch:

@@ -1,4 +1,4 @@
-"""Processes that load images, and who ends them."""
+"""Processes that load images: how they are started and ended."""
 
 import contextlib
 import signal
