@@ -420,3 +420,19 @@ def test_what_hangs_on_timms_pos_proj_takes_part() -> None:
     layer = capture(model, images((48, 48))).layers[0]
     gate = layer.gates[:, None, None]
     assert relative_error(layer.mixed, (1 - gate) * layer.content + gate * layer.positional) < 1e-6
+
+
+@pytest.mark.parametrize("build", [ours, timms])
+def test_a_pass_within_a_pass_is_refused(build: Callable[[], nn.Module]) -> None:
+    """Its maps would be taken for those of the outer one."""
+    model, x = build(), images((48, 48))
+    busy: list[int] = []
+
+    def again(_module: nn.Module, _args: Any, _out: Tensor) -> None:
+        if not busy:
+            busy.append(1)
+            model(x)
+
+    model.blocks[0].attn.attn_drop.register_forward_hook(again)
+    with pytest.raises(InputError, match=r"another pass of the model within that of layer 0|ran not once"):
+        capture(model, x)

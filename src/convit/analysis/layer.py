@@ -83,6 +83,10 @@ class AttentionLayer:
                 return
             taken = dict(parts)
             parts.clear()
+            if not {"grid", "begun"} & taken.keys():  # its end without its beginning
+                raise InputError(
+                    f"layers: got another pass of the model within that of layer {self.index}, expected one at a time"
+                )
             if "mixed" not in taken:
                 raise InputError(
                     f"layers: got layer {self.index} of type {type(self.module).__name__}, whose map does not pass "
