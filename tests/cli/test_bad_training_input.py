@@ -115,7 +115,7 @@ def test_skip_bad(place: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) ->
         ("--model convit_micro_patch4_33", ("convit_micro_patch4_33", "did you mean 'convit_micro_patch4_32'")),
         ("--batch-size 400", ("batch-size: got 400, expected at most the 15 training images",)),
         ("--local-up-to-layer 99", ("got 99, expected 0 to the depth",)),
-        ("--rand-augment lots", ("rand_augment: 'lots'; expected",)),
+        ("--rand-augment lots", ("rand_augment: got 'lots', expected",)),
         ("--resume runs/x", ("runs/x", "expected")),
         ("--freeze 2", ("freeze: got 2 for a start from scratch", "--pretrained")),
     ],

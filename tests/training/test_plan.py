@@ -197,7 +197,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model": "convit_micro_patch4_32", "heads": 5}, r"^heads: got 5 for a width of 144, expected a divisor"),
     ({"image_size": (30,), "patch_size": 8}, r"got 30 x 30, expected multiples of the patch size 8; nearest: 24 x 24"),
     ({"local_up_to_layer": 7}, "local-up-to-layer: got 7, expected 0 to the depth, 4"),
-    ({"rand_augment": "random"}, "rand_augment: 'random'; expected timm's form"),
+    ({"rand_augment": "random"}, "rand_augment: got 'random', expected timm's form"),
     ({"fraction": 0.5, "per_class": 3}, "fraction and per-class: got both, expected one of them"),
     ({"pretrained": True, "weights": "run"}, "pretrained and weights: got both, expected one of them"),
     ({"weights": "run"}, "weights: no such file or folder run"),
