@@ -89,7 +89,7 @@ class Classifier:
         """
         if batch_size < 1:
             raise InputError(f"batch_size: got {batch_size}, expected at least 1")
-        images = [images] if _is_one(images) else images  # type: ignore[list-item]
+        _, several = _as_several(images)
         self.model.eval()
         transform = evaluation_transform(self.preprocess)
         out: list[Tensor] = []
@@ -100,7 +100,7 @@ class Classifier:
             out.append(logits.float().softmax(dim=-1).cpu())
             batch.clear()
 
-        for image in images:  # type: ignore[union-attr]
+        for image in several:
             batch.append(transform(as_rgb(image)))
             if len(batch) == batch_size:
                 run()
@@ -126,8 +126,9 @@ class Classifier:
         """
         if not isinstance(top_k, int) or top_k < 1:
             raise InputError(f"top_k: got {top_k}, expected at least 1")
-        best = ranked(self.probabilities(images).numpy(), self.class_names, top_k)
-        return best[0] if _is_one(images) else best
+        one, several = _as_several(images)
+        best = ranked(self.probabilities(several).numpy(), self.class_names, top_k)
+        return best[0] if one else best
 
     def save(self, folder: str | Path) -> None:
         """Writes ``model.safetensors`` and ``config.json`` into ``folder``; timm can read the latter too."""
@@ -298,20 +299,20 @@ def _load(folder: Path, device: torch.device | str) -> Classifier:
     return classifier.to(device)
 
 
-def _is_one(images: Any) -> bool:
-    """Whether it is one picture, not several.
+def _as_several(images: Any) -> tuple[bool, Iterable[Picture]]:
+    """Whether it is one picture, and the pictures.
 
     Raises:
         InputError: neither.
     """
     if isinstance(images, Image.Image | str | Path) or (isinstance(images, np.ndarray) and images.ndim < 4):
-        return True
+        return True, [images]
     if isinstance(images, Tensor) or not isinstance(images, Iterable):
         hint = "; a tensor's .numpy() is an array" if isinstance(images, Tensor) else ""
         raise InputError(
             f"images: got a {type(images).__name__}, expected a picture, its path, its pixels, or several{hint}"
         )
-    return False
+    return False, images
 
 
 def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
