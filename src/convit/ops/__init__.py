@@ -158,8 +158,11 @@ def why_not_triton(q: Tensor, k: Tensor, v: Tensor) -> str | None:
     if not _HAS_TRITON:
         return "triton is not installed"
     if not q.is_cuda:
-        interpreted = q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
-        return None if interpreted else f"got tensors on {q.device.type}, expected cuda"
+        if q.device.type != "cpu" or os.environ.get("TRITON_INTERPRET") != "1":
+            return f"got tensors on {q.device.type}, expected cuda"
+        # It multiplies the bits of bf16 as if they were integers (triton issue 11584).
+        wrong = q.dtype == torch.bfloat16
+        return "got bfloat16 in Triton's interpreter, which multiplies it wrongly, expected cuda" if wrong else None
     if torch.version.hip is not None:
         return "got ROCm, expected CUDA"
     major, minor = _cuda_capability(q.device)

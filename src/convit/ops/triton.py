@@ -7,8 +7,9 @@ How it is computed:
 
 - The positional softmax is known before any key is read, because it separates: its largest logit is that of the W
   columns plus that of the H rows, and the sum of its exponentials is the product of theirs. A positional weight is then
-  ``exp(z_ij - peak_i) / total_i``, computed in registers from two coordinates. The peak is subtracted from the logits,
-  which are small integers times the weights: sharp heads lose no digits and do not overflow.
+  ``exp(z_ij - peak_i) / total_i``, computed in registers from two coordinates. Along an axis the peak is at a known
+  offset p, and the difference of two logits is ``(d - p)(w + w2 (d + p))``: no large terms that cancel, so sharp heads
+  that look far away lose no digits, and nothing overflows.
 - The content normaliser is known only after the last key, so the two maps cannot share an accumulator in one pass.
   Forward keeps two, content (rescaled as usual) and positional: three products for a block of keys in place of two.
   A second pass over the keys would need three as well, and one more exponential, which costs more than a product at
@@ -19,7 +20,7 @@ How it is computed:
   product. ``dA = dO V^T`` serves both maps. ``D_c = sum_j P_c dA`` is ``dO . O_c``, for which forward saves the content
   part of its output; ``D_p`` and the sums for ``v_pos`` are accumulated in fp32 while ``dq`` is.
 - ``dz = g P_p (dA - D_p)`` sums to zero over the keys, so the gradient of ``v_pos`` is a covariance with ``r``. It is
-  summed around the mean of ``r``, known like the peak: no large terms that cancel.
+  summed around the mean of ``r``, known like the peak.
 - No atomics: each block of queries writes its share of the gradients of gate and ``v_pos``, and torch adds them up.
   The same input gives the same bits.
 
@@ -56,23 +57,31 @@ def _patch(token, prefix, width):
 
 
 @triton.jit
+def _below(offset, peak, linear, quadratic):
+    """The logit at an offset minus that at the peak's."""
+    return (offset - peak) * (linear + quadratic * (offset + peak))
+
+
+@triton.jit
 def _axis(at, size, linear, quadratic, BLOCK: tl.constexpr):
-    """The softmax along one axis seen from ``at``: largest logit, sum of exponentials, mean offset, mean square."""
-    peak = tl.full(at.shape, float("-inf"), tl.float32)
+    """The softmax along one axis seen from ``at``: offset of the largest logit, sum of the exponentials relative to it,
+    mean offset, mean square."""
+    first_key, last_key = -at, size - 1 - at
+    farther = (last_key - first_key) * (linear + quadratic * (last_key + first_key)) > 0
+    end = tl.where(farther, last_key, first_key)
+    top = tl.floor(0.5 - linear / (2.0 * tl.where(quadratic < 0, quadratic, -1.0)))
+    peak = tl.where(quadratic < 0, tl.minimum(tl.maximum(top, first_key), last_key), end)
     total = tl.zeros(at.shape, tl.float32)
     first = tl.zeros(at.shape, tl.float32)
     second = tl.zeros(at.shape, tl.float32)
     for start in range(0, size, BLOCK):
         key = start + tl.arange(0, BLOCK)
         offset = key.to(tl.float32)[None, :] - at[:, None]
-        logit = tl.where(key[None, :] < size, (linear + quadratic * offset) * offset, float("-inf"))
-        higher = tl.maximum(peak, tl.max(logit, 1))
-        rescale = tl.exp2((peak - higher) * _LOG2E)
-        weight = tl.exp2((logit - higher[:, None]) * _LOG2E)
-        total = total * rescale + tl.sum(weight, 1)
-        first = first * rescale + tl.sum(weight * offset, 1)
-        second = second * rescale + tl.sum(weight * offset * offset, 1)
-        peak = higher
+        logit = tl.where(key[None, :] < size, _below(offset, peak[:, None], linear, quadratic), float("-inf"))
+        weight = tl.exp2(logit * _LOG2E)
+        total += tl.sum(weight, 1)
+        first += tl.sum(weight * offset, 1)
+        second += tl.sum(weight * offset * offset, 1)
     return peak, total, first / total, second / total
 
 
@@ -120,7 +129,7 @@ def _forward_kernel(
     peak_x, total_x, _, _ = _axis(x, width, w0, w2, BLOCK_AXIS)
     peak_y, total_y, _, _ = _axis(y, height, w1, w2, BLOCK_AXIS)
     is_patch = (row >= prefix) & (row < tokens)
-    pos_peak = tl.where(is_patch, peak_x + peak_y, float("inf"))  # every positional weight of the others is zero
+    far = tl.where(is_patch, 0.0, float("-inf"))  # every positional weight of the others is zero
     per_total = 1.0 / (total_x * total_y)
 
     query = _load_rows(q + batch * q_batch + head * q_head, row, tokens, q_row, column, D)
@@ -145,8 +154,8 @@ def _forward_kernel(
         key_x, key_y = _patch(token, prefix, width)
         absent = tl.where((token >= prefix) & (token < tokens), 0.0, float("-inf"))
         dx, dy = key_x[None, :] - x[:, None], key_y[None, :] - y[:, None]
-        logit = (w0 + w2 * dx) * dx + ((w1 + w2 * dy) * dy - pos_peak[:, None])
-        weight = tl.exp2(logit * _LOG2E + absent[None, :])
+        logit = _below(dx, peak_x[:, None], w0, w2) + _below(dy, peak_y[:, None], w1, w2)
+        weight = tl.exp2(logit * _LOG2E + absent[None, :] + far[:, None])
         by_position = tl.dot(weight.to(value.dtype), value, by_position, input_precision=PRECISION)
 
     open_ = tl.load(gate + head).to(tl.float32)
@@ -159,8 +168,9 @@ def _forward_kernel(
         _store_rows(content + start, by_content, row, tokens, heads * D, column, D)
         tl.store(lse + both * tokens + row, peak + tl.log2(total), mask=row < tokens)
         if batch == 0:  # the same for every image
-            tl.store(pos_sums + head * tokens + row, pos_peak, mask=row < tokens)
-            tl.store(pos_sums + (heads + head) * tokens + row, per_total, mask=row < tokens)
+            tl.store(pos_sums + head * tokens + row, peak_x, mask=row < tokens)
+            tl.store(pos_sums + (heads + head) * tokens + row, peak_y, mask=row < tokens)
+            tl.store(pos_sums + (2 * heads + head) * tokens + row, per_total, mask=row < tokens)
 
 
 @triton.jit
@@ -184,7 +194,7 @@ def _query_kernel(
     peak_x, total_x, mean_x, square_x = _axis(x, width, w0, w2, BLOCK_AXIS)
     peak_y, total_y, mean_y, square_y = _axis(y, height, w1, w2, BLOCK_AXIS)
     is_patch = (row >= prefix) & (row < tokens)
-    pos_peak = tl.where(is_patch, peak_x + peak_y, float("inf"))
+    far = tl.where(is_patch, 0.0, float("-inf"))
     per_total = 1.0 / (total_x * total_y)
     mean_square = square_x + square_y
 
@@ -217,8 +227,8 @@ def _query_kernel(
         key_x, key_y = _patch(token, prefix, width)
         absent = tl.where((token >= prefix) & (token < tokens), 0.0, float("-inf"))
         dx, dy = key_x[None, :] - x[:, None], key_y[None, :] - y[:, None]
-        logit = (w0 + w2 * dx) * dx + ((w1 + w2 * dy) * dy - pos_peak[:, None])
-        pull = tl.exp2(logit * _LOG2E + absent[None, :]) * map_grad
+        logit = _below(dx, peak_x[:, None], w0, w2) + _below(dy, peak_y[:, None], w1, w2)
+        pull = tl.exp2(logit * _LOG2E + absent[None, :] + far[:, None]) * map_grad
         by_content_grad += tl.sum(weight * map_grad, 1)
         by_position_grad += tl.sum(pull, 1)
         along_x += tl.sum(pull * (dx - mean_x[:, None]), 1)
@@ -269,8 +279,10 @@ def _key_kernel(
         grad = _load_rows(out_grad, row, tokens, g_row, column, D)
         # Infinite: a query that is not there has no weight anywhere, a prefix token no positional one.
         log = tl.load(lse + both * tokens + row, mask=row < tokens, other=float("inf"))
-        pos_peak = tl.load(pos_sums + head * tokens + row, mask=row < tokens, other=float("inf"))
-        per_total = tl.load(pos_sums + (heads + head) * tokens + row, mask=row < tokens, other=0.0)
+        far = tl.where((row >= prefix) & (row < tokens), 0.0, float("-inf"))
+        peak_x = tl.load(pos_sums + head * tokens + row, mask=row < tokens, other=0.0)
+        peak_y = tl.load(pos_sums + (heads + head) * tokens + row, mask=row < tokens, other=0.0)
+        per_total = tl.load(pos_sums + (2 * heads + head) * tokens + row, mask=row < tokens, other=0.0)
         mean = tl.load(delta + both * tokens + row, mask=row < tokens, other=0.0)
         share = tl.where(row < prefix, 1.0, closed)
 
@@ -278,8 +290,9 @@ def _key_kernel(
         by_content = tl.exp2(logit - log[None, :]) * share[None, :]
         x, y = _patch(row, prefix, width)
         dx, dy = key_x[:, None] - x[None, :], key_y[:, None] - y[None, :]
-        logit = (w0 + w2 * dx) * dx + ((w1 + w2 * dy) * dy - pos_peak[None, :])
-        mixed = by_content + (opened * per_total)[None, :] * tl.exp2(logit * _LOG2E + absent[:, None])
+        logit = _below(dx, peak_x[None, :], w0, w2) + _below(dy, peak_y[None, :], w1, w2)
+        weight = tl.exp2(logit * _LOG2E + absent[:, None] + far[None, :])
+        mixed = by_content + (opened * per_total)[None, :] * weight
         dv = tl.dot(mixed.to(grad.dtype), grad, dv, input_precision=PRECISION)
 
         map_grad = tl.dot(value, tl.trans(grad), input_precision=PRECISION)
@@ -348,7 +361,8 @@ def _forward(
 
     Returns:
         The output; its content part; log2 of the sum of the exponentials of the content logits, ``(B, h, tokens)``; and
-        the largest positional logit with one over the sum of the exponentials, ``(2, h, tokens)``.
+        the offsets in x and y of the largest positional logit with one over the sum of the exponentials relative to it,
+        ``(3, h, tokens)``.
     """
     out, content, lse, pos_sums = _forward_results(q, k, v, gate, pos_weight, height, width, keep)
     q, k, v = _unit_columns(q), _unit_columns(k), _unit_columns(v)
@@ -371,7 +385,7 @@ def _forward_results(
     batch, heads, tokens, _ = q.shape if keep else (0, 0, 0, 0)
     content = _like_tokens(q) if keep else q.new_empty(0, 0, 0, 0)
     lse = q.new_empty(batch, heads, tokens, dtype=torch.float32)
-    return _like_tokens(q), content, lse, q.new_empty(2, heads, tokens, dtype=torch.float32)
+    return _like_tokens(q), content, lse, q.new_empty(3, heads, tokens, dtype=torch.float32)
 
 
 @torch.library.custom_op("convit::gated_attention_backward", mutates_args=())
