@@ -82,7 +82,7 @@ def test_what_was_left_out_is_not_new(animals: Path) -> None:
     assert "'cow/3.png' is new" in refused(animals, replace(choice, leave_out=()))
 
 
-def test_a_class_beside_those_that_were_drawn_plays_no_part(animals: Path) -> None:
+def test_a_class_beside_those_that_were_taken_plays_no_part(animals: Path) -> None:
     choice = Learning(classes=2, seed=1)
     first = select(str(animals), choice)
     photos(animals, {"dog": 3})

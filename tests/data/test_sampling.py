@@ -14,7 +14,7 @@ from convit.data import (
     shown,
     stratified_split,
 )
-from convit.data.sampling import balanced_order, drawn_classes, occurrence
+from convit.data.sampling import balanced_order, occurrence
 from convit.errors import InputError
 
 TARGETS = st.lists(st.integers(0, 5), min_size=1, max_size=80).map(np.array)
@@ -118,23 +118,6 @@ def test_global_random_state_plays_no_part_and_is_untouched() -> None:
     stratified_split(np.zeros(9, int), 0.3, 0)
     class_balanced_subset(np.zeros(9, int), fraction=0.3, seed=0)
     assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
-
-
-@given(st.integers(2, 30), st.data(), SEEDS)
-def test_classes_are_drawn_by_seed_and_nested(known: int, data: st.DataObject, seed: int) -> None:
-    few, many = sorted(data.draw(st.integers(2, known)) for _ in range(2))
-    drawn = drawn_classes(known, many, seed, "x").tolist()
-    assert drawn == sorted(set(drawn))
-    assert len(drawn) == many
-    assert set(drawn) <= set(range(known))
-    assert set(drawn_classes(known, few, seed, "x").tolist()) <= set(drawn)
-
-
-def test_classes_that_there_are_not() -> None:
-    for count in (1, 11):
-        with pytest.raises(InputError, match=f"classes: got {count}, expected 2 to 10, the classes of digits"):
-            drawn_classes(10, count, 0, "digits")
-    assert len({tuple(drawn_classes(10, 5, seed, "")) for seed in range(9)}) > 5
 
 
 @given(st.integers(1, 60), st.integers(1, 5), SEEDS, st.integers(0, 3))

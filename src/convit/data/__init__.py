@@ -11,6 +11,7 @@ from convit.data.image_sets import ArrayImages, FileImages, ImageSet
 from convit.data.images import IMAGE_SUFFIXES, UnreadableImageError, image_size, is_image_name, read_image, to_rgb
 from convit.data.record import describe, first_change, first_changed_name
 from convit.data.sampling import (
+    Draw,
     EpochSampler,
     class_balanced_subset,
     permutation,
@@ -42,6 +43,7 @@ __all__ = [
     "ArrayImages",
     "Augmentation",
     "BadImage",
+    "Draw",
     "EpochSampler",
     "FileImages",
     "ImageSet",

@@ -4,13 +4,28 @@ Every draw here is ``permutation(n, seed, tag, ...)``. The tags keep draws for d
 """
 
 from collections.abc import Iterator
+from enum import IntEnum, unique
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convit.errors import InputError
 
-_SPLIT, _SUBSET, _EPOCH, _CLASSES, _BALANCED = 1, 2, 3, 4, 5
+
+@unique
+class Draw(IntEnum):
+    """What is drawn, as part of the key of each draw. No two kinds of draws share a number."""
+
+    SPLIT = 1
+    SUBSET = 2
+    EPOCH = 3
+    AUGMENTATION = 4
+    BALANCED = 5
+    SHARES = 6
+    SIZES = 7
+    START = 101
+    STEP = 102
+
 
 Indices = NDArray[np.int64]
 
@@ -53,7 +68,7 @@ def stratified_split(targets: Indices, fraction: float, seed: int) -> tuple[Indi
     for label in np.unique(targets):
         members = np.flatnonzero(targets == label)
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
-        held_out[members[permutation(len(members), seed, _SPLIT, int(label))[:count]]] = True
+        held_out[members[permutation(len(members), seed, Draw.SPLIT, int(label))[:count]]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
@@ -87,27 +102,8 @@ def class_balanced_subset(
     for label in np.unique(targets):
         members = np.flatnonzero(targets == label)
         count = per_class if fraction is None else max(round(fraction * len(members)), 1)
-        chosen.append(members[permutation(len(members), seed, _SUBSET, int(label))[:count]])
+        chosen.append(members[permutation(len(members), seed, Draw.SUBSET, int(label))[:count]])
     return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, dtype=np.int64)
-
-
-def drawn_classes(known: int, count: int, seed: int, name: str) -> Indices:
-    """Which ``count`` of ``known`` classes, sorted. Draws of one seed are nested: fewer classes are among the more.
-
-    Args:
-        known, count: how many there are, and how many to draw, from 2 on.
-        seed: 0 or more.
-        name: of the data, for the message.
-
-    Raises:
-        InputError: more classes than there are, or fewer than 2.
-
-    >>> len(set(drawn_classes(10, 3, 0, "digits")) - set(drawn_classes(10, 5, 0, "digits")))
-    0
-    """
-    if not 2 <= count <= known:
-        raise InputError(f"classes: got {count}, expected 2 to {known}, the classes of {name}")
-    return np.sort(permutation(known, seed, _CLASSES)[:count])
 
 
 def balanced_order(targets: Indices, count: int, *key: int) -> Indices:
@@ -127,15 +123,15 @@ def balanced_order(targets: Indices, count: int, *key: int) -> Indices:
     """
     labels = np.unique(targets)
     share, more = divmod(count, len(labels))
-    gets_more = set(labels[permutation(len(labels), *key, _CLASSES)[:more]].tolist())
+    gets_more = set(labels[permutation(len(labels), *key, Draw.SHARES)[:more]].tolist())
     drawn = []
     for label in labels.tolist():
         members = np.flatnonzero(targets == label)
         wanted = share + (label in gets_more)
         rounds = range(-(-wanted // len(members)))
-        order = [members[permutation(len(members), *key, _BALANCED, label, again)] for again in rounds]
+        order = [members[permutation(len(members), *key, Draw.BALANCED, label, again)] for again in rounds]
         drawn.append(np.concatenate([*order, members[:0]])[:wanted])
-    return np.concatenate(drawn)[permutation(count, *key, _EPOCH)]
+    return np.concatenate(drawn)[permutation(count, *key, Draw.EPOCH)]
 
 
 def occurrence(indices: Indices) -> Indices:
@@ -224,8 +220,8 @@ class EpochSampler:
         """The images of an epoch in their order, without the repeats."""
         count = self.length // self.repeats
         if self.balance is not None:
-            return balanced_order(self.balance, count, self.seed, _BALANCED, epoch)
-        return permutation(self.images, self.seed, _EPOCH, epoch)[:count]
+            return balanced_order(self.balance, count, self.seed, Draw.BALANCED, epoch)
+        return permutation(self.images, self.seed, Draw.EPOCH, epoch)[:count]
 
     def __iter__(self) -> Iterator[Key]:
         keys = self.keys(self.epoch)[self.start :]

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from convit.data.image_sets import ImageSet, listing
-from convit.data.sampling import permutation
+from convit.data.sampling import Draw, permutation
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan
-
-_SIZE = 5  # keeps the draw here independent of those in sampling.py
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ def _sizes(images: ImageSet, sample: int, seed: int) -> list[tuple[int, int]]:
     if not len(images):
         raise InputError("no image; expected at least one to take the native size from")
     found, fault = [], None
-    for index in permutation(len(images), seed, _SIZE)[:sample].tolist():
+    for index in permutation(len(images), seed, Draw.SIZES)[:sample].tolist():
         try:
             found.append(images.size(index))
         except InputError as error:

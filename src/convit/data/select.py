@@ -16,7 +16,7 @@ from convit.data.evaluating import Evaluating, Known, to_evaluate_on
 from convit.data.image_sets import ImageSet
 from convit.data.images import pictures
 from convit.data.record import first_changed_name
-from convit.data.sampling import class_balanced_subset, drawn_classes, stratified_split
+from convit.data.sampling import class_balanced_subset, stratified_split
 from convit.data.scan import BadImage, drop, look, refuse_bad
 from convit.data.selection import Facts, Selection
 from convit.data.sources import Source, open_source
@@ -44,7 +44,7 @@ class Learning:
     data_root: Path | None = None
     """Where data sets are downloaded to; None for the usual place."""
     classes: int | None = None
-    """Take so many of the classes, drawn; None for all."""
+    """Take the first so many of the classes, in their order; None for all."""
     seed: int = 0
     val_fraction: float = 0.1
     """Part of each class that is held out to validate on, where the data has no val split; between 0 and 1."""
@@ -123,10 +123,13 @@ def _to_learn_from(source: Source, choice: Learning) -> Selection:
 
 
 def _some_classes(source: Source, choice: Learning) -> Source:
-    """The source with some of its classes and their images alone: those drawn, or those recorded."""
+    """The source with its first classes and their images alone, or with those recorded."""
     assert choice.classes is not None
     if choice.recorded is None:
-        labels = drawn_classes(len(source.class_names), choice.classes, choice.seed, source.name)
+        known = len(source.class_names)
+        if not 2 <= choice.classes <= known:
+            raise InputError(f"classes: got {choice.classes}, expected 2 to {known}, the classes of {source.name}")
+        labels = np.arange(choice.classes)
     else:
         names = {name for recorded in choice.recorded.values() for name in recorded}
         labels = np.unique(np.concatenate([images.called(names).targets for images in source.splits.values()]))

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from torchvision import transforms
 
 from convit.data.image_sets import ImageSet
+from convit.data.sampling import Draw
 from convit.errors import InputError
 from convit.preprocess import Preprocess, check, check_choice, covering, is_part, prepared
 
@@ -26,7 +27,6 @@ Transform = Callable[[Image.Image], Tensor]
 
 _CROPS = ("random_resized", "shift", "none")
 _RAND_AUGMENT = re.compile(r"rand(-(m|n|mmax)\d+|-(mstd|p)\d+(\.\d+)?|-inc[01])*")
-_AUGMENT = 4  # keeps augmentation independent of the draws in sampling.py
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,16 @@ def _rand_augment(preprocess: Preprocess, config: str) -> Callable[[Image.Image]
         "img_mean": tuple(min(255, round(255 * mean)) for mean in preprocess.mean),
         "interpolation": str_to_pil_interp(preprocess.interpolation),
     }
-    return rand_augment_transform(config, options)
+    made = rand_augment_transform(config, options)
+    for step in made.ops:
+        if step.name.startswith("Posterize"):
+            step.level_fn = partial(_at_least_one_bit, step.level_fn)
+    return made
+
+
+def _at_least_one_bit(level_fn: Callable[..., tuple[int, ...]], level: float, options: dict[str, Any]) -> tuple[int]:
+    """The bits of each colour that posterize keeps. timm also asks for 0, a black picture, which Pillow 13 refuses."""
+    return (max(1, *level_fn(level, options)),)
 
 
 @contextmanager
@@ -162,5 +171,5 @@ class SampleDataset(Dataset[tuple[Tensor, int]]):
         key = key if isinstance(key, tuple) else (0, key)
         index = key[1]
         image = Image.fromarray(self._pixels[index]) if self._pixels is not None else self.images.read(index)
-        with seeded(self.seed, _AUGMENT, *key):
+        with seeded(self.seed, Draw.AUGMENTATION, *key):
             return self.transform(image), int(self.images.targets[index])

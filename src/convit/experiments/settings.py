@@ -64,7 +64,7 @@ class SharedOptions:
     image_size: Sides | None = None
     """Side of the models' input in pixels, or height and width [the model's]."""
     classes: Annotated[int, Meta(ge=2)] | None = None
-    """Take so many of the classes, drawn by seed [all]."""
+    """Take the first so many of the classes, in their order [all]."""
     val_fraction: Annotated[float, Meta(ge=0.01, le=0.9)] = 0.1
     """Part of each class held out to choose the best epoch, where the data has no validation split."""
     data_root: Path | None = None

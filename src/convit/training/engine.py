@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from convit.classifier import Classifier
-from convit.data import ImageSet, seeded
+from convit.data import Draw, ImageSet, seeded
 from convit.device import pick_device
 from convit.errors import InputError
 from convit.events import Advanced, EpochEnded, Listener, PassBegan, Said
@@ -37,8 +37,6 @@ Measure = Callable[[Classifier, ImageSet], dict[str, Any]]
 Called after each epoch with the present model, in evaluation mode, and the validation images. Its result must depend on
 nothing else, or a resumed run would not give the same bits; it must not change the model.
 """
-
-_START = 101  # keeps the draws for the weights apart from those of convit.data and of the steps
 
 
 def measure_nothing(classifier: Classifier, images: ImageSet) -> dict[str, Any]:
@@ -102,7 +100,7 @@ class Trainer:
     def _start(self, *, load: bool) -> ConViT:
         """The model that the run starts from: drawn by seed; without ``load`` all weights come from the state."""
         plan, options = self.plan, self.plan.options
-        with seeded(options.seed, _START):
+        with seeded(options.seed, Draw.START):
             model = create_model(
                 decided(options.model),
                 num_classes=len(plan.class_names),

@@ -12,7 +12,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from convit.data import seeded
+from convit.data import Draw, seeded
 from convit.models import ConViT
 from convit.training.distributed import ALONE, World
 from convit.training.evaluation import AUTOCAST
@@ -23,8 +23,6 @@ from convit.training.plan import Plan
 from convit.training.teacher import make_distiller
 
 T = TypeVar("T")
-
-_STEP = 102  # keeps the draws of the steps apart from those of convit.data and for the weights
 
 
 class Learner:
@@ -117,7 +115,7 @@ class Learner:
     @contextlib.contextmanager
     def _draws(self, epoch: int, step: int) -> Iterator[None]:
         """Within it all draws are those of a step, the same in every process and every part of the batch."""
-        with seeded(self.plan.options.seed, _STEP, epoch, step):
+        with seeded(self.plan.options.seed, Draw.STEP, epoch, step):
             if self.device.type == "cuda":
                 torch.cuda.manual_seed(int(torch.randint(2**62, ()).item()))
             yield

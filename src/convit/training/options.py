@@ -35,7 +35,7 @@ class DataOptions:
     per_class: Count | None = None
     """Learn from so many images of each class, drawn by seed [all]."""
     classes: Annotated[int, Meta(ge=2)] | None = None
-    """Take so many of the classes, drawn by seed [all]."""
+    """Take the first so many of the classes, in their order [all]."""
     balanced_sampling: bool = False
     """Show every class equally often: images of small classes several times an epoch, a part of those of large ones."""
     data_root: Path | None = None
