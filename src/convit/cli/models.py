@@ -27,7 +27,8 @@ def main(options: ModelsCommand) -> None:
     console.print(table)
     console.print(
         "GPSA: blocks with gated positional self-attention, of all. params: at 1000 classes.\n"
-        "FLOPs: multiply-adds of one image. top-1: the paper's, percent on ImageNet-1k.\n"
+        "FLOPs: multiply-adds of all matrix products for one image (the paper has 5.4G for small, which is nearer to\n"
+        "the linear layers alone). top-1: the paper's, percent on ImageNet-1k.\n"
         "Other sizes: --image-size and --patch-size of 'convit train'.",
         soft_wrap=True,
     )
