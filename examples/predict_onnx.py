@@ -22,10 +22,11 @@ def prepare(image: Image.Image, settings: dict[str, Any]) -> np.ndarray:
     image = ImageOps.exif_transpose(image).convert("RGB")
     height, width = settings["image_size"]
     target = [math.floor(side / settings["crop_pct"]) for side in (height, width)]
-    scale = max(target[0] / image.height, target[1] / image.width)
-    # A square target has the long side rounded down, as torchvision does it; others are rounded, as timm does it.
-    rounded = math.floor if target[0] == target[1] else round
-    size = [max(least, rounded(side * scale + 1e-9)) for side, least in zip(image.size, target[::-1], strict=True)]
+    if target[0] == target[1]:  # the long side is rounded down, as torchvision does it
+        size = [target[0] * side // min(image.size) for side in image.size]
+    else:  # both are rounded, as timm does it
+        ratio = min(image.height / target[0], image.width / target[1])
+        size = [round(side / ratio) for side in image.size]
     image = image.resize(size, Image.Resampling[settings["interpolation"].upper()])
     left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
     pixels = np.asarray(image.crop((left, top, left + width, top + height)), np.float32) / 255

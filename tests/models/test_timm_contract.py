@@ -112,7 +112,7 @@ def test_pruning_the_norm_but_not_the_head() -> None:
     model.prune_intermediate_layers([1], prune_norm=True, prune_head=False)
     assert isinstance(model.norm, nn.Identity)
     assert model(X).shape == (2, 5)
-    with pytest.raises(AssertionError, match=r"got .token., but the class token was pruned"):
+    with pytest.raises(AssertionError, match=r"got .token., but the model has no class token"):
         model.reset_classifier(3, "token")
 
 

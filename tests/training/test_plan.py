@@ -84,6 +84,7 @@ def test_the_shape_that_is_asked_for() -> None:
 def test_a_shape_that_is_given_is_not_decided() -> None:
     args = {"img_size": [48, 32], "patch_size": 8, "local_up_to_layer": 3, "num_heads": 9}
     args |= {"hybrid_backbone": "patch", "global_pool": "token", "batch_norm": False, "gate_init": 1.0}
+    args |= {"class_token": True}
     got = choice(300, 10, model="convit_micro_patch4_32", image_size=(48, 32), patch_size=8)
     assert (got.name, got.args, got.blocks, got.reasons) == ("convit_micro_patch4_32", args, 4, {})
     one_side = choice(300, 10, model="convit_micro_patch4_32", image_size=(48,))

@@ -118,8 +118,9 @@ class PositionalBase(AttentionBase):
 
     def reset_parameters(self) -> None:
         """Draws the start of the published code, then the convolutional start if it is asked for."""
-        for linear in (self.qk, self.v, self.proj):
-            start_weights(linear, self.weight_std)
+        for linear in (self.qk, self.v):
+            start_weights(linear, self.weight_std if self.conv_init else PUBLISHED_STD)
+        start_weights(self.proj, self.weight_std)
         start_weights(self.pos_proj)
         if self.conv_init:
             with torch.no_grad():
@@ -157,8 +158,8 @@ class PositionalSelfAttention(PositionalBase):
         proj_drop: dropout probability of the output, in training.
         locality_strength: ``a`` of the convolutional start, in patches^-2.
         conv_init: start as a convolution (equation 5): ``W_val`` is the identity and each head looks at its cell of a
-            kernel (:func:`convit.layers.init.head_centres`). Otherwise both are drawn like every other weight, those
-            of position always with the published 0.02.
+            kernel (:func:`convit.layers.init.head_centres`). Otherwise queries, keys, values and positions are drawn
+            with the published 0.02, as in rows c, d and g of the paper's Table 3, whatever ``weight_std`` is.
         weight_std: of the normal that weights start from; ``"fan_in"`` for ``fan_in^-1/2``.
     """
 

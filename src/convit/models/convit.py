@@ -40,6 +40,8 @@ class ConViT(nn.Module):
         in_chans: channels of the images.
         num_classes: width of the output; 0 for no head.
         global_pool: input of the head: ``"token"`` the class token, ``"avg"`` the mean of patches, ``""`` all tokens.
+        class_token: False leaves the class token out, as in ``nano`` and ``mini``: with ``global_pool="avg"`` the head
+            does not read it, and the plain-attention twin would carry it through every block.
         embed_dim: C, the whole width (not per head).
         depth: number of blocks.
         num_heads: heads per block; a square number gives a full convolution kernel.
@@ -59,7 +61,8 @@ class ConViT(nn.Module):
         locality_strength: ``a`` of the convolutional init, in patches^-2.
         use_pos_embed: add a learned absolute position embedding to the patches at the input.
         gated: False takes ungated positional attention (PSA) in place of GPSA (paper, figure 9).
-        conv_init: False leaves out the convolutional init (paper, table 3, rows c, d and g).
+        conv_init: False leaves out the convolutional init (paper, table 3, rows c, d and g): queries, keys, values
+            and positions of these blocks then start from the paper's 0.02, whatever ``weight_std`` is.
         gate_init: initial logit of every gate; 1 in the paper, 3 in ``nano`` and ``mini``.
         weight_std: standard deviation of the initial linear weights of the blocks, 0.02 in the paper; ``"fan_in"``
             for ``fan_in^-1/2``, with which narrow models learn faster at first.
@@ -82,6 +85,7 @@ class ConViT(nn.Module):
         in_chans: int = 3,
         num_classes: int = 1000,
         global_pool: str = "token",
+        class_token: bool = True,
         embed_dim: int = 192,
         depth: int = 12,
         num_heads: int = 4,
@@ -110,6 +114,8 @@ class ConViT(nn.Module):
             raise ValueError(f"depth: got {depth}, expected at least 1")
         if not 0 <= local_up_to_layer <= depth:
             raise ValueError(f"local_up_to_layer: got {local_up_to_layer}, expected 0 to the depth, {depth}")
+        if global_pool == "token" and not class_token:
+            raise ValueError("class_token: got False with global_pool='token', which reads it, expected True, or 'avg'")
         if batch_norm and norm_layer is not LayerNorm:
             raise ValueError("norm_layer: got one with batch_norm=True, expected one of the two")
         norm_layer = TokenBatchNorm if batch_norm else norm_layer
@@ -132,8 +138,10 @@ class ConViT(nn.Module):
         # The layer that sees the channels of the image, which timm adapts to others.
         conv_stem = isinstance(getattr(self.patch_embed, "backbone", None), ConvStem)
         self.first_conv = "patch_embed.backbone.0" if conv_stem else "patch_embed.proj"
-        self.cls_token: nn.Parameter | None = nn.Parameter(torch.empty(1, 1, embed_dim, **dd))
-        self.num_prefix_tokens = 1
+        self.cls_token: nn.Parameter | None = None
+        if class_token:
+            self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim, **dd))
+        self.num_prefix_tokens = 0 if self.cls_token is None else 1
         self.pos_embed: nn.Parameter | None = None
         if use_pos_embed:
             self.pos_embed = nn.Parameter(torch.empty(1, self.grid_size.num_patches, embed_dim, **dd))
@@ -331,8 +339,8 @@ class ConViT(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new head of ``num_classes`` on the same device, in the same type and mode; pooling is kept if not given."""
         if global_pool is not None:
-            pruned = self.cls_token is None  # an AssertionError is what timm's own models raise
-            assert global_pool != "token" or not pruned, "global_pool: got 'token', but the class token was pruned"
+            has_token = self.cls_token is not None  # an AssertionError is what timm's own models raise
+            assert global_pool != "token" or has_token, "global_pool: got 'token', but the model has no class token"
             self.global_pool = _checked_pooling(global_pool)
         self.num_classes = num_classes
         self.head = self._new_head().train(self.training)

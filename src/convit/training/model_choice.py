@@ -62,7 +62,7 @@ def choose_model(asked: Asked, facts: Facts, start: ClassifierConfig | None) -> 
         default = create_model(name, device="meta", **args)  # also refuses an unknown name
         height, width = (asked.image_size * 2)[:2] if asked.image_size else default.img_size
         args |= {"img_size": [height, width], "patch_size": asked.patch_size or default.patch_size}
-        args |= _asked_shape(asked)
+        args |= _asked_shape(asked, fresh=start is None and not asked.pretrained)
         model = create_model(name, device="meta", **args)
     except (ValueError, TypeError) as error:
         argument, colon, wrong = str(error).partition(":")
@@ -76,14 +76,18 @@ def choose_model(asked: Asked, facts: Facts, start: ClassifierConfig | None) -> 
     return ModelChoice(name=name, args=args, blocks=len(model.blocks), reasons=reasons)
 
 
-def _asked_shape(asked: Asked) -> dict[str, Any]:
-    """What the options say of the model besides its sizes, as arguments of :class:`convit.ConViT`."""
+def _asked_shape(asked: Asked, *, fresh: bool) -> dict[str, Any]:
+    """What the options say of the model besides its sizes, as arguments of :class:`convit.ConViT`.
+
+    fresh: it starts from random weights, not from some that have a class token or have none.
+    """
     published = asked.weight_init == "published"
     named: dict[str, Any] = {
         "local_up_to_layer": asked.local_up_to_layer,
         "num_heads": asked.heads,
         "hybrid_backbone": asked.stem,
         "global_pool": asked.pool,
+        "class_token": asked.pool == "token" if asked.pool and fresh else None,
         "batch_norm": asked.norm and asked.norm == "batch",
         "use_pos_embed": asked.position_embedding,
         "gate_init": asked.gate_init,
@@ -102,6 +106,7 @@ def _shape(model: ConViT) -> dict[str, Any]:
         "num_heads": attention.num_heads,
         "hybrid_backbone": PATCH if isinstance(model.patch_embed, PatchEmbed) else CONV,
         "global_pool": model.global_pool,
+        "class_token": model.cls_token is not None,
         "batch_norm": isinstance(model.norm, TokenBatchNorm),
         **({"gate_init": attention.gate_init} if isinstance(attention, GatedPositionalSelfAttention) else {}),
     }

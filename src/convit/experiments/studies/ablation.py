@@ -4,7 +4,8 @@ The rows of Table 3:
 
 - a: ConViT.
 - b: every gate stays at one half (logit 0), so content and position weigh alike.
-- c: queries, keys, values and positions of GPSA start from the normal of 0.02 of every other weight; gates as in a.
+- c: queries, keys, values and positions of GPSA start from the published normal of 0.02, also in models whose other
+  weights start otherwise; gates as in a.
 - d: b and c together.
 - e: plain attention in every block (DeiT).
 - f: the attention of the GPSA blocks (queries, keys, values, positions, projection) stays at its convolutional start,
