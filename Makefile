@@ -11,12 +11,13 @@ QUICK = tests/ops tests/layers tests/test_grid.py tests/test_options.py tests/te
 	$(addprefix tests/training/test_,options.py plan.py recipes.py objective.py parameters.py evaluation.py) \
 	$(addprefix tests/cli/test_,words.py help.py bad_options.py) tests/experiments/test_settings.py tests/experiments/test_tables.py
 
-.PHONY: demo test test-quick fault-tests browser-tests check timm-tests bench format clean help
+.PHONY: demo test test-quick oldest fault-tests browser-tests check timm-tests bench format clean help
 
 help:
 	@echo "make demo           train on the embedded digits, evaluate, predict, look inside (about 5 minutes with set-up)"
 	@echo "make test-quick     mathematics, selection, recipes, plans, rules: about two minutes"
 	@echo "make test           all tests"
+	@echo "make oldest         all tests on the oldest versions of the libraries that pyproject.toml allows"
 	@echo "make fault-tests    kills, damage, full disks, dead workers and processes, done to real runs (a short form is in all tests)"
 	@echo "make browser-tests  the attention page in Chromium (part of all tests where there is one)"
 	@echo "make check          formatting, lint, types"
@@ -52,6 +53,16 @@ test: $(VENV)/installed
 test-quick: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) $(QUICK)
 
+$(VENV)-oldest/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/pip install --quiet --upgrade pip
+	$(PYTHON) tests/floors.py > $(VENV)-oldest/floors.txt
+	$(VENV)-oldest/bin/pip install --quiet --constraint $(VENV)-oldest/floors.txt --editable ".[test]"
+	@touch $@
+
+oldest: $(VENV)-oldest/installed
+	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -n $(JOBS)
+
 # A quarter of an hour; prints its counts at the end.
 fault-tests: $(VENV)/installed
 	FAULTS=full $(BIN)/python -m pytest tests/faults tests/training/test_distributed.py::test_killed_process
@@ -77,4 +88,4 @@ format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-oldest build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -122,9 +122,14 @@ def _recomputes(v: Tensor) -> bool:
     return v.shape[2] >= RECOMPUTE_FROM and torch.is_grad_enabled()
 
 
+@torch.compiler.assume_constant_result  # up to PyTorch 2.10 it cannot be traced
+def _has_autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device)
+
+
 def without_autocast(device: str) -> AbstractContextManager[object]:
     """For coordinates, which must not be rounded to bf16. Nothing where none is on: exported graphs stay clean."""
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if _has_autocast(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
 
