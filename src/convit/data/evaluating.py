@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from convit.data.duplicates import learned_note
 from convit.data.image_sets import ImageSet, listing
 from convit.data.scan import BadImage, drop, look, refuse_bad
 from convit.data.selection import Selection
@@ -25,8 +26,16 @@ class Known:
     """The argument DATA that opens its images; None if it is not known, and then ``split`` is not known either."""
     split: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Split -> the names of its images."""
+    contents: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Split -> what was noted of each image's content (:meth:`ImageSet.contents`), where it is known."""
+    left_out: Sequence[str] = ()
+    """The names of images that the run left out, because they do not decode."""
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    """Split -> its folder in the data, where the run was told."""
     some_classes: bool = False
     """Whether it was trained on some of the classes of its data: images of the others are left out, not refused."""
+    some_images: bool = False
+    """Whether it was trained on some of the images of each class: ``split`` does not name the others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,14 +73,11 @@ def to_evaluate_on(source: Source, choice: Evaluating) -> Selection:
         if not choice.skip_bad:
             refuse_bad(source.name, bad)
         images = drop(images, bad) if bad else images
-    if (choice.split, split) == ("auto", "all") and choice.known is not None:
-        if known.root is None:
-            notes.append("it is not known which images the model learned from: they may be among these")
-        if learned := _learned(known).intersection(images.names):
-            notes.append(
-                f"{len(learned)} of the {len(images)} files have names of images that the run learned from: if they "
-                "are the same ones, take --split val"
-            )
+    notes += _said_of_learned(images, known, (choice.split, split), own=known.root == source.root)
+    if (choice.split, split) == ("auto", "val") and "val" not in source.splits and (new := _new(source, known)):
+        notes.append(
+            f"{len(new)} images are new since the run began, such as {new[0]}: not evaluated; --split all takes all"
+        )
     return Selection(
         name=source.name,
         root=source.root,
@@ -82,6 +88,41 @@ def to_evaluate_on(source: Source, choice: Evaluating) -> Selection:
         left_out=tuple(bad),
         notes=tuple(notes),
     )
+
+
+def _said_of_learned(images: ImageSet, known: Known, asked_and_taken: tuple[str, str], *, own: bool) -> list[str]:
+    """What is to be said of images that the model has learned from, unless they were asked for.
+
+    Args:
+        images: to evaluate on.
+        known: what is known of the model's images.
+        asked_and_taken: the split that was asked for, and the one that is evaluated.
+        own: whether the data is what the model was trained on.
+    """
+    asked, taken = asked_and_taken
+    if asked in ("train", "all") or not known.class_names:
+        return []
+    if (asked, taken) == ("auto", "all"):
+        if known.root is None:
+            return ["it is not known which images the model learned from: they may be among these"]
+        if learned := _learned(known).intersection(images.names):
+            return [
+                f"{len(learned)} of the {len(images)} files have names of images that the run learned from: if they "
+                "are the same ones, take --split val"
+            ]
+    if (own and taken == "val") or taken == "train":
+        return []  # the run itself has told of these
+    contents = known.contents.get("train", ())
+    note = learned_note(images, known.root, dict(zip(known.split.get("train", ()), contents, strict=False)))
+    return [note] if note else []
+
+
+def _new(source: Source, known: Known) -> list[str]:
+    """The names of images that are not of the run: neither learned from nor validated on nor left out."""
+    if known.some_images or known.some_classes:
+        return []  # what was not drawn is not known by name
+    names = {name for names in known.split.values() for name in names}.union(known.left_out)
+    return [name for images in source.splits.values() for name in images.names if name not in names]
 
 
 def _chosen(source: Source, split: str, known: Known) -> tuple[str, ImageSet]:

@@ -1,5 +1,6 @@
 """Indexed collections of labelled images: in files, or in memory. Free of torch."""
 
+import hashlib
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterable, Sequence
@@ -12,6 +13,7 @@ from PIL import Image
 
 from convit.data.images import UnreadableImageError, decode_image, encoded_size, image_size, read_image, to_rgb
 from convit.errors import InputError
+from convit.files import fingerprint_of_files
 
 
 class ImageSet(ABC):
@@ -48,6 +50,10 @@ class ImageSet(ABC):
     def contents(self) -> list[int]:
         """A number for each image, which usually changes when the image does: for an image in a file its size in bytes,
         else a checksum; -1 if it cannot be read. No image is decoded for it."""
+
+    @abstractmethod
+    def checksum(self, index: int) -> str:
+        """Equal for two images only if all of their bytes are; empty if it cannot be read."""
 
     @abstractmethod
     def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
@@ -115,6 +121,12 @@ class FileImages(ImageSet):
         except OSError:
             return -1
 
+    def checksum(self, index: int) -> str:
+        try:
+            return fingerprint_of_files(self.path(index))
+        except OSError:
+            return ""
+
     def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
         return type(self)(self.root, [self.names[i] for i in indices], targets, class_names)
 
@@ -141,6 +153,12 @@ class EncodedImages(ImageSet):
         except UnreadableImageError:
             return -1
 
+    def checksum(self, index: int) -> str:
+        try:
+            return hashlib.sha256(self.encoded(index)).hexdigest()
+        except UnreadableImageError:
+            return ""
+
 
 class ArrayImages(ImageSet):
     """Images in memory. pixels: uint8, (N, height, width) for grey or (N, height, width, 3) for RGB."""
@@ -166,6 +184,9 @@ class ArrayImages(ImageSet):
 
     def contents(self) -> list[int]:
         return [zlib.crc32(pixels.tobytes()) for pixels in self.pixels]
+
+    def checksum(self, index: int) -> str:
+        return hashlib.sha256(self.pixels[index].tobytes()).hexdigest()
 
     def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
         return type(self)(self.pixels[indices], [self.names[i] for i in indices], targets, class_names)
