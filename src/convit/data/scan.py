@@ -87,6 +87,12 @@ def native_size(images: ImageSet, sample: int = 200, seed: int = 0) -> int:
     return int(np.median([min(size) for size in _sizes(images, sample, seed)]))
 
 
+def sides(images: ImageSet, sample: int = 200, seed: int = 0) -> tuple[int, int]:
+    """The smallest and the largest of the same lengths."""
+    shorter = [min(size) for size in _sizes(images, sample, seed)]
+    return min(shorter), max(shorter)
+
+
 def decoded_bytes(images: ImageSet, sample: int = 200, seed: int = 0) -> int:
     """About how much memory the images take as RGB pixels, from up to ``sample`` of them; reads headers only."""
     return int(3 * len(images) * np.mean([width * height for width, height in _sizes(images, sample, seed)]))
