@@ -118,7 +118,26 @@ def test_classes_that_are_called_like_splits(tmp_path: Path) -> None:
 def test_splits_within_classes_are_said(tmp_path: Path) -> None:
     classes(tmp_path, "cat/train", "cat/test", "dog/train", "dog/test")
     assert splits(tmp_path) == {"all": [8, 8]}
-    assert "splits inside the class folders are not read" in told(tmp_path)
+    assert "the splits 'test', 'train'" in told(tmp_path)
+
+
+def test_folds_are_said_to_be_taken_for_classes(tmp_path: Path) -> None:
+    for name in ("fold0", "fold1"):
+        classes(tmp_path / name, "cat", "dog")
+    assert "'fold0', 'fold1' has the folders 'cat', 'dog'" in told(tmp_path)
+
+
+def test_one_split_of_several_is_said_to_be_alone(tmp_path: Path) -> None:
+    for name in ("Training", "Testing"):
+        classes(tmp_path / name, "cat", "dog")
+    assert f"not used: test beside {tmp_path / 'Training'}; {tmp_path} as DATA" in told(tmp_path / "Training")
+    assert select(str(tmp_path / "Testing"), Evaluating()).notes == ()
+
+
+def test_folders_for_pictures_and_labels_in_a_split(tmp_path: Path) -> None:
+    """As for detectors: there are no classes in folders."""
+    put(tmp_path, *(f"{split}/{name}" for split in ("train", "valid") for name in ("images/1.jpg", "labels/1.txt")))
+    refused(tmp_path, "'train', 'valid'", "in no class folders")
 
 
 # -- split folders that are named --------------------------------------------------------------------------------------
@@ -248,8 +267,13 @@ def test_images_without_labels_are_left_out_with_a_word(flat: str, skip_test: bo
     assert chosen.class_names == ("cat", "dog")
     assert set(chosen.splits) == {"train", "val"}
     assert flat.split("/")[0] in "\n".join(chosen.notes)
-    if flat.startswith("test"):
-        assert "convit predict" in "\n".join(chosen.notes)
+    assert "convit predict" in "\n".join(chosen.notes)
+
+
+def test_a_class_that_is_called_unknown(tmp_path: Path) -> None:
+    classes(tmp_path / "train", "cat", "unknown")
+    classes(tmp_path / "test", "unknown", images=2)
+    assert splits(tmp_path) == {"train": [4, 4], "test": [0, 2]}
 
 
 def test_an_empty_class_folder_among_images_to_evaluate_on(learned: tuple[Path, Path], tmp_path: Path) -> None:
@@ -271,6 +295,13 @@ def test_a_folder_above_or_below_the_right_one(tmp_path: Path) -> None:
     classes(tmp_path / "two/one/val", "cat", "dog")
     classes(tmp_path / "two/other", "x")
     refused(tmp_path / "two", f"did you mean {tmp_path / 'two/one'}?")
+
+
+def test_a_folder_above_the_right_one_to_evaluate_on(learned: tuple[Path, Path], tmp_path: Path) -> None:
+    classes(tmp_path / "in/photos", "cat", "dog")
+    with pytest.raises(InputError, match=f"unknown class 'photos'.* did you mean {tmp_path / 'in/photos'}") as caught:
+        select(str(tmp_path / "in"), Evaluating(known=RunFolder(learned[1]).known()))
+    assert "\n" not in str(caught.value)
 
 
 def test_labels_in_a_file_beside_the_images(tmp_path: Path) -> None:

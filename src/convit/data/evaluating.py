@@ -12,6 +12,7 @@ from convit.data.image_sets import ImageSet, listing
 from convit.data.scan import BadImage, drop, look, refuse_bad
 from convit.data.selection import Selection
 from convit.data.sources import Source
+from convit.data.sources.layout import right_level
 from convit.errors import InputError
 from convit.events import Listener, ignore
 
@@ -64,7 +65,7 @@ def to_evaluate_on(source: Source, choice: Evaluating) -> Selection:
     notes = list(source.notes)
     if known.class_names:
         whole = len(images)
-        images = _of_classes(source.name, images, known)
+        images = _of_classes(source, images, known)
         if others := whole - len(images):
             notes.append(f"{others} images are of classes that the run left out by --classes: not evaluated")
     bad: list[BadImage] = []
@@ -158,7 +159,7 @@ def _chosen(source: Source, split: str, known: Known) -> tuple[str, ImageSet]:
     raise InputError(f"{source.name}: got split {split}, expected one of {', '.join(there)}")
 
 
-def _of_classes(name: str, images: ImageSet, known: Known) -> ImageSet:
+def _of_classes(source: Source, images: ImageSet, known: Known) -> ImageSet:
     """The images as the model's classes have them.
 
     Raises:
@@ -168,8 +169,11 @@ def _of_classes(name: str, images: ImageSet, known: Known) -> ImageSet:
         learned = np.isin(np.array(images.class_names), known.class_names)
         images = images.subset(np.flatnonzero(learned[images.targets]))
     if not len(images):
-        raise InputError(f"{name}: no image of the run's classes {listing(known.class_names)}; expected some")
-    return images.with_classes(known.class_names)
+        raise InputError(f"{source.name}: no image of the run's classes {listing(known.class_names)}; expected some")
+    try:
+        return images.with_classes(known.class_names)
+    except InputError as error:
+        raise InputError(f"{error}{right_level(Path(source.root))}") from None
 
 
 def _learned(known: Known) -> set[str]:

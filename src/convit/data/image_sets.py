@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from convit.data.images import UnreadableImageError, decode_image, encoded_size, image_size, read_image, to_rgb
-from convit.errors import InputError
+from convit.errors import InputError, nearest
 from convit.files import fingerprint_of_files
 
 
@@ -86,7 +86,10 @@ class ImageSet(ABC):
         for label in np.flatnonzero(self.counts()):
             if (name := self.class_names[label]) not in position:
                 first = self.where(int(np.flatnonzero(self.targets == label)[0]))
-                raise InputError(f"unknown class {name!r} (as in {first}); expected one of {listing(class_names)}")
+                raise InputError(
+                    f"unknown class {name!r} (as in {first}); expected one of {listing(class_names)}"
+                    f"{nearest(name, class_names)}"
+                )
         # A class without an image here may be unknown: nothing points to its -1.
         lookup = np.array([position.get(name, -1) for name in self.class_names], dtype=np.int64)
         return self._rebuilt(np.arange(len(self)), lookup[self.targets], tuple(class_names))

@@ -20,8 +20,11 @@ from convit.data.sampling import class_balanced_subset, drawn_classes, stratifie
 from convit.data.scan import BadImage, drop, look, refuse_bad
 from convit.data.selection import Facts, Selection
 from convit.data.sources import Source, open_source
+from convit.data.sources.interface import path_of
+from convit.data.sources.layout import splits_beside
 from convit.errors import InputError
 from convit.events import Listener, ignore
+from convit.files import absolute
 
 __all__ = [
     "BadImage",
@@ -96,9 +99,12 @@ def select(data: str, choice: Learning | Evaluating) -> Selection:
 
 
 def _folders_of_the_run(data: str, known: Known | None) -> Mapping[str, Path]:
-    """The split folders that a run was told, where they are in this data too."""
-    folders = known.folders if known is not None else {}
-    return folders if all((Path(data) / folder).is_dir() for folder in folders.values()) else {}
+    """The split folders that a run was told, if this is its data, or a copy: then all of them are there."""
+    if known is None or not known.folders:
+        return {}
+    root, folders = path_of(data), known.folders.values()
+    copied = all((root / folder).is_dir() for folder in folders) and set(folders) != {Path()}
+    return known.folders if copied or str(absolute(root)) == known.root else {}
 
 
 def find_bad(selection: Selection, tell: Listener = ignore) -> list[BadImage]:
@@ -133,7 +139,7 @@ def _to_learn_from(source: Source, choice: Learning) -> Selection:
         source=source,
         available=available,
         left_out=choice.leave_out,
-        notes=source.notes,
+        notes=(*source.notes, *splits_beside(Path(source.root))),
     )
 
 

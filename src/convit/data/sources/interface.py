@@ -102,7 +102,7 @@ _SPLITS = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "devel", "eval", "evaluation"), "val"),
     **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
-_FILLERS = ("", "set", "data", "dataset", "images", "image", "imgs", "img", "split", "folder", "seg")
+_FILLERS = ("", "set", "data", "dataset", "images", "image", "imgs", "img", "split", "folder", "dir", "seg")
 """Words that may stand beside a split's name, or be joined to its end, and say nothing."""
 _UNLABELLED = ("unlabeled", "unlabelled", "unknown", "unclassified", "pred", "predict", "prediction")
 

@@ -5,8 +5,9 @@ Names of splits are those of :func:`convit.data.sources.interface.split_called`.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from convit.data.image_sets import listing
@@ -112,18 +113,34 @@ def annotations(folder: Path) -> Path | None:
 
 
 def wrong_level(folder: Path) -> str:
-    """The hint for a folder that is not the one with the class folders: which one above or below it is; or nothing."""
-    here = absolute(folder)
-    above = [here.parent, *([here.parent.parent] if split_called(here.parent.name) else [])]
+    """The hint for a folder that has no class folders in it: another folder, or a list beside it; or nothing."""
+    return right_level(folder) or _list_beside(folder)
+
+
+def right_level(folder: Path) -> str:
+    """The hint which folder, above or below, has the class folders in it; nothing if none of them has."""
     below = folder
     while (only := _only_folder(below)) is not None:
         below = only
         if _is_data(below):
             return f"; did you mean {below}?"
-    if loose_images(folder) and not subfolders(folder):
-        meant = next((str(place) for place in reversed(above) if _is_data(place)), None)
-        return f"; did you mean {meant}?" if meant else _list_beside(folder)
-    return _list_beside(folder)
+    here = absolute(folder)
+    if folder.is_dir() and loose_images(folder) and not subfolders(folder):
+        above = [*([here.parent.parent] if split_called(here.parent.name) else []), here.parent]
+        return next((f"; did you mean {place}?" for place in above if _is_data(place)), "")
+    return ""
+
+
+def splits_beside(folder: Path) -> Iterator[str]:
+    """What is said where the train split alone is DATA, and others are beside it."""
+    if not folder.is_dir() or split_called(folder.name) != "train":
+        return
+    try:
+        others = [split for split in _labelled(folder.parent) if split != "train"]
+    except (OSError, InputError):  # what lies beside is none of our business
+        return
+    if others:
+        yield f"not used: {' and '.join(others)} beside {folder}; {folder.parent} as DATA takes all in"
 
 
 def _list_beside(folder: Path) -> str:
@@ -133,16 +150,13 @@ def _list_beside(folder: Path) -> str:
 
 
 def _is_data(folder: Path) -> bool:
-    """Whether the folder has splits, or two class folders with images right in them."""
-    with_images = (sub for sub in _readable(folder) if any(is_image_name(name) for name in os.listdir(sub)))
-    return sum(1 for _ in zip(range(2), with_images, strict=False)) == 2 or _splits_of(folder) is not None
-
-
-def _readable(folder: Path) -> list[Path]:
+    """Whether the folder has splits, or two class folders with images right in them; not if it cannot be read."""
     try:
-        return [sub for sub in subfolders(folder) if os.access(sub, os.R_OK | os.X_OK)]
-    except OSError:
-        return []
+        labels = (sub for sub in subfolders(folder) if split_called(sub.name) is None and os.access(sub, os.R_OK))
+        with_images = (sub for sub in labels if loose_images(sub))
+        return len(list(islice(with_images, 2))) == 2 or not {"train", "test"}.isdisjoint(_labelled(folder))
+    except (OSError, InputError):
+        return False
 
 
 def _only_folder(folder: Path) -> Path | None:
@@ -151,14 +165,11 @@ def _only_folder(folder: Path) -> Path | None:
     return inside[0] if len(inside) == 1 and not loose_images(folder) else None
 
 
-def _is_labelled(folder: Path) -> bool:
-    """Whether there are class folders with images in a split folder."""
-    inside = subfolders(folder)
-    if annotations(folder) is not None:
-        return True
-    if len(inside) == 1 and is_unlabelled(inside[0].name):
-        return False
-    return any(holds_image(sub) for sub in inside)
+def _is_labelled(folder: Path, known: Collection[str] = ()) -> bool:
+    """Whether there are class folders with images in a split folder: those that are ``known`` for classes, or that are
+    called like one."""
+    labels = (sub for sub in subfolders(folder) if sub.name in known or not is_unlabelled(sub.name))
+    return annotations(folder) is not None or any(map(holds_image, labels))
 
 
 def _named(folder: Path) -> dict[str, list[Path]]:
@@ -170,14 +181,19 @@ def _named(folder: Path) -> dict[str, list[Path]]:
     return named
 
 
+def _labelled(root: Path) -> dict[str, list[Path]]:
+    """The same of those that have class folders with images in them."""
+    named = _named(root)
+    known = {sub.name for folder in named.get("train", ()) for sub in subfolders(inner(folder))}
+    labelled = {split: [f for f in folders if _is_labelled(inner(f), known)] for split, folders in named.items()}
+    if not any(_is_labelled(inner(folder)) for folder in labelled.get("train", ())):
+        labelled.pop("train", None)  # its folders are classes only if one of them is called so
+    return {split: folders for split, folders in labelled.items() if folders}
+
+
 def _splits_of(root: Path) -> Layout | None:
     """The splits by the names of the sub-folders, as :func:`find_layout` tells; None if there are none."""
-    named = _named(root)
-    labelled = {
-        split: having
-        for split, folders in named.items()
-        if (having := [folder for folder in folders if _is_labelled(inner(folder))])
-    }
+    named, labelled = _named(root), _labelled(root)
     if not labelled:
         return None
     others = [sub for sub in subfolders(root) if split_called(sub.name) is None and holds_image(sub)]
@@ -192,24 +208,18 @@ def _splits_of(root: Path) -> Layout | None:
             names = " and ".join(repr(folder.name) for folder in folders[:2])
             raise InputError(f"{root}: both {names}; expected one folder for {split}: name it by --{split} DIR")
     splits = {split: inner(folders[0]) for split, folders in labelled.items()}
-    taken = [folder for folders in labelled.values() for folder in folders]
-    aside = [sub for folders in named.values() for sub in folders if sub not in taken]
+    aside = [folder for split, folders in named.items() for folder in folders if folder not in labelled.get(split, ())]
     return Layout(splits=splits, notes=tuple(_left_out(root, aside, others)))
 
 
 def _left_out(root: Path, aside: list[Path], others: list[Path]) -> Iterator[str]:
     """What is said of folders that are no splits: those called so without class folders, and others with images."""
-    for folder in aside:
+    for folder in aside + [other for other in others if is_unlabelled(other.name)]:
         images = sum(is_image_name(path.name) for path in visible_files(folder))
-        if images:
-            yield (
-                f"left out {folder}: its {images} images are in no class folders, so they have no labels; "
-                "'convit predict' answers for them"
-            )
-        else:
-            yield f"left out {folder}: no image in it"
-    if others:
-        names = listing((folder.name for folder in others), most=3)
+        have = f"its {images} images have no labels: 'convit predict' answers for them" if images else "no image in it"
+        yield f"left out {folder}: {have}"
+    if classes := [folder.name for folder in others if not is_unlabelled(folder.name)]:
+        names = listing(classes, most=3)
         yield f"left out of {root}: folders called neither train, val nor test: {names}"
     if loose := loose_images(root):
         yield loose_note(root, loose)
@@ -230,8 +240,10 @@ def _refuse_look_alikes(root: Path) -> None:
                 raise InputError(f"{root}: folder {sub.name!r} holds splits, not a class; did you mean {sub}?")
         return
     first = [folders[0] for folders in named.values()] if len(named) > 1 else alike
+    if not any(holds_image(sub) for sub in first):
+        return  # whoever reads them says so
     told = " ".join(f"--{min(splits_in(sub.name))} {sub.name}" for sub in first if splits_in(sub.name))
-    flat = next((sub for sub in first if loose_images(sub)), None)
+    flat = next((sub for sub in first if not _is_labelled(inner(sub))), None)
     why, say = (f", but the images in {flat.name!r} are in no class folders", "") if flat else ("", f"{told}, or ")
     raise InputError(
         f"{root}: folders {listing(sub.name for sub in first)} look like splits, not classes{why}; expected class "
@@ -256,11 +268,14 @@ def _doubts(root: Path) -> Iterator[str]:
     for sub in subfolders(root):
         if split_called(sub.name) == "train" and _is_labelled(inner(sub)):
             yield f"{sub.name!r} is taken for a class; if it is a split: --train {sub.name}"
-    inside = [{split_called(sub.name) for sub in subfolders(label)} - {None} for label in subfolders(root)]
-    if len(inside) > 1 and all(len(splits) > 1 for splits in inside):
+    labels = subfolders(root)
+    inside = [[sub.name for sub in subfolders(label)] for label in labels]
+    if len(labels) > 1 and len(inside[0]) > 1 and all(names == inside[0] for names in inside):
+        split = "splits" if any(map(split_called, inside[0])) else "folders"
         yield (
-            "the splits inside the class folders are not read: all images of a class are one set; a list of path, "
-            "label and split (a .csv file) keeps them apart"
+            f"each of the class folders {listing((label.name for label in labels), most=3)} has the {split} "
+            f"{listing(inside[0], most=3)} in it, which are taken together; if that is wrong, make a list of path, "
+            "label and split (a .csv file)"
         )
     if loose := loose_images(root):
         yield loose_note(root, loose)
