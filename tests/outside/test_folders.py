@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from convit.data import open_source
-from convit.data.select import Evaluating, Learning, select
+from convit.data.select import Evaluating, Known, Learning, select
 from convit.errors import InputError
 from convit.training import train
 from convit.training.run_folder import RunFolder
@@ -96,6 +96,11 @@ def test_splits_without_class_folders_are_not_classes(tmp_path: Path) -> None:
     refused(tmp_path, "'train'", "no class folders", str(tmp_path / "train.csv"), "--train . ")
 
 
+def test_pictures_of_a_phone_alone(tmp_path: Path) -> None:
+    refused(put(tmp_path / "flat", "1.heic"), "1.heic", "JPEG")
+    refused(put(tmp_path / "photos", "cat/1.heic", "dog/2.HEIC"), "cat/1.heic", "JPEG")
+
+
 def test_two_folders_for_one_split(tmp_path: Path) -> None:
     for name in ("train", "val", "dev"):
         classes(tmp_path / name, "cat", "dog")
@@ -113,6 +118,8 @@ def test_classes_that_are_called_like_splits(tmp_path: Path) -> None:
     boards = classes(tmp_path / "boards", "dev", "test")
     refused(boards, "--train . ")
     assert open_source(str(boards), folders={"train": Path()}).class_names == ("dev", "test")
+    known = Known(class_names=("dev", "test"), root="elsewhere", folders={"train": Path()})
+    assert select(str(boards), Evaluating(known=known)).splits["all"].counts().tolist() == [4, 4]
 
 
 def test_splits_within_classes_are_said(tmp_path: Path) -> None:
@@ -130,7 +137,7 @@ def test_folds_are_said_to_be_taken_for_classes(tmp_path: Path) -> None:
 def test_one_split_of_several_is_said_to_be_alone(tmp_path: Path) -> None:
     for name in ("Training", "Testing"):
         classes(tmp_path / name, "cat", "dog")
-    assert f"not used: test beside {tmp_path / 'Training'}; {tmp_path} as DATA" in told(tmp_path / "Training")
+    assert f"not used: test beside Training; {tmp_path} as DATA" in told(tmp_path / "Training")
     assert select(str(tmp_path / "Testing"), Evaluating()).notes == ()
 
 
@@ -397,11 +404,13 @@ def test_images_that_are_added_after_the_split(learned: tuple[Path, Path], tmp_p
 
 def test_images_that_are_added_to_those_that_a_part_was_drawn_from(tmp_path: Path, convit: Shell) -> None:
     data, run = classes(tmp_path / "photos", "cat", "dog", images=8), tmp_path / "run"
+    put(data, "cover.png")
     train(options(data, run, epochs=1, per_class=3))
     put(data, "cat/new.png")
     got = convit("train", "--resume", run)
     assert got.status == 0
     assert "1 images to learn from are new" in got.out
+    assert "beside the folders" not in got.out  # which was said when it began
 
 
 # -- names -------------------------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def test_tiny_imagenet(tmp_path: Path, convit: Shell) -> None:
     put(root, "wnids.txt", "words.txt")
     counts, said = learned(convit, root, tmp_path / "run")
     assert counts == {"train": dict.fromkeys(wnids, 3), "val": dict(zip(wnids, (3, 3, 0), strict=True))}
-    assert f"left out {root / 'test'}: its 2 images have no labels" in said
+    assert "left out test: its 2 images have no labels" in said
 
 
 def test_kaggle(tmp_path: Path, convit: Shell) -> None:
@@ -55,7 +55,7 @@ def test_kaggle(tmp_path: Path, convit: Shell) -> None:
         "val": {"forest": 1, "sea": 1},
         "test": {"forest": 2, "sea": 2},
     }
-    assert f"left out {root / 'seg_pred'}: its 2 images have no labels" in said
+    assert "left out seg_pred: its 2 images have no labels" in said
 
 
 def test_kaggle_without_labels(tmp_path: Path, convit: Shell) -> None:

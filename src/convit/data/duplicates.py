@@ -13,6 +13,9 @@ from convit.data.image_sets import FileImages, ImageSet
 Place = tuple[str, int]
 """A split, and the index of an image in it."""
 
+MOST_READ = 20_000
+"""So many learned images, at most, are read to compare them with those to evaluate on."""
+
 
 def duplicate_notes(splits: Mapping[str, ImageSet], contents: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
     """What is to be said of the same pictures in two splits or in two classes, in lines.
@@ -74,9 +77,9 @@ def learned_note(images: ImageSet, root: str | None, learned: Mapping[str, int])
     suspects = [i for i, content in enumerate(now) if content in names and content != -1]
     if not isinstance(images, FileImages):  # contents are checksums
         return _learned_note(len(suspects), images, suspects, "are") if suspects else None
-    place = _folder_of(root)
-    if place is not None and any((place / name).is_file() for i in suspects for name in names[now[i]]):
-        same = [i for i in suspects if _is_among(images, i, FileImages(place, n := names[now[i]], [0] * len(n), ["?"]))]
+    sums = _checksums(root, [name for content in {now[i] for i in suspects} for name in names[content]])
+    if sums:
+        same = [i for i in suspects if images.checksum(i) in sums]
         return _learned_note(len(same), images, same, "are") if same else None
     count = Counter(now)
     telling = [i for i in suspects if len(names[now[i]]) == 1 and count[now[i]] == 1]
@@ -92,15 +95,10 @@ def _learned_note(number: int, images: ImageSet, which: list[int], how: str) -> 
     )
 
 
-def _folder_of(root: str | None) -> Path | None:
-    """The folder that image names of a folder or of a list are relative to; None if it is gone."""
-    if root is None or not Path(root).is_absolute():
-        return None
+def _checksums(root: str | None, names: Sequence[str]) -> set[str]:
+    """Of the images of a folder or of a list, by their names; none if they are gone, or too many to be read."""
+    if root is None or not Path(root).is_absolute() or len(names) > MOST_READ:
+        return set()
     place = Path(root) if Path(root).is_dir() else Path(root).parent
-    return place if place.is_dir() else None
-
-
-def _is_among(images: ImageSet, index: int, others: ImageSet) -> bool:
-    """Whether an image has the same content as one of others."""
-    own = images.checksum(index)
-    return own != "" and any(others.checksum(i) == own for i in range(len(others)))
+    images = FileImages(place, names, [0] * len(names), ["any"])
+    return {images.checksum(i) for i in range(len(images))} - {""}

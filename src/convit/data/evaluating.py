@@ -111,8 +111,8 @@ def _said_of_learned(images: ImageSet, known: Known, asked_and_taken: tuple[str,
                 f"{len(learned)} of the {len(images)} files have names of images that the run learned from: if they "
                 "are the same ones, take --split val"
             ]
-    if (own and taken == "val") or taken == "train":
-        return []  # the run itself has told of these
+    if own or taken == "train":
+        return []  # the run itself has told of the same pictures in two splits
     contents = known.contents.get("train", ())
     note = learned_note(images, known.root, dict(zip(known.split.get("train", ()), contents, strict=False)))
     return [note] if note else []

@@ -20,8 +20,8 @@ from convit.data.sampling import class_balanced_subset, drawn_classes, stratifie
 from convit.data.scan import BadImage, drop, look, refuse_bad
 from convit.data.selection import Facts, Selection
 from convit.data.sources import Source, open_source
-from convit.data.sources.interface import path_of
-from convit.data.sources.layout import splits_beside
+from convit.data.sources.interface import class_called, path_of
+from convit.data.sources.layout import splits_beside, subfolders
 from convit.errors import InputError
 from convit.events import Listener, ignore
 from convit.files import absolute
@@ -93,18 +93,23 @@ def select(data: str, choice: Learning | Evaluating) -> Selection:
         min_classes=choice.min_classes,
         missing=choice.skip_bad,
         empty=True,
-        folders=_folders_of_the_run(data, choice.known),
+        folders=_folders_to_evaluate(data, choice.known),
     )
     return to_evaluate_on(source, choice)
 
 
-def _folders_of_the_run(data: str, known: Known | None) -> Mapping[str, Path]:
-    """The split folders that a run was told, if this is its data, or a copy: then all of them are there."""
-    if known is None or not known.folders:
+def _folders_to_evaluate(data: str, known: Known | None) -> Mapping[str, Path]:
+    """The split folders that a run was told, if this is its data, or a copy: then all of them are there. Or DATA as
+    undivided, if all of its folders are called like classes of the run, whatever else they look like."""
+    root = path_of(data)
+    if known is None or not root.is_dir():
         return {}
-    root, folders = path_of(data), known.folders.values()
-    copied = all((root / folder).is_dir() for folder in folders) and set(folders) != {Path()}
-    return known.folders if copied or str(absolute(root)) == known.root else {}
+    folders = known.folders.values()
+    copied = all((root / folder).is_dir() for folder in folders) and not set(folders) <= {Path()}
+    if copied or (folders and str(absolute(root)) == known.root):
+        return known.folders
+    names = {class_called(folder.name) for folder in subfolders(root)}
+    return {"all": Path()} if names and names <= set(known.class_names) else {}
 
 
 def find_bad(selection: Selection, tell: Listener = ignore) -> list[BadImage]:

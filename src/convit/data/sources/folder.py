@@ -51,6 +51,8 @@ def open_folder(
     try:
         layout = named_layout(folder, folders) if folders else find_layout(folder)
         found = _Found(notes=list(layout.notes))
+        if folder not in layout.splits.values():
+            found.hide_in(folder)
         sets = {
             split: found.labelled(folder, place, apart=layout.splits.values(), empty=empty or split in ("val", "test"))
             for split, place in layout.splits.items()
@@ -86,17 +88,17 @@ class _Found:
             return _annotated(root, folder / "images", file)
         others = {absolute(other) for other in apart}
         classes: dict[str, list[str]] = {}
-        labels = [sub for sub in subfolders(folder) if absolute(sub) not in others]
+        labels = [sub for sub in subfolders(folder) if not any(o.is_relative_to(absolute(sub)) for o in others)]
         for sub in labels:
             classes.setdefault(class_called(sub.name), []).extend(self._names(root, sub))
-        self._hide(path for path in folder.iterdir() if is_hidden(path.name))
+        self.hide_in(folder)
         if not any(classes.values()):
             found = _what_is_there(folder, len(classes), self.ignored)
             raise InputError(f"{folder}: {found}; expected {_LAYOUT}{wrong_level(folder)}")
         hollow = [name for name, names in classes.items() if not names]
         if hollow and not empty:
             raise InputError(f"{folder}: no image in class {listing(hollow)}{_only_others(hollow, self.ignored)}")
-        if folder != root and (loose := loose_images(folder)):
+        if loose := loose_images(folder):
             self.notes.append(loose_note(folder, loose))
         class_names = class_order(name for name in classes if classes[name])
         names = [name for label in class_names for name in classes[label]]
@@ -114,6 +116,10 @@ class _Found:
             name = Path(prefix, path.relative_to(label)).as_posix()
             (names if is_image_name(path.name) else self.ignored).append(name)
         return names
+
+    def hide_in(self, folder: Path) -> None:
+        """Counts the hidden folders right in a folder."""
+        self._hide(path for path in folder.iterdir() if is_hidden(path.name))
 
     def _hide(self, paths: Iterable[Path]) -> None:
         for path in paths:
@@ -170,9 +176,13 @@ def _only_others(hollow: list[str], ignored: list[str]) -> str:
 def _what_is_there(folder: Path, classes: int, ignored: list[str]) -> str:
     if loose := loose_images(folder):
         return f"{len(loose)} images, but not in class folders"
-    if ignored:
-        return f"no image in {classes} folders (but files such as {ignored[0]})"
-    return f"no image in {classes} folders" if classes else "an empty folder, or one with no class folders"
+    files = [*ignored, *sorted(path.name for path in folder.iterdir() if path.is_file() and not is_hidden(path.name))]
+    some = f" (but files such as {files[0]})" if files else ""
+    heic = any(name.lower().endswith(HEIC_SUFFIXES) for name in files)
+    advice = ": HEIC pictures have to be saved as JPEG" if heic else ""
+    if classes or files:
+        return f"no image in {classes} folders{some}{advice}"
+    return "an empty folder, or one with no class folders"
 
 
 def _takes(data: str) -> bool:

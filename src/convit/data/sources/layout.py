@@ -58,7 +58,7 @@ def named_layout(root: Path, folders: Mapping[str, Path]) -> Layout:
     """
     splits: dict[str, Path] = {}
     for split, folder in folders.items():
-        place = root / split_folder(root, split, folder)
+        place = inner(root / split_folder(root, split, folder))
         if twice := [other for other, known in splits.items() if absolute(known) == absolute(place)]:
             raise InputError(f"{twice[0]} and {split}: got {folder} for both, expected a folder for each")
         splits[split] = place
@@ -140,7 +140,7 @@ def splits_beside(folder: Path) -> Iterator[str]:
     except (OSError, InputError):  # what lies beside is none of our business
         return
     if others:
-        yield f"not used: {' and '.join(others)} beside {folder}; {folder.parent} as DATA takes all in"
+        yield f"not used: {' and '.join(others)} beside {folder.name}; {folder.parent} as DATA takes all in"
 
 
 def _list_beside(folder: Path) -> str:
@@ -217,17 +217,18 @@ def _left_out(root: Path, aside: list[Path], others: list[Path]) -> Iterator[str
     for folder in aside + [other for other in others if is_unlabelled(other.name)]:
         images = sum(is_image_name(path.name) for path in visible_files(folder))
         have = f"its {images} images have no labels: 'convit predict' answers for them" if images else "no image in it"
-        yield f"left out {folder}: {have}"
+        yield f"left out {folder.name}: {have}"
     if classes := [folder.name for folder in others if not is_unlabelled(folder.name)]:
         names = listing(classes, most=3)
-        yield f"left out of {root}: folders called neither train, val nor test: {names}"
+        yield f"left out folders that are called neither train, val nor test: {names}"
     if loose := loose_images(root):
         yield loose_note(root, loose)
 
 
 def loose_note(folder: Path, names: list[str]) -> str:
     """What is said of images beside the class folders."""
-    return f"left out {len(names)} images beside the folders in {folder}, such as {names[0]}: they have no class"
+    count, where = len(names), absolute(folder).name
+    return f"left out {count} images beside the folders in {where}, such as {names[0]}: they have no class"
 
 
 def _refuse_look_alikes(root: Path) -> None:
@@ -277,5 +278,3 @@ def _doubts(root: Path) -> Iterator[str]:
             f"{listing(inside[0], most=3)} in it, which are taken together; if that is wrong, make a list of path, "
             "label and split (a .csv file)"
         )
-    if loose := loose_images(root):
-        yield loose_note(root, loose)
