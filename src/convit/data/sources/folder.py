@@ -66,7 +66,7 @@ def open_folder(
         name=absolute(folder).name,
         root=str(absolute(folder)),
         class_names=class_names,
-        ignored=tuple(found.ignored),
+        ignored=tuple(name for name in found.ignored if not _is_heic(name)),
         notes=(*found.notes, *found.left_out()),
         splits=matching,
     )
@@ -133,7 +133,7 @@ class _Found:
             counted = sorted(self.hidden.items())
             names = ", ".join(f"{name!r} ({count} times)" if count > 1 else repr(name) for name, count in counted)
             lines.append(f"left out hidden and system folders: {names}")
-        if heic := [name for name in self.ignored if name.lower().endswith(HEIC_SUFFIXES)]:
+        if heic := [name for name in self.ignored if _is_heic(name)]:
             lines.append(f"left out {len(heic)} HEIC pictures, such as {heic[0]}: save them as JPEG to learn from them")
         return lines
 
@@ -168,7 +168,7 @@ def _only_others(hollow: list[str], ignored: list[str]) -> str:
     """What is in class folders that have no image, and what is expected of them."""
     inside = [name for name in ignored if not {*Path(name).parts}.isdisjoint(hollow)]
     found = f" (only {listing(sorted({Path(name).suffix for name in inside}))} files)" if inside else ""
-    heic = any(name.lower().endswith(HEIC_SUFFIXES) for name in inside)
+    heic = any(map(_is_heic, inside))
     advice = "HEIC pictures saved as JPEG" if heic else "or no such folder"
     return f"{found}; expected at least one {', '.join(IMAGE_SUFFIXES[:4])}, ... in each class folder, {advice}"
 
@@ -178,11 +178,15 @@ def _what_is_there(folder: Path, classes: int, ignored: list[str]) -> str:
         return f"{len(loose)} images, but not in class folders"
     files = [*ignored, *sorted(path.name for path in folder.iterdir() if path.is_file() and not is_hidden(path.name))]
     some = f" (but files such as {files[0]})" if files else ""
-    heic = any(name.lower().endswith(HEIC_SUFFIXES) for name in files)
+    heic = any(map(_is_heic, files))
     advice = ": HEIC pictures have to be saved as JPEG" if heic else ""
     if classes or files:
         return f"no image in {classes} folders{some}{advice}"
     return "an empty folder, or one with no class folders"
+
+
+def _is_heic(name: str) -> bool:
+    return name.lower().endswith(HEIC_SUFFIXES)
 
 
 def _takes(data: str) -> bool:
