@@ -209,6 +209,12 @@ def test_named_splits_that_cannot_be(words: tuple[str, ...], says: tuple[str, ..
         convit.refuses("train", odd, *words, says=says)
 
 
+def test_a_run_among_the_images_of_a_named_split(odd: Path, convit: Shell) -> None:
+    other = odd.parent / "elsewhere"
+    words = ("--train", "lernen", "--test", other, "--out", other / "run")
+    convit.refuses("train", odd, *words, *SMALL, says=("out", other, "a folder apart"))
+
+
 def test_split_folders_of_what_is_no_folder(convit: Shell) -> None:
     convit.refuses("train", "digits", "--train", "x", says=("train", "digits", "folder"))
 
@@ -379,6 +385,14 @@ def test_learned_images_under_other_names_are_known(gone: bool, learned: tuple[P
         shutil.copy(path, place)
     (note,) = select(str(other), Evaluating(known=known)).notes
     assert "learned from" in note
+    assert "14 of the 16" in note
+
+
+def test_learned_images_in_a_list_are_known(learned: tuple[Path, Path], tmp_path: Path) -> None:
+    data, run = learned
+    rows = [f"{path},{path.parent.name}\n" for path in data.rglob("*.png")]
+    (tmp_path / "list.csv").write_text("path,label\n" + "".join(rows))
+    (note,) = select(str(tmp_path / "list.csv"), Evaluating(known=RunFolder(run).known())).notes
     assert "14 of the 16" in note
 
 

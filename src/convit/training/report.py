@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convit.classifier import load
+from convit.data.scan import SAMPLE
 from convit.data.select import Facts, Selection
 from convit.errors import InputError
 from convit.events import PassBegan
@@ -65,12 +66,9 @@ def _of_the_images(facts: Facts) -> Iterator[str]:
     else:
         few, many = (", ".join(each[i] for i in some) for some in (order[:3], order[-3:]))
         yield f"images of the smallest classes ({splits}): {few}; of the largest: {many}"
-    low, high = facts.sides
-    yield (
-        f"shorter side of the images: {low} px"
-        if low == high
-        else (f"shorter side of the images: {low} to {high} px, half of them up to {facts.native_size} px")
-    )
+    (low, high), some = facts.sides, f" ({SAMPLE} looked at)" if facts.images > SAMPLE else ""
+    spread = f"{low} px" if low == high else f"{low} to {high} px, half of them up to {facts.native_size} px"
+    yield f"shorter side of the images{some}: {spread}"
 
 
 def finish(trainer: Trainer) -> dict[str, Any]:

@@ -90,12 +90,14 @@ def _near_multiples(batch: int, of: int) -> str:
     return f"{below}{(batch // of + 1) * of}"
 
 
-def _among_images(plan: Planned) -> bool:
+def _among_images(plan: Planned) -> Path | None:
     """A run folder among the images would be taken for a class next time, images in a run folder could be replaced."""
     assert plan.options.out is not None
     run, data = absolute(plan.options.out), Path(plan.facts.root)
     places = [data, *(absolute(data / folder) for folder in plan.options.split_folders.values())]
-    return data.is_absolute() and any(run.is_relative_to(place) or place.is_relative_to(run) for place in places)
+    if not data.is_absolute():
+        return None
+    return next((place for place in places if run.is_relative_to(place) or place.is_relative_to(run)), None)
 
 
 def _would_delete(plan: Planned) -> Path | None:
@@ -185,7 +187,7 @@ RULES: tuple[AskedRule | PlanRule, ...] = (
     ),
     PlanRule(
         lambda p, n: _among_images(p),
-        "out: got {o.out}, which lies together with the images in {p.facts.root}; expected a folder apart",
+        "out: got {o.out}, which lies together with the images in {found}; expected a folder apart",
     ),
     PlanRule(
         lambda p, n: _would_delete(p),

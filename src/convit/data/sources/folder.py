@@ -146,7 +146,7 @@ def _annotated(root: Path, images: Path, file: Path) -> FileImages:
     """
     labels: dict[str, str] = {}
     there = {path.name for path in images.iterdir()}
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
         name, _, rest = line.partition("\t")
