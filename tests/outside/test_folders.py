@@ -90,6 +90,20 @@ def test_folders_that_look_like_splits_are_not_classes(one: str, other: str, tmp
     refused(tmp_path, repr(one), repr(other), f"--train {one}", f"--test {other}", "--train . ")
 
 
+def test_a_test_split_and_a_folder_of_the_same_classes(tmp_path: Path) -> None:
+    for name in ("learn", "test"):
+        classes(tmp_path / name, "cat", "dog")
+    refused(tmp_path, "'test'", "--train DIR --test test")
+
+
+@pytest.mark.parametrize("other", ["train_backup", "extra"])
+def test_a_split_and_a_folder_of_the_same_classes(other: str, tmp_path: Path) -> None:
+    for name in ("train", other):
+        classes(tmp_path / name, "cat", "dog")
+    refused(tmp_path, "'train'", "--train train, or --train . ")
+    assert open_source(str(tmp_path), folders={"train": Path("train")}).class_names == ("cat", "dog")
+
+
 def test_splits_without_class_folders_are_not_classes(tmp_path: Path) -> None:
     """As in many a competition: the labels are in a list."""
     put(tmp_path, "train/1.jpg", "train/2.jpg", "test/1.jpg", "train.csv")
@@ -97,7 +111,7 @@ def test_splits_without_class_folders_are_not_classes(tmp_path: Path) -> None:
 
 
 def test_pictures_of_a_phone_alone(tmp_path: Path) -> None:
-    refused(put(tmp_path / "flat", "1.heic"), "1.heic", "JPEG")
+    refused(put(tmp_path / "flat", "1.heic"), "no class folders", "1.heic", "JPEG")
     refused(put(tmp_path / "photos", "cat/1.heic", "dog/2.HEIC"), "cat/1.heic", "JPEG")
 
 

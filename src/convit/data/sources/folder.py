@@ -181,7 +181,7 @@ def _what_is_there(folder: Path, classes: int, ignored: list[str]) -> str:
     heic = any(map(_is_heic, files))
     advice = ": HEIC pictures have to be saved as JPEG" if heic else ""
     if classes or files:
-        return f"no image in {classes} folders{some}{advice}"
+        return f"{f'no image in {classes} folders' if classes else 'no class folders'}{some}{advice}"
     return "an empty folder, or one with no class folders"
 
 

@@ -235,7 +235,8 @@ def _refuse_look_alikes(root: Path) -> None:
     """Raises :class:`InputError` where classes would be splits, or data sets of their own."""
     named, subs = _named(root), subfolders(root)
     alike = [sub for sub in subs if splits_in(sub.name)]
-    if len(named) < 2 and not (len({s for sub in alike for s in splits_in(sub.name)}) > 1 and _same_inside(alike)):
+    told = {min(splits_in(sub.name)): sub for sub in reversed(alike)}
+    if len(named) < 2 and not ((named or len(told) > 1) and _same_inside(subs if named else alike)):
         for sub in subs:
             if (found := _splits_of(sub)) is not None and len(found.splits) > 1:
                 raise InputError(f"{root}: folder {sub.name!r} holds splits, not a class; did you mean {sub}?")
@@ -243,9 +244,10 @@ def _refuse_look_alikes(root: Path) -> None:
     first = [folders[0] for folders in named.values()] if len(named) > 1 else alike
     if not any(holds_image(sub) for sub in first):
         return  # whoever reads them says so
-    told = " ".join(f"--{min(splits_in(sub.name))} {sub.name}" for sub in first if splits_in(sub.name))
+    folders = {"train": "DIR", **{split: sub.name for split, sub in told.items()}}
+    words = " ".join(f"--{split} {name}" for split, name in folders.items())
     flat = next((sub for sub in first if not _is_labelled(inner(sub))), None)
-    why, say = (f", but the images in {flat.name!r} are in no class folders", "") if flat else ("", f"{told}, or ")
+    why, say = (f", but the images in {flat.name!r} are in no class folders", "") if flat else ("", f"{words}, or ")
     raise InputError(
         f"{root}: folders {listing(sub.name for sub in first)} look like splits, not classes{why}; expected class "
         f"folders in each, or a list of path, label and split{_list_beside(root)}; or say what they are: {say}"
