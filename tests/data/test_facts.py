@@ -18,7 +18,7 @@ def test_facts_go_through_json(divided: Path) -> None:
     assert facts.counts == {"train": (3, 2, 4), "val": (2, 0, 1), "test": (1, 2, 1)}
     assert (facts.images, facts.available, facts.native_size, facts.decoded_bytes) == (9, 18, 8, 9 * 8 * 8 * 3)
     assert (facts.name, facts.class_names, facts.flip) == ("divided", ("ape", "bee", "cow"), True)
-    assert (facts.left_out, facts.ignored) == (0, 1)
+    assert (facts.left_out, facts.ignored, facts.sides, facts.notes) == (0, 1, (8, 8), ())
     assert Facts.from_dict(json.loads(json.dumps(facts.to_dict()))) == facts
     assert not select("digits", Learning()).facts().flip
 

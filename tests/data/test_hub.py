@@ -83,6 +83,14 @@ def test_a_data_set_of_the_hub(on_hub: Callable[[Any], Any], tmp_path: Path) -> 
     assert reds(pickle.loads(pickle.dumps(some))) == [5, 1]
 
 
+def test_the_plain_name_goes_before_others_for_the_same_split(on_hub: Callable[[Any], Any]) -> None:
+    on_hub({"dev": rows(range(3)), "training": rows(range(6)), "validation": rows(range(6, 9))})
+    source = open_source("hf:owner/beans")
+    assert source.splits.keys() == {"train", "val"}
+    assert reds(source.splits["val"]) == [6, 7, 8]
+    assert source.notes == ("hf:owner/beans: the split 'dev' is left aside: 'validation' is the one for val",)
+
+
 def test_config_revision_and_columns_in_the_word(on_hub: Callable[[Any], Any]) -> None:
     fine = {"fine": (datasets.ClassLabel(names=["x", "y"]), [0, 1, 0])}
     asked = on_hub({"train": rows(range(3), **fine)})

@@ -102,7 +102,7 @@ def test_whole_numbers_are_ordered_by_value_and_absolute_paths_work(tmp_path: Pa
         ('path,label\ncats/1.png,"a\nb"\n', r"line 2: label 'a\nb' is more than plain text"),
         ('path,label\n"cats/1.png",cat\n"dogs/2.png,dog\n', "line 3: unexpected end of data"),
         (b"path,label\ncats/1.png,k\xe4tzchen\n", "line 2: no UTF-8"),
-        ("path,label,split\ncats/1.png,cat,training\n", "line 2: split 'training'; expected train, val or test"),
+        ("path,label,split\ncats/1.png,cat,fold 3\n", "line 2: split 'fold 3'; expected train, val or test"),
         ("path,label,split\ncats/1.png,cat,\n", "line 2: split ''"),
         ("path,label\ncats/1.png,cat\n", "only one class, 'cat'; expected at least 2"),
         ("path,label,split\ncats/1.png,cat,train\ndogs/2.png,dog,train\ncats/3.png,ant,val\n", "unknown class 'ant'"),

@@ -7,10 +7,12 @@ from typing import Literal
 
 import numpy as np
 
+from convit.data.duplicates import learned_note
 from convit.data.image_sets import ImageSet, listing
 from convit.data.scan import BadImage, drop, look, refuse_bad
 from convit.data.selection import Selection
 from convit.data.sources import Source
+from convit.data.sources.layout import right_level
 from convit.errors import InputError
 from convit.events import Listener, ignore
 
@@ -25,8 +27,16 @@ class Known:
     """The argument DATA that opens its images; None if it is not known, and then ``split`` is not known either."""
     split: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Split -> the names of its images."""
+    contents: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Split -> what was noted of each image's content (:meth:`ImageSet.contents`), where it is known."""
+    left_out: Sequence[str] = ()
+    """The names of images that the run left out, because they do not decode."""
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    """Split -> its folder in the data, where the run was told."""
     some_classes: bool = False
     """Whether it was trained on some of the classes of its data: images of the others are left out, not refused."""
+    some_images: bool = False
+    """Whether it was trained on some of the images of each class: ``split`` does not name the others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +65,7 @@ def to_evaluate_on(source: Source, choice: Evaluating) -> Selection:
     notes = list(source.notes)
     if known.class_names:
         whole = len(images)
-        images = _of_classes(source.name, images, known)
+        images = _of_classes(source, images, known)
         if others := whole - len(images):
             notes.append(f"{others} images are of classes that the run left out by --classes: not evaluated")
     bad: list[BadImage] = []
@@ -64,14 +74,11 @@ def to_evaluate_on(source: Source, choice: Evaluating) -> Selection:
         if not choice.skip_bad:
             refuse_bad(source.name, bad)
         images = drop(images, bad) if bad else images
-    if (choice.split, split) == ("auto", "all") and choice.known is not None:
-        if known.root is None:
-            notes.append("it is not known which images the model learned from: they may be among these")
-        if learned := _learned(known).intersection(images.names):
-            notes.append(
-                f"{len(learned)} of the {len(images)} files have names of images that the run learned from: if they "
-                "are the same ones, take --split val"
-            )
+    notes += _said_of_learned(images, known, (choice.split, split), own=known.root == source.root)
+    if (choice.split, split) == ("auto", "val") and "val" not in source.splits and (new := _new(source, known)):
+        notes.append(
+            f"{len(new)} images are new since the run began, such as {new[0]}: not evaluated; --split all takes all"
+        )
     return Selection(
         name=source.name,
         root=source.root,
@@ -82,6 +89,41 @@ def to_evaluate_on(source: Source, choice: Evaluating) -> Selection:
         left_out=tuple(bad),
         notes=tuple(notes),
     )
+
+
+def _said_of_learned(images: ImageSet, known: Known, asked_and_taken: tuple[str, str], *, own: bool) -> list[str]:
+    """What is to be said of images that the model has learned from, unless they were asked for.
+
+    Args:
+        images: to evaluate on.
+        known: what is known of the model's images.
+        asked_and_taken: the split that was asked for, and the one that is evaluated.
+        own: whether the data is what the model was trained on.
+    """
+    asked, taken = asked_and_taken
+    if asked in ("train", "all") or not known.class_names:
+        return []
+    if (asked, taken) == ("auto", "all"):
+        if known.root is None:
+            return ["it is not known which images the model learned from: they may be among these"]
+        if learned := _learned(known).intersection(images.names):
+            return [
+                f"{len(learned)} of the {len(images)} files have names of images that the run learned from: if they "
+                "are the same ones, take --split val"
+            ]
+    if own or taken == "train":
+        return []  # the run itself has told of the same pictures in two splits
+    contents = known.contents.get("train", ())
+    note = learned_note(images, known.root, dict(zip(known.split.get("train", ()), contents, strict=False)))
+    return [note] if note else []
+
+
+def _new(source: Source, known: Known) -> list[str]:
+    """The names of images that are not of the run: neither learned from nor validated on nor left out."""
+    if known.some_images or known.some_classes:
+        return []  # what was not drawn is not known by name
+    names = {name for names in known.split.values() for name in names}.union(known.left_out)
+    return [name for images in source.splits.values() for name in images.names if name not in names]
 
 
 def _chosen(source: Source, split: str, known: Known) -> tuple[str, ImageSet]:
@@ -117,7 +159,7 @@ def _chosen(source: Source, split: str, known: Known) -> tuple[str, ImageSet]:
     raise InputError(f"{source.name}: got split {split}, expected one of {', '.join(there)}")
 
 
-def _of_classes(name: str, images: ImageSet, known: Known) -> ImageSet:
+def _of_classes(source: Source, images: ImageSet, known: Known) -> ImageSet:
     """The images as the model's classes have them.
 
     Raises:
@@ -127,8 +169,11 @@ def _of_classes(name: str, images: ImageSet, known: Known) -> ImageSet:
         learned = np.isin(np.array(images.class_names), known.class_names)
         images = images.subset(np.flatnonzero(learned[images.targets]))
     if not len(images):
-        raise InputError(f"{name}: no image of the run's classes {listing(known.class_names)}; expected some")
-    return images.with_classes(known.class_names)
+        raise InputError(f"{source.name}: no image of the run's classes {listing(known.class_names)}; expected some")
+    try:
+        return images.with_classes(known.class_names)
+    except InputError as error:
+        raise InputError(f"{error}{right_level(Path(source.root))}") from None
 
 
 def _learned(known: Known) -> set[str]:

@@ -1,5 +1,6 @@
 """Indexed collections of labelled images: in files, or in memory. Free of torch."""
 
+import hashlib
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterable, Sequence
@@ -11,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from convit.data.images import UnreadableImageError, decode_image, encoded_size, image_size, read_image, to_rgb
-from convit.errors import InputError
+from convit.errors import InputError, nearest
+from convit.files import fingerprint_of_files
 
 
 class ImageSet(ABC):
@@ -50,6 +52,10 @@ class ImageSet(ABC):
         else a checksum; -1 if it cannot be read. No image is decoded for it."""
 
     @abstractmethod
+    def checksum(self, index: int) -> str:
+        """Equal for two images only if all of their bytes are; empty if it cannot be read."""
+
+    @abstractmethod
     def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
         """The images at ``indices``, with new targets and class names."""
 
@@ -80,7 +86,10 @@ class ImageSet(ABC):
         for label in np.flatnonzero(self.counts()):
             if (name := self.class_names[label]) not in position:
                 first = self.where(int(np.flatnonzero(self.targets == label)[0]))
-                raise InputError(f"unknown class {name!r} (as in {first}); expected one of {listing(class_names)}")
+                raise InputError(
+                    f"unknown class {name!r} (as in {first}); expected one of {listing(class_names)}"
+                    f"{nearest(name, class_names)}"
+                )
         # A class without an image here may be unknown: nothing points to its -1.
         lookup = np.array([position.get(name, -1) for name in self.class_names], dtype=np.int64)
         return self._rebuilt(np.arange(len(self)), lookup[self.targets], tuple(class_names))
@@ -115,6 +124,12 @@ class FileImages(ImageSet):
         except OSError:
             return -1
 
+    def checksum(self, index: int) -> str:
+        try:
+            return fingerprint_of_files(self.path(index))
+        except OSError:
+            return ""
+
     def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
         return type(self)(self.root, [self.names[i] for i in indices], targets, class_names)
 
@@ -141,6 +156,12 @@ class EncodedImages(ImageSet):
         except UnreadableImageError:
             return -1
 
+    def checksum(self, index: int) -> str:
+        try:
+            return hashlib.sha256(self.encoded(index)).hexdigest()
+        except UnreadableImageError:
+            return ""
+
 
 class ArrayImages(ImageSet):
     """Images in memory. pixels: uint8, (N, height, width) for grey or (N, height, width, 3) for RGB."""
@@ -166,6 +187,9 @@ class ArrayImages(ImageSet):
 
     def contents(self) -> list[int]:
         return [zlib.crc32(pixels.tobytes()) for pixels in self.pixels]
+
+    def checksum(self, index: int) -> str:
+        return hashlib.sha256(self.pixels[index].tobytes()).hexdigest()
 
     def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
         return type(self)(self.pixels[indices], [self.names[i] for i in indices], targets, class_names)

@@ -32,7 +32,13 @@ IMAGE_SUFFIXES = (
     ".pbm",
     ".avif",
 )
-_SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
+HEIC_SUFFIXES = (".heic", ".heif", ".hif")
+"""Pictures of phones that cannot be read."""
+_SYSTEM_NAMES = {
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "system volume information", "$recycle.bin", "recycler"),
+    *("__macosx", "lost+found", "thumbnails"),
+    *("@eadir", "@recycle", "@recently-snapshot", "@sharebin", "@tmp", "@__thumb", "#recycle", "#snapshot"),  # of a NAS
+}
 
 # What Pillow's decoders raise for damaged content; most of it is not an OSError.
 _DECODER_ERRORS = (
@@ -74,12 +80,12 @@ class UnreadableImageError(InputError):
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder name is one that systems leave behind: a leading dot, Thumbs.db, __MACOSX.
+    """Whether a file or folder name is one that systems leave behind: a leading dot, Thumbs.db, __MACOSX, @eaDir.
 
-    >>> is_hidden(".DS_Store"), is_hidden("Thumbs.db"), is_hidden("cat.jpg")
+    >>> is_hidden(".DS_Store"), is_hidden("@eaDir"), is_hidden("cat.jpg")
     (True, True, False)
     """
-    return name.startswith(".") or name.lower() in _SYSTEM_FILES
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
 
 def is_image_name(name: str) -> bool:
@@ -91,23 +97,29 @@ def is_image_name(name: str) -> bool:
     return not is_hidden(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
-def visible_files(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+def visible_files(folder: Path) -> Iterator[Path]:
     """Every visible file below ``folder``, sorted; links to folders are followed, but never back to a folder above.
 
     A dangling link counts as a file, so that reading it says what is wrong.
     """
+    return (path for path in entries_below(folder) if not is_hidden(path.name))
+
+
+def entries_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """As :func:`visible_files`, and the hidden files and folders besides, which are not looked into."""
     here = os.path.realpath(folder)
     if here in above:
         return
     for path in sorted(folder.iterdir()):
         if is_hidden(path.name):
+            yield path
             continue
         try:
             path.name.encode()
         except UnicodeEncodeError:  # it could not be written into the run's files
             raise InputError(f"{folder}: {path.name!r} in it is no UTF-8; expected a name that is, rename it") from None
         if path.is_dir():
-            yield from visible_files(path, above | {here})
+            yield from entries_below(path, above | {here})
         elif path.is_file() or path.is_symlink():
             yield path
 

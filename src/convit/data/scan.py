@@ -12,6 +12,9 @@ from convit.data.sampling import Draw, permutation
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan
 
+SAMPLE = 200
+"""Sizes are those of at most so many images."""
+
 
 @dataclass(frozen=True)
 class BadImage:
@@ -80,12 +83,18 @@ def drop(images: ImageSet, bad: Sequence[BadImage]) -> ImageSet:
     return left
 
 
-def native_size(images: ImageSet, sample: int = 200, seed: int = 0) -> int:
+def native_size(images: ImageSet, sample: int = SAMPLE, seed: int = 0) -> int:
     """Median length in pixels of the shorter side, over up to ``sample`` images drawn by seed; reads headers only."""
     return int(np.median([min(size) for size in _sizes(images, sample, seed)]))
 
 
-def decoded_bytes(images: ImageSet, sample: int = 200, seed: int = 0) -> int:
+def sides(images: ImageSet, sample: int = SAMPLE, seed: int = 0) -> tuple[int, int]:
+    """The smallest and the largest of the same lengths."""
+    shorter = [min(size) for size in _sizes(images, sample, seed)]
+    return min(shorter), max(shorter)
+
+
+def decoded_bytes(images: ImageSet, sample: int = SAMPLE, seed: int = 0) -> int:
     """About how much memory the images take as RGB pixels, from up to ``sample`` of them; reads headers only."""
     return int(3 * len(images) * np.mean([width * height for width, height in _sizes(images, sample, seed)]))
 

@@ -7,7 +7,7 @@ Without torch, so that data that cannot be used is refused at once.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,11 @@ from convit.data.sampling import class_balanced_subset, stratified_split
 from convit.data.scan import BadImage, drop, look, refuse_bad
 from convit.data.selection import Facts, Selection
 from convit.data.sources import Source, open_source
+from convit.data.sources.interface import class_called, path_of
+from convit.data.sources.layout import splits_beside, subfolders
 from convit.errors import InputError
 from convit.events import Listener, ignore
+from convit.files import absolute
 
 __all__ = [
     "BadImage",
@@ -56,6 +59,8 @@ class Learning:
     """Leave the test split out, unread."""
     missing: bool = False
     """Whether a list may name files that are not there, for :func:`find_bad` to find."""
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    """Split -> its folder, of a folder of images whose splits were named; empty to find them by their names."""
     leave_out: tuple[BadImage, ...] = ()
     """Images that are dropped before anything is drawn."""
     recorded: Mapping[str, Sequence[str]] | None = None
@@ -80,10 +85,31 @@ def select(data: str, choice: Learning | Evaluating) -> Selection:
     ['test']
     """
     if isinstance(choice, Learning):
-        source = open_source(data, data_root=choice.data_root, missing=choice.missing)
+        source = open_source(data, data_root=choice.data_root, missing=choice.missing, folders=choice.folders)
         return _to_learn_from(source, choice)
-    source = open_source(data, data_root=choice.data_root, min_classes=choice.min_classes, missing=choice.skip_bad)
+    source = open_source(
+        data,
+        data_root=choice.data_root,
+        min_classes=choice.min_classes,
+        missing=choice.skip_bad,
+        empty=True,
+        folders=_folders_to_evaluate(data, choice.known),
+    )
     return to_evaluate_on(source, choice)
+
+
+def _folders_to_evaluate(data: str, known: Known | None) -> Mapping[str, Path]:
+    """The split folders that a run was told, if this is its data, or a copy: then all of them are there. Or DATA as
+    undivided, if all of its folders are called like classes of the run, whatever else they look like."""
+    root = path_of(data)
+    if known is None or not root.is_dir():
+        return {}
+    folders = known.folders.values()
+    copied = all((root / folder).is_dir() for folder in folders) and not set(folders) <= {Path()}
+    if copied or (folders and str(absolute(root)) == known.root):
+        return known.folders
+    names = {class_called(folder.name) for folder in subfolders(root)}
+    return {"all": Path()} if names and names <= set(known.class_names) else {}
 
 
 def find_bad(selection: Selection, tell: Listener = ignore) -> list[BadImage]:
@@ -118,7 +144,7 @@ def _to_learn_from(source: Source, choice: Learning) -> Selection:
         source=source,
         available=available,
         left_out=choice.leave_out,
-        notes=source.notes,
+        notes=(*source.notes, *splits_beside(Path(source.root))),
     )
 
 
@@ -176,6 +202,9 @@ def _again(source: Source, whole: ImageSet, choice: Learning) -> tuple[dict[str,
             known = {name for other in recorded if pools.get(other) is images for name in recorded[other]}
             now[split] += [name for name in images.names if name not in known]
     if change := first_changed_name(recorded, now):
-        raise InputError(f"{source.name}: other images than when the run started: {change}; expected the same")
+        raise InputError(
+            f"{source.name}: other images than when the run started: {change}; expected the same (a run that learns "
+            "from others too is a new one, with --config and another --out)"
+        )
     chosen = {split: images.subset([places[split][name] for name in now[split]]) for split, images in pools.items()}
     return chosen, len(whole) - (len(chosen["val"]) if pools["val"] is whole else 0)

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from convit.data.image_sets import ImageSet
 from convit.data.record import describe
-from convit.data.scan import BadImage, decoded_bytes, native_size
+from convit.data.scan import BadImage, decoded_bytes, native_size, sides
 from convit.data.sources import Source
 from convit.errors import InputError
 
@@ -34,12 +34,16 @@ class Facts:
     """Median of the training images' shorter sides, in pixels."""
     decoded_bytes: _Number
     """About how much memory the training images take as RGB pixels."""
+    sides: tuple[_Number, _Number]
+    """The smallest and the largest of those shorter sides."""
     flip: bool
     """Whether a mirrored image still shows its class."""
     left_out: _Number
     """Files that do not decode."""
     ignored: _Number
     """Files that are no images by their names."""
+    notes: tuple[str, ...]
+    """What else was left out, and what a person should know of the images, each in one line."""
 
     @property
     def images(self) -> int:
@@ -49,7 +53,8 @@ class Facts:
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON knows them."""
         counts = {split: list(numbers) for split, numbers in self.counts.items()}
-        return asdict(self) | {"class_names": list(self.class_names), "counts": counts}
+        listed = {name: list(getattr(self, name)) for name in ("class_names", "sides", "notes")}
+        return asdict(self) | {**listed, "counts": counts}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -121,7 +126,9 @@ class Selection:
             available=self.available,
             native_size=native_size(images),
             decoded_bytes=decoded_bytes(images),
+            sides=sides(images),
             flip=self.flip,
             left_out=len(self.left_out),
             ignored=len(self.ignored),
+            notes=self.notes,
         )

@@ -65,6 +65,12 @@ class SharedOptions:
     """Side of the models' input in pixels, or height and width [the model's]."""
     classes: Annotated[int, Meta(ge=2)] | None = None
     """Take the first so many of the classes, in their order [all]."""
+    train: Annotated[Path | None, Arg("DIR")] = None
+    """The folder in DATA (or elsewhere) whose sub-folders are classes to learn; . for DATA [train, Training, ...]."""
+    val: Annotated[Path | None, Arg("DIR")] = None
+    """The same to validate on, beside --train [val, valid, dev, ..., or a part of the others]."""
+    test: Annotated[Path | None, Arg("DIR")] = None
+    """The same to test on, beside --train [test, Testing, ..., or none]."""
     val_fraction: Annotated[float, Meta(ge=0.01, le=0.9)] = 0.1
     """Part of each class held out to choose the best epoch, where the data has no validation split."""
     data_root: Path | None = None

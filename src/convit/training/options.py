@@ -28,6 +28,12 @@ class DataOptions:
     data: Annotated[str | None, Arg("DATA", positional=True)] = None
     """A folder (a sub-folder per class, or train/, val/ and test/ of such), a .csv, .tsv or .parquet list of path and
     label, .tar shards, 'hf:owner/name', 'digits', or a torchvision data set."""
+    train: Annotated[Path | None, Arg("DIR")] = None
+    """The folder in DATA (or elsewhere) whose sub-folders are classes to learn; . for DATA [train, Training, ...]."""
+    val: Annotated[Path | None, Arg("DIR")] = None
+    """The same to validate on, beside --train [val, valid, dev, ..., or a part of the others]."""
+    test: Annotated[Path | None, Arg("DIR")] = None
+    """The same to test on, beside --train [test, Testing, ..., or none]."""
     val_fraction: Annotated[float, Meta(ge=0.01, le=0.9)] = 0.1
     """Part of each class that is held out to choose the best epoch, where the data has no validation split."""
     fraction: Annotated[float, Meta(gt=0, le=1)] | None = None
@@ -210,6 +216,12 @@ class Asked(
     def __post_init__(self) -> None:
         super().__post_init__()
         check_asked(self.given())
+
+    @property
+    def split_folders(self) -> dict[str, Path]:
+        """Split -> its folder, where they were named."""
+        named = {"train": self.train, "val": self.val, "test": self.test}
+        return {split: folder for split, folder in named.items() if folder is not None}
 
 
 def asked_from(config: str | Path | None, given: Mapping[str, Any], *, words: bool = False) -> Asked:

@@ -15,7 +15,9 @@ import torch
 
 from convit.classifier import CONFIG, WEIGHTS, ClassifierConfig, read_config
 from convit.data import BadImage, Preprocess
+from convit.data.duplicates import duplicate_notes
 from convit.data.select import Facts, Learning, Selection, find_bad, refuse_bad, select
+from convit.data.sources.layout import split_folder
 from convit.errors import InputError
 from convit.events import Listener
 from convit.files import absolute, fingerprint, fingerprint_of_files
@@ -47,7 +49,14 @@ def planned(asked: Asked, tell: Listener, world: World = ALONE) -> tuple[Selecti
         refuse_bad(selection.name, bad)
     if bad:
         selection, plan = _chosen(asked, world, bad)
-    return selection, replace(plan, sources=world.from_main(partial(_sources, plan, selection)))
+    facts = replace(plan.facts, notes=(*plan.facts.notes, *world.from_main(partial(_duplicates, selection))))
+    return selection, replace(plan, facts=facts, sources=world.from_main(partial(_sources, plan, selection)))
+
+
+def _duplicates(selection: Selection) -> tuple[str, ...]:
+    """What is to be said of the same pictures in two splits or in two classes."""
+    recorded = selection.record["splits"].items()
+    return duplicate_notes(selection.splits, {split: images["contents"] for split, images in recorded})
 
 
 def _chosen(asked: Asked, world: World, bad: Sequence[BadImage] = ()) -> tuple[Selection, Plan]:
@@ -72,6 +81,7 @@ def learning(
         fraction=asked.fraction,
         per_class=asked.per_class,
         skip_test=asked.skip_test,
+        folders=asked.split_folders,
         missing=asked.skip_bad,
         leave_out=tuple(bad),
         recorded=recorded,
@@ -167,6 +177,7 @@ def _filled(asked: Asked, facts: Facts, choice: ModelChoice, values: Mapping[str
         asked,
         **taken,
         data=facts.root,
+        **_split_folders(asked, facts),
         flip=facts.flip if asked.flip is None else asked.flip,
         patch_size=choice.args["patch_size"],
         local_up_to_layer=choice.args["local_up_to_layer"],
@@ -177,6 +188,11 @@ def _filled(asked: Asked, facts: Facts, choice: ModelChoice, values: Mapping[str
         overwrite=False,
         resume=None,
     )
+
+
+def _split_folders(asked: Asked, facts: Facts) -> dict[str, Any]:
+    """The split folders that were named, relative to the data: so they are found again where the data is moved."""
+    return {split: split_folder(Path(facts.root), split, folder) for split, folder in asked.split_folders.items()}
 
 
 def _cache(facts: Facts) -> bool:

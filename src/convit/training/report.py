@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convit.classifier import load
-from convit.data.select import Selection
+from convit.data.scan import SAMPLE
+from convit.data.select import Facts, Selection
 from convit.errors import InputError
 from convit.events import PassBegan
 from convit.files import write_json
@@ -21,6 +22,9 @@ from convit.training.plan import Plan
 from convit.training.run_folder import SKIPPED
 from convit.training.workers import WorkerDied
 
+MOST_CLASSES = 8
+"""The images of so many classes are told of each; of more, of the smallest and the largest."""
+
 
 def introduction(trainer: Trainer, selection: Selection) -> Iterator[str]:
     """What will be done, and what was decided, in lines."""
@@ -30,6 +34,7 @@ def introduction(trainer: Trainer, selection: Selection) -> Iterator[str]:
     if "test" in count:
         counts += f", {count['test']} to test at the end"
     yield f"{facts.name}: {len(plan.class_names)} classes, {counts}"
+    yield from _of_the_images(facts)
     unseen = [name for name, images in zip(plan.class_names, facts.counts["val"], strict=True) if not images]
     if unseen:
         yield f"no validation image of {len(unseen)} classes, such as {unseen[0]!r}: the best epoch is chosen without"
@@ -38,7 +43,7 @@ def introduction(trainer: Trainer, selection: Selection) -> Iterator[str]:
         yield f"left out {len(selection.left_out)} files that do not decode: see {where}"
     if selection.ignored:
         yield f"ignored {len(selection.ignored)} files that are no images by name, such as {selection.ignored[0]}"
-    yield from selection.notes
+    yield from facts.notes
     if plan.options.weights is not None:
         head = "with its head: the classes are the same" if plan.keep_head else "with a new head"
         yield f"starting from {plan.options.weights}, {head}"
@@ -48,6 +53,22 @@ def introduction(trainer: Trainer, selection: Selection) -> Iterator[str]:
         yield f"  --{option.replace('_', '-')}: {why}" if option != "augmentation" else f"  {option}: {why}"
     parameters = sum(p.numel() for p in trainer.model.parameters()) / 1e6
     yield f"{parameters:.2f} million parameters, on {trainer.device}; run folder {trainer.folder.path}"
+
+
+def _of_the_images(facts: Facts) -> Iterator[str]:
+    """The images of each class by split, or of the smallest and the largest where there are many; and their sizes."""
+    splits = "/".join(facts.counts)
+    counts = list(zip(*facts.counts.values(), strict=True))
+    each = [f"{name} {'/'.join(map(str, of))}" for name, of in zip(facts.class_names, counts, strict=True)]
+    order = sorted(range(len(each)), key=lambda i: counts[i])
+    if len(each) <= MOST_CLASSES:
+        yield f"images of each class ({splits}): {', '.join(each)}"
+    else:
+        few, many = (", ".join(each[i] for i in some) for some in (order[:3], order[-3:]))
+        yield f"images of the smallest classes ({splits}): {few}; of the largest: {many}"
+    (low, high), some = facts.sides, f" ({SAMPLE} looked at)" if facts.images > SAMPLE else ""
+    spread = f"{low} px" if low == high else f"{low} to {high} px, half of them up to {facts.native_size} px"
+    yield f"shorter side of the images{some}: {spread}"
 
 
 def finish(trainer: Trainer) -> dict[str, Any]:
@@ -94,10 +115,8 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     write_json(folder.path / "evaluation.json", {"split": split, **evaluation.to_dict()})  # the last: all is there
     trainer.say(f"best epoch {best['epoch']}: validation top-1 {best['val_top1']:.2f}%")
     if split == "test":
-        trainer.say(
-            f"test top-1 {evaluation.top1:.2f}%, top-5 {evaluation.top5:.2f}% on {evaluation.num_images} images never "
-            "seen before"
-        )
+        figures = f"test top-1 {evaluation.top1:.2f}%, top-5 {evaluation.top5:.2f}%"
+        trainer.say(f"{figures} on {evaluation.num_images} images that were left for the end")
     if note := chance_note(evaluation.confusion):
         trainer.say(note)
     return made

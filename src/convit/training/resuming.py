@@ -79,7 +79,7 @@ def _moved(options: Asked, asked: Asked, out: Path) -> Asked:
 
 
 def _images(folder: RunFolder, plan: Plan, world: World) -> Selection:
-    """The images that were chosen when the run began, none of them decoded."""
+    """The images that were chosen when the run began, none of them decoded; their notes are what is new since then."""
     split, record = folder.read_split(), folder.read_record()
     if fingerprint(record) != plan.sources["images"]:
         raise InputError(f"{folder.path / RECORD}: changed since the run began; expected it as 'convit train' wrote it")
@@ -96,7 +96,11 @@ def _images(folder: RunFolder, plan: Plan, world: World) -> Selection:
     _check_weights(folder, plan, "teacher_weights", plan.options.teacher_weights)
     if not states(folder.checkpoints):  # else all is in the state
         _check_weights(folder, plan, "weights", plan.options.weights)
-    return selection
+    new = [note for note in selection.notes if note not in plan.facts.notes]
+    if selection.available > plan.facts.available:  # of a subset: in other runs new images are refused
+        more = selection.available - plan.facts.available
+        new.append(f"{more} images to learn from are new since the run began: only a new run takes them in")
+    return replace(selection, notes=tuple(new))
 
 
 def _moved_image(before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]]) -> str:

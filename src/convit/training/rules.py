@@ -90,11 +90,14 @@ def _near_multiples(batch: int, of: int) -> str:
     return f"{below}{(batch // of + 1) * of}"
 
 
-def _among_images(plan: Planned) -> bool:
+def _among_images(plan: Planned) -> Path | None:
     """A run folder among the images would be taken for a class next time, images in a run folder could be replaced."""
     assert plan.options.out is not None
     run, data = absolute(plan.options.out), Path(plan.facts.root)
-    return data.is_absolute() and (run.is_relative_to(data) or data.is_relative_to(run))
+    places = [data, *(absolute(data / folder) for folder in plan.options.split_folders.values())]
+    if not data.is_absolute():
+        return None
+    return next((place for place in places if run.is_relative_to(place) or place.is_relative_to(run)), None)
 
 
 def _would_delete(plan: Planned) -> Path | None:
@@ -114,6 +117,10 @@ RULES: tuple[AskedRule | PlanRule, ...] = (
     _both("ungated", "gate_init"),
     _both("freeze_gates", "gate_init"),
     _both("overwrite", "resume"),
+    AskedRule(
+        lambda given: "train" not in given and _first(("val", "test"), given),
+        "{found}: got it without --train, expected --train DIR too (--train . if the class folders are right in DATA)",
+    ),
     AskedRule(
         lambda given: "freeze" in given and not _from_weights(given),
         "freeze: got {freeze} for a start from scratch, expected --pretrained or --weights too",
@@ -180,7 +187,7 @@ RULES: tuple[AskedRule | PlanRule, ...] = (
     ),
     PlanRule(
         lambda p, n: _among_images(p),
-        "out: got {o.out}, which lies together with the images in {p.facts.root}; expected a folder apart",
+        "out: got {o.out}, which lies together with the images in {found}; expected a folder apart",
     ),
     PlanRule(
         lambda p, n: _would_delete(p),

@@ -69,6 +69,8 @@ def train(asked: Asked, tell: Listener = ignore, *, measure: Measure = measure_n
             tell = together(tell, folder.listen) if world.main else ignore
             trainer = Trainer(plan, selection.splits, folder, tell, stop, world, measure, resumed=resumed)
             if resumed:
+                for note in selection.notes:
+                    trainer.say(note)
                 trainer.resume()
             else:
                 _begin(trainer, selection, asked.overwrite, held)

@@ -208,8 +208,22 @@ class RunFolder:
             class_names=class_names,
             root=options.data,
             split=self.read_split(),
+            contents=self._read_contents(),
+            left_out=[image.name for image in self.read_skipped()],
+            folders=options.split_folders,
             some_classes=options.classes is not None,
+            some_images=options.fraction is not None or options.per_class is not None,
         )
+
+    def _read_contents(self) -> dict[str, list[int]]:
+        """What was noted of the images' contents; nothing where the file is not there, as in a folder that was shared
+        without it."""
+        if not (self.path / RECORD).is_file():
+            return {}
+        try:
+            return {split: list(images["contents"]) for split, images in self.read_record()["splits"].items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _unreadable(self.path / RECORD, error) from error
 
     def _read_json(self, name: str, kind: type = dict) -> Any:
         path = self.path / name

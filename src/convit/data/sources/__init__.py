@@ -3,6 +3,8 @@
 A new kind is a file here that gives a :class:`SourceKind`, and its line in ``SOURCES``.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from convit.data.image_sets import listing
@@ -30,11 +32,19 @@ __all__ = ["SOURCES", "SOURCE_NAMES", "Opening", "Source", "SourceKind", "open_s
 
 
 def open_source(
-    data: str, *, data_root: Path | None = None, download: bool = True, min_classes: int = 2, missing: bool = False
+    data: str,
+    *,
+    data_root: Path | None = None,
+    download: bool = True,
+    min_classes: int = 2,
+    missing: bool = False,
+    empty: bool = False,
+    folders: Mapping[str, Path] | None = None,
 ) -> Source:
     """Open labelled images by path or by name. To learn from them or to evaluate, see :func:`convit.data.select`.
 
-    A known name means that data set even where a folder of the same name lies beside: ``./digits`` is the folder.
+    A known name means that data set even where a folder of the same name lies beside, which a note says: ``./digits``
+    is the folder.
 
     Args:
         data: one of ``SOURCE_NAMES``; a data set of the Hub, ``hf:owner/name``, or a folder that ``save_to_disk`` of
@@ -47,6 +57,8 @@ def open_source(
         download: fetch a data set of torchvision that is not there yet.
         min_classes: how few classes there may be; evaluation can do with 1.
         missing: whether a list may name files that are not there; they are found as bad ones when they are read.
+        empty: whether a class folder may be empty.
+        folders: split -> its folder, of a folder of images whose splits were named.
 
     Raises:
         InputError: one line that names the file, class or data set, what was found and what was expected.
@@ -55,12 +67,21 @@ def open_source(
     >>> len(source.splits["train"]), len(source.splits["test"]), source.class_names[:3]
     (1438, 359, ('0', '1', '2'))
     """
-    opening = Opening(data_root=data_root, download=download, min_classes=min_classes, missing=missing)
+    opening = Opening(
+        data_root=data_root,
+        download=download,
+        min_classes=min_classes,
+        missing=missing,
+        empty=empty,
+        folders=folders or {},
+    )
     expected = ", ".join(kind.expected for kind in reversed(SOURCES) if kind.expected)
+    if opening.folders and not FOLDER.takes(data):
+        raise InputError(f"{min(opening.folders)}: got a split folder for {data!r}, expected DATA to be a folder")
     try:
-        for kind in SOURCES:
+        for kind in SOURCES if not opening.folders else (FOLDER,):
             if data.strip() and kind.takes(data):
-                return kind.open(data, opening)
+                return _not_the_folder(data, kind.open(data, opening)) if kind.names else kind.open(data, opening)
         if data.strip() and path_of(data).exists():
             raise InputError(f"{data}: a file; expected {expected}, or the name of a data set")
     except OSError as error:  # a folder that may not be listed
@@ -69,6 +90,14 @@ def open_source(
         f"{data!r}: no such folder or data set{_nearest(data)}; "
         f"expected {expected}, or one of {listing(SOURCE_NAMES, most=len(SOURCE_NAMES))}"
     )
+
+
+def _not_the_folder(name: str, source: Source) -> Source:
+    """The data set of a name, with a word on the folder that is called so too."""
+    if not Path(name).is_dir():
+        return source
+    note = f"{name} is the data set of that name; for the folder {name} here say ./{name}"
+    return replace(source, notes=(*source.notes, note))
 
 
 def _nearest(data: str) -> str:

@@ -1,10 +1,22 @@
 """A folder of images: classes are sub-folders, splits are train/, val/ and test/."""
 
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from convit.data.image_sets import FileImages, listing
-from convit.data.images import IMAGE_SUFFIXES, is_hidden, is_image_name, visible_files
-from convit.data.sources.interface import Opening, Source, SourceKind, matched, path_of, split_called
+from convit.data.images import HEIC_SUFFIXES, IMAGE_SUFFIXES, entries_below, is_hidden, is_image_name
+from convit.data.sources.interface import Opening, Source, SourceKind, class_called, class_order, matched, path_of
+from convit.data.sources.layout import (
+    annotations,
+    find_layout,
+    loose_images,
+    loose_note,
+    named_layout,
+    subfolders,
+    wrong_level,
+)
 from convit.errors import InputError
 from convit.files import absolute
 
@@ -13,99 +25,168 @@ _LAYOUT = (
 )
 
 
-def open_folder(folder: Path, *, min_classes: int = 2) -> Source:
+def open_folder(
+    folder: Path, *, min_classes: int = 2, empty: bool = False, folders: Mapping[str, Path] | None = None
+) -> Source:
     """The images of a folder, by class.
 
-    ``folder/CLASS/**/IMAGE`` is one undivided set. ``folder/train/CLASS/**/IMAGE``, with ``val`` (also ``valid`` or
-    ``validation``) and ``test`` beside it, are splits; upper or lower case does not matter. A folder called ``train``
-    is a split if it has sub-folders itself, and another split stands beside it or no other folder holds images;
-    otherwise it is a class. Names starting with a dot, ``Thumbs.db`` and ``__MACOSX`` are ignored.
+    ``folder/CLASS/**/IMAGE`` is one undivided set. ``folder/train/CLASS/**/IMAGE``, with ``val`` and ``test`` beside
+    it, are splits, also under the other usual names (:func:`convit.data.sources.layout.find_layout`). A split like
+    Tiny ImageNet's val, a folder ``images`` and a file of names and labels, is read too. What systems leave behind
+    (:func:`convit.data.images.is_hidden`) is ignored.
 
-    Classes are sorted by name. Where there is a train split its classes are the classes, and each split is matched to
-    them by name.
+    Classes are sorted by name, or by value if all are whole numbers. Where there is a train split its classes are the
+    classes, and each split is matched to them by name.
 
-    Raises :class:`InputError` for a folder without images or class folders, a class without an image (in val and test
-    that is allowed), a class of val or test that train lacks, or fewer than ``min_classes`` classes.
+    Args:
+        folder: the folder; image names are relative to it.
+        min_classes: how few classes there may be.
+        empty: whether a class folder may have no image. In val and test it may.
+        folders: split -> its folder, where they were named; then no name is looked at.
+
+    Raises:
+        InputError: a folder without images or class folders, a class without an image, a class of val or test that
+            train lacks, fewer than ``min_classes`` classes, or folders that can be read as classes and as splits.
     """
     try:
-        splits = _split_folders(folder)
-        sets, ignored = _read_splits(folder, splits or {"all": folder})
+        layout = named_layout(folder, folders) if folders else find_layout(folder)
+        found = _Found(notes=list(layout.notes))
+        if folder not in layout.splits.values():
+            found.hide_in(folder)
+        sets = {
+            split: found.labelled(folder, place, apart=layout.splits.values(), empty=empty or split in ("val", "test"))
+            for split, place in layout.splits.items()
+        }
+        class_names, matching = matched(
+            sets, min_classes=min_classes, where=str(folder), expected=_LAYOUT + wrong_level(folder)
+        )
     except OSError as error:  # a folder that may not be listed
         raise InputError(f"{error.filename}: cannot be read ({error.strerror}); expected a folder of images") from error
-    class_names, matching = matched(sets, min_classes=min_classes, where=str(folder), expected=_LAYOUT)
     return Source(
         name=absolute(folder).name,
         root=str(absolute(folder)),
         class_names=class_names,
-        ignored=tuple(ignored),
+        ignored=tuple(name for name in found.ignored if not _is_heic(name)),
+        notes=(*found.notes, *found.left_out()),
         splits=matching,
     )
 
 
-def _split_folders(folder: Path) -> dict[str, Path]:
-    """Split -> its folder, or nothing where the sub-folders are classes."""
-    splits: dict[str, Path] = {}
-    others = []
-    for sub in _subfolders(folder):
-        split = split_called(sub.name)
-        if split is None:
-            others.append(sub)
-        elif split in splits:
-            raise InputError(f"{folder}: both {splits[split].name!r} and {sub.name!r}; expected one folder for {split}")
-        else:
-            splits[split] = sub
-    if not splits or not _subfolders(splits.get("train") or next(iter(splits.values()))):
-        return {}
-    if "train" in splits and len(splits) > 1:
-        return splits
-    alone = not any(is_image_name(path.name) for other in others for path in visible_files(other))
-    return splits if alone else {}
+@dataclass
+class _Found:
+    """What is met while folders are read: the images, and what is left out."""
+
+    notes: list[str]
+    ignored: list[str] = field(default_factory=list)
+    """Files that are no images by their names."""
+    hidden: dict[str, int] = field(default_factory=dict)
+    """Name of a hidden or system folder -> how many are called so."""
+
+    def labelled(self, root: Path, folder: Path, *, apart: Iterable[Path], empty: bool) -> FileImages:
+        """The images of a split, with classes of its own, without those in the folders of other splits."""
+        if (file := annotations(folder)) is not None:
+            return _annotated(root, folder / "images", file)
+        others = {absolute(other) for other in apart}
+        classes: dict[str, list[str]] = {}
+        labels = [sub for sub in subfolders(folder) if not any(o.is_relative_to(absolute(sub)) for o in others)]
+        for sub in labels:
+            classes.setdefault(class_called(sub.name), []).extend(self._names(root, sub))
+        self.hide_in(folder)
+        if not any(classes.values()):
+            found = _what_is_there(folder, len(classes), self.ignored)
+            raise InputError(f"{folder}: {found}; expected {_LAYOUT}{wrong_level(folder)}")
+        hollow = [name for name, names in classes.items() if not names]
+        if hollow and not empty:
+            raise InputError(f"{folder}: no image in class {listing(hollow)}{_only_others(hollow, self.ignored)}")
+        if loose := loose_images(folder):
+            self.notes.append(loose_note(folder, loose))
+        class_names = class_order(name for name in classes if classes[name])
+        names = [name for label in class_names for name in classes[label]]
+        targets = [target for target, label in enumerate(class_names) for _ in classes[label]]
+        return FileImages(root, names, targets, class_names)
+
+    def _names(self, root: Path, label: Path) -> list[str]:
+        """The names of the images in a class folder, at any depth."""
+        prefix = os.path.relpath(label, root)
+        names: list[str] = []
+        for path in entries_below(label):
+            if is_hidden(path.name):
+                self._hide([path])
+                continue
+            name = Path(prefix, path.relative_to(label)).as_posix()
+            (names if is_image_name(path.name) else self.ignored).append(name)
+        return names
+
+    def hide_in(self, folder: Path) -> None:
+        """Counts the hidden folders right in a folder."""
+        self._hide(path for path in folder.iterdir() if is_hidden(path.name))
+
+    def _hide(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            if path.is_dir():
+                self.hidden[path.name] = self.hidden.get(path.name, 0) + 1
+
+    def left_out(self) -> list[str]:
+        """What is said of hidden folders and of pictures that cannot be read, a line for each kind."""
+        lines = []
+        if self.hidden:
+            counted = sorted(self.hidden.items())
+            names = ", ".join(f"{name!r} ({count} times)" if count > 1 else repr(name) for name, count in counted)
+            lines.append(f"left out hidden and system folders: {names}")
+        if heic := [name for name in self.ignored if _is_heic(name)]:
+            lines.append(f"left out {len(heic)} HEIC pictures, such as {heic[0]}: save them as JPEG to learn from them")
+        return lines
 
 
-def _read_splits(root: Path, folders: dict[str, Path]) -> tuple[dict[str, FileImages], list[str]]:
-    """The set of each split, with classes of its own, and the names of the files that are no images."""
-    sets, ignored = {}, []
-    for split, folder in folders.items():
-        images, others = _read_classes(root, folder, empty_allowed=split in ("val", "test"))
-        sets[split] = images
-        ignored += others
-    return sets, ignored
+def _annotated(root: Path, images: Path, file: Path) -> FileImages:
+    """A split whose labels are in a file: a line has the name of an image, a tab, its class, and anything behind.
+
+    Raises:
+        InputError: no such image, or another kind of file.
+    """
+    labels: dict[str, str] = {}
+    there = {path.name for path in images.iterdir()}
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
+        if not line.strip():
+            continue
+        name, _, rest = line.partition("\t")
+        label = class_called(rest.partition("\t")[0].strip())
+        if not label or name not in there:
+            what = f"no image {name!r} in {images}" if label else "no label"
+            raise InputError(f"{file}, line {number}: {what}; expected the name of an image, a tab and its class")
+        labels[name] = label
+    if not labels:
+        raise InputError(f"{file}: an empty file; expected the name of an image, a tab and its class in each line")
+    class_names = class_order(labels.values())
+    position = {name: i for i, name in enumerate(class_names)}
+    prefix = Path(os.path.relpath(images, root))
+    names = sorted(labels)
+    return FileImages(root, [(prefix / n).as_posix() for n in names], [position[labels[n]] for n in names], class_names)
 
 
-def _read_classes(root: Path, folder: Path, *, empty_allowed: bool) -> tuple[FileImages, list[str]]:
-    classes: dict[str, list[str]] = {}
-    ignored = []
-    for sub in _subfolders(folder):
-        names = [path.relative_to(root).as_posix() for path in visible_files(sub)]
-        classes[sub.name] = [name for name in names if is_image_name(name.rpartition("/")[2])]
-        ignored += [name for name in names if not is_image_name(name.rpartition("/")[2])]
-    if not any(classes.values()):
-        raise InputError(f"{folder}: {_what_is_there(folder, len(classes), ignored)}; expected {_LAYOUT}")
-    empty = [name for name, names in classes.items() if not names]
-    if empty and not empty_allowed:
-        found = f" (only {listing(sorted({Path(name).suffix for name in ignored}))} files)" if ignored else ""
-        raise InputError(
-            f"{folder}: no image in class {listing(empty)}{found}; "
-            f"expected at least one {', '.join(IMAGE_SUFFIXES[:4])}, ... in each class folder"
-        )
-    class_names = [name for name in classes if classes[name]]
-    names = [name for label in class_names for name in classes[label]]
-    targets = [target for target, label in enumerate(class_names) for _ in classes[label]]
-    return FileImages(root, names, targets, class_names), ignored
+def _only_others(hollow: list[str], ignored: list[str]) -> str:
+    """What is in class folders that have no image, and what is expected of them."""
+    inside = [name for name in ignored if not {*Path(name).parts}.isdisjoint(hollow)]
+    found = f" (only {listing(sorted({Path(name).suffix for name in inside}))} files)" if inside else ""
+    heic = any(map(_is_heic, inside))
+    advice = "HEIC pictures saved as JPEG" if heic else "or no such folder"
+    return f"{found}; expected at least one {', '.join(IMAGE_SUFFIXES[:4])}, ... in each class folder, {advice}"
 
 
 def _what_is_there(folder: Path, classes: int, ignored: list[str]) -> str:
-    loose = sum(is_image_name(path.name) for path in folder.iterdir())
-    if loose:
-        return f"{loose} images, but not in class folders"
-    if ignored:
-        return f"no image in {classes} folders (but files such as {ignored[0]})"
-    return f"no image in {classes} folders" if classes else "an empty folder, or one with no class folders"
+    if loose := loose_images(folder):
+        return f"{len(loose)} images, but not in class folders"
+    files = [*ignored, *sorted(path.name for path in folder.iterdir() if path.is_file() and not is_hidden(path.name))]
+    some = f" (but files such as {files[0]})" if files else ""
+    heic = any(map(_is_heic, files))
+    advice = ": HEIC pictures have to be saved as JPEG" if heic else ""
+    if classes or files:
+        return f"{f'no image in {classes} folders' if classes else 'no class folders'}{some}{advice}"
+    return "an empty folder, or one with no class folders"
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    """The visible sub-folders, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+def _is_heic(name: str) -> bool:
+    return name.lower().endswith(HEIC_SUFFIXES)
 
 
 def _takes(data: str) -> bool:
@@ -113,7 +194,8 @@ def _takes(data: str) -> bool:
 
 
 def _open(data: str, opening: Opening) -> Source:
-    return open_folder(path_of(data), min_classes=opening.min_classes)
+    folder = path_of(data)
+    return open_folder(folder, min_classes=opening.min_classes, empty=opening.empty, folders=opening.folders)
 
 
 FOLDER = SourceKind(takes=_takes, open=_open, expected="a folder of images")

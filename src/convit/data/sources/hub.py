@@ -32,6 +32,8 @@ PREFIX = "hf:"
 
 _FORM = "hf:owner/name, where @revision, :config, :image=COLUMN and :label=COLUMN may follow"
 _LABELS = ("label", "labels", "class", "target", "cls")
+_PLAIN = ("train", "val", "valid", "validation", "test")
+"""Names of splits that go before others for the same."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -222,12 +224,14 @@ def _splits(loaded: Any, shown: str) -> tuple[dict[str, tuple[str, Any]], list[s
         return {"all": next(iter(loaded.items()))}, []
     splits: dict[str, tuple[str, Any]] = {}
     notes = []
-    for called, dataset in loaded.items():
+    for called, dataset in sorted(loaded.items(), key=lambda item: item[0] not in _PLAIN):
         split = split_called(called)
         if split is None:
             notes.append(
                 f"{shown}: the split {called!r} is left aside: it is called neither train, validation nor test"
             )
+        elif split in splits and called not in _PLAIN:
+            notes.append(f"{shown}: the split {called!r} is left aside: {splits[split][0]!r} is the one for {split}")
         elif split in splits:
             raise InputError(f"{shown}: both {splits[split][0]!r} and {called!r}; expected one split for {split}")
         else:

@@ -1,8 +1,9 @@
 """What a file of this folder gives, a :class:`SourceKind` that opens a :class:`Source`, and what helps to write one."""
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from convit.data.image_sets import ImageSet
@@ -45,6 +46,10 @@ class Opening:
     """How few classes there may be; evaluation can do with 1."""
     missing: bool = False
     """Whether a list may name files that are not there; they are found as bad ones when they are read."""
+    empty: bool = False
+    """Whether a class folder may be empty: so when evaluating."""
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    """Split -> its folder, of a folder of images whose splits were named; empty to find them by their names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,16 +97,55 @@ def matched(
     return class_names, {split: images.with_classes(class_names) for split, images in sets.items()}
 
 
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_SPLITS = {
+    **dict.fromkeys(("train", "training", "trn", "trainval"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "devel", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
+}
+_FILLERS = ("", "set", "data", "dataset", "images", "image", "imgs", "img", "split", "folder", "dir", "seg")
+"""Words that may stand beside a split's name, or be joined to its end, and say nothing."""
+_UNLABELLED = ("unlabeled", "unlabelled", "unknown", "unclassified", "pred", "predict", "prediction")
 
 
 def split_called(word: str) -> str | None:
     """The split that a folder or shard of this name holds, in upper or lower case; None if it is no split's name.
 
-    >>> split_called("Validation"), split_called("cat")
-    ('val', None)
+    >>> split_called("Validation"), split_called("seg_train"), split_called("testset"), split_called("train station")
+    ('val', 'train', 'test', None)
     """
-    return _SPLITS.get(word.lower())
+    told = [word for word in _words(word) if word not in _FILLERS]
+    return _SPLITS.get(told[0]) if len(told) == 1 else None
+
+
+def splits_in(word: str) -> set[str]:
+    """The splits that any of the words of a name means.
+
+    >>> splits_in("fold1_train"), splits_in("cat")
+    ({'train'}, set())
+    """
+    return {_SPLITS[word] for word in _words(word) if word in _SPLITS}
+
+
+def is_unlabelled(word: str) -> bool:
+    """Whether a folder's name tells no class, but that there are images, or images without labels.
+
+    >>> is_unlabelled("Unlabeled"), is_unlabelled("seg_pred"), is_unlabelled("images"), is_unlabelled("7")
+    (True, True, True, False)
+    """
+    words = [word for word in _words(word) if word]
+    return bool(words) and all(word in _FILLERS or word in _UNLABELLED for word in words)
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name in lower case, without what is joined to the end of a split's name."""
+    words = re.split(r"[\W\d_]+", name.lower())
+    return [next((word.removesuffix(f) for f in _FILLERS if word.removesuffix(f) in _SPLITS), word) for word in words]
+
+
+def class_called(name: str) -> str:
+    """The class that a folder or a label of this name means: the same whether its accents are letters of their own, as
+    on a Mac, or not (Unicode's NFC)."""
+    return unicodedata.normalize("NFC", name)
 
 
 def class_order(names: Iterable[str]) -> tuple[str, ...]:

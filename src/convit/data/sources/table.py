@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from convit.data.sources.interface import (
     Opening,
     Source,
     SourceKind,
+    class_called,
     class_order,
     is_one_line,
     matched,
@@ -102,12 +104,22 @@ def _check(path: Path, rows: Sequence[_Row], *, missing: bool) -> None:
 
 
 def _row(path: Path, place: str, values: dict[str, str]) -> _Row:
+    file, label = _as_on_disk(path, values["path"]), class_called(values["label"])
     if "split" not in values:
-        return _Row(place, values["path"], values["label"], "all")
+        return _Row(place, file, label, "all")
     split = split_called(values["split"])
     if split is None:
         raise InputError(f"{path}, {place}: split {values['split']!r}; expected train, val or test")
-    return _Row(place, values["path"], values["label"], split)
+    return _Row(place, file, label, split)
+
+
+def _as_on_disk(path: Path, name: str) -> str:
+    """The name of a file of a list with its accents as the disk has them: letters of their own, as from a Mac, or
+    not."""
+    if name.isascii() or "\0" in name or os.path.isfile((folder := absolute(path).parent) / name):
+        return name
+    forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    return next((form for form in forms if os.path.isfile(folder / form)), name)
 
 
 def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
