@@ -461,6 +461,9 @@ def test_digits_the_folder_and_digits_the_data_set(tmp_path: Path, monkeypatch: 
     assert len(source.class_names) == 10
     assert "./digits" in "".join(source.notes)
     assert open_source("./digits").class_names == ("a", "b")
+    classes(tmp_path / "mnist", "a", "b")
+    with pytest.raises(InputError, match=r"for the folder mnist here say \./mnist"):
+        open_source("mnist", data_root=tmp_path / "nothing", download=False)
 
 
 def test_accents_of_a_mac_in_one_split_and_of_others_in_the_next(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def open_source(
     try:
         for kind in SOURCES if not opening.folders else (FOLDER,):
             if data.strip() and kind.takes(data):
-                return _not_the_folder(data, kind.open(data, opening)) if kind.names else kind.open(data, opening)
+                return _by_name(kind, data, opening) if kind.names else kind.open(data, opening)
         if data.strip() and path_of(data).exists():
             raise InputError(f"{data}: a file; expected {expected}, or the name of a data set")
     except OSError as error:  # a folder that may not be listed
@@ -92,12 +92,16 @@ def open_source(
     )
 
 
-def _not_the_folder(name: str, source: Source) -> Source:
+def _by_name(kind: SourceKind, name: str, opening: Opening) -> Source:
     """The data set of a name, with a word on the folder that is called so too."""
     if not Path(name).is_dir():
-        return source
-    note = f"{name} is the data set of that name; for the folder {name} here say ./{name}"
-    return replace(source, notes=(*source.notes, note))
+        return kind.open(name, opening)
+    note = f"for the folder {name} here say ./{name}"
+    try:
+        source = kind.open(name, opening)
+    except InputError as error:
+        raise InputError(f"{error}; {note}") from error
+    return replace(source, notes=(*source.notes, f"{name} is the data set of that name; {note}"))
 
 
 def _nearest(data: str) -> str:
