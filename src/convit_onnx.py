@@ -5,7 +5,8 @@ Outside the package, whose import takes PyTorch and seconds.
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +58,17 @@ class OnnxClassifier:
             raise InputError(f"{path}: metadata that do not fit it ({error!r}); export it again") from error
 
     def probabilities(self, images: Iterable[Image.Image]) -> NDArray[np.float32]:
-        """Probability of every class for every RGB image, ``(images, classes)``."""
+        """Probability of every class for every upright image, ``(images, classes)``; of one image at least."""
         batch = np.stack([prepared(image, self.preprocess) for image in images])
         logits = self.session.run([self.output], {self.input: batch})[0]
         exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
         return exponents / exponents.sum(axis=1, keepdims=True)
 
-    def predict(self, images: Sequence[Image.Image], top_k: int = 5) -> list[list[Prediction]]:
-        """The most probable classes of each RGB image, best first."""
-        return ranked(self.probabilities(images), self.class_names, top_k) if images else []
+    def predict(self, images: Iterable[Image.Image], top_k: int = 5) -> list[list[Prediction]]:
+        """The most probable classes of each upright image, best first."""
+        rest = iter(images)
+        first = next(rest, None)
+        return [] if first is None else ranked(self.probabilities(chain([first], rest)), self.class_names, top_k)
 
 
 def _session(path: Path) -> Any:

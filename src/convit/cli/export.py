@@ -6,11 +6,12 @@ from torch import Tensor, nn
 from convit.choices import OPSET
 from convit.classifier import Classifier
 from convit.cli.options.export import ExportCommand
+from convit.cli.output import left_out_lines
 from convit.cli.runs import load_run
 from convit.cli.screen import Screen
 from convit.data.select import Evaluating, Selection, select
 from convit.errors import InputError
-from convit.events import Advanced, PassBegan
+from convit.events import Advanced, PassBegan, Said
 from convit.export import BATCHES, TOLERANCE, Exported, Run, export_onnx, export_torch, onnx_runner
 from convit.files import printable
 from convit.training import evaluate
@@ -29,7 +30,10 @@ def main(options: ExportCommand) -> None:
     selection = None
     if options.data is not None:
         with Screen(stderr=True) as screen:
-            selection = select(options.data, Evaluating(known=RunFolder(options.run).known(), tell=screen))
+            known, full_scale = RunFolder(options.run).known(), classifier.preprocess.full_scale
+            selection = select(options.data, Evaluating(known=known, full_scale=full_scale, tell=screen))
+            for note in (*selection.notes, *left_out_lines(selection.left_out)):
+                screen(Said(note))
     if options.format == "onnx":
         exported = export_onnx(
             classifier, path, dynamic_size=options.dynamic_size, int8=options.int8, opset=options.opset

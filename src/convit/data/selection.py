@@ -40,6 +40,8 @@ class Facts:
     """Files that do not decode."""
     ignored: _Number
     """Files that are no images by their names."""
+    full_scale: float | None = None
+    """The value that is white where grey values are floats or have more than 8 bits; None where all have 8 bits."""
 
     @property
     def images(self) -> int:
@@ -101,6 +103,11 @@ class Selection:
         """Files that are no images by their names."""
         return self.source.ignored
 
+    @property
+    def full_scale(self) -> float | None:
+        """The value that is white where grey values are floats or have more than 8 bits, where it is known."""
+        return next(iter(self.splits.values())).full_scale
+
     @functools.cached_property
     def record(self) -> dict[str, Any]:
         """Names, labels and contents of the images, to detect changes later (:func:`convit.data.record.describe`)."""
@@ -124,4 +131,5 @@ class Selection:
             flip=self.flip,
             left_out=len(self.left_out),
             ignored=len(self.ignored),
+            full_scale=self.full_scale,
         )

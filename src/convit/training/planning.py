@@ -15,7 +15,7 @@ import torch
 
 from convit.classifier import CONFIG, WEIGHTS, ClassifierConfig, read_config
 from convit.data import BadImage, Preprocess
-from convit.data.select import Facts, Learning, Selection, find_bad, refuse_bad, select
+from convit.data.select import Facts, Learning, Selection, check, refuse_bad, select
 from convit.errors import InputError
 from convit.events import Listener
 from convit.files import absolute, fingerprint, fingerprint_of_files
@@ -42,26 +42,31 @@ def planned(asked: Asked, tell: Listener, world: World = ALONE) -> tuple[Selecti
         InputError: data or options that do not work.
     """
     selection, plan = _chosen(asked, world)
-    bad = world.from_main(partial(find_bad, selection, tell))
-    if bad and not asked.skip_bad:
-        refuse_bad(selection.name, bad)
-    if bad:
-        selection, plan = _chosen(asked, world, bad)
+    checked = world.from_main(partial(check, selection, tell))
+    if checked.bad and not asked.skip_bad:
+        refuse_bad(selection.name, checked.bad)
+    if checked.bad or checked.full_scale != selection.full_scale:
+        selection, plan = _chosen(asked, world, checked.bad, checked.full_scale)
     return selection, replace(plan, sources=world.from_main(partial(_sources, plan, selection)))
 
 
-def _chosen(asked: Asked, world: World, bad: Sequence[BadImage] = ()) -> tuple[Selection, Plan]:
-    """Images and plan without the files that are ``bad``."""
+def _chosen(
+    asked: Asked, world: World, bad: Sequence[BadImage] = (), full_scale: float | None = None
+) -> tuple[Selection, Plan]:
+    """Images and plan without the files that are ``bad``, and with the ``full_scale`` that was found."""
     if asked.data is None:
         raise InputError("data: got none, expected a folder of images or the name of a data set, such as digits")
-    selection = world.in_turn(partial(select, asked.data, learning(asked, bad)))
+    selection = world.in_turn(partial(select, asked.data, learning(asked, bad, full_scale)))
     plan = make_plan(asked, selection.facts(), processes=world.size)
     world.check_same("images", [list(images.names) for images in selection.splits.values()])
     return selection, plan
 
 
 def learning(
-    asked: Asked, bad: Sequence[BadImage] = (), recorded: Mapping[str, Sequence[str]] | None = None
+    asked: Asked,
+    bad: Sequence[BadImage] = (),
+    full_scale: float | None = None,
+    recorded: Mapping[str, Sequence[str]] | None = None,
 ) -> Learning:
     """Which images a run with these options learns from."""
     return Learning(
@@ -74,6 +79,7 @@ def learning(
         skip_test=asked.skip_test,
         missing=asked.skip_bad,
         leave_out=tuple(bad),
+        full_scale=full_scale if asked.full_scale is None else asked.full_scale,
         recorded=recorded,
     )
 
@@ -104,7 +110,12 @@ def make_plan(asked: Asked, facts: Facts, *, processes: int = 1) -> Plan:
         options=options,
         model_args=choice.args | {"locality_strength": options.locality_strength or values["locality_strength"]},
         blocks=choice.blocks,
-        preprocess=replace(preprocess, image_size=size, crop_pct=options.crop_pct),
+        preprocess=replace(
+            preprocess,
+            image_size=size,
+            crop_pct=options.crop_pct,
+            full_scale=preprocess.full_scale if facts.full_scale is None else facts.full_scale,
+        ),
         cache=_cache(facts),
         keep_head=start is not None and tuple(start.class_names) == facts.class_names,
         reasons=choice.reasons | _reasons(asked, options, facts),
@@ -209,6 +220,8 @@ def _reasons(asked: Asked, options: Asked, facts: Facts) -> dict[str, str]:
         reasons["layer_decay"] = f"{options.layer_decay:g} (each block learns slower than the next)"
     if asked.flip is None:
         reasons["flip"] = "yes" if options.flip else f"no (a mirrored image of {facts.name} shows something else)"
+    if asked.full_scale is None and facts.full_scale is not None:
+        reasons["full_scale"] = f"{facts.full_scale:g} (white in grey images of more than 8 bits or of floats)"
     reasons["augmentation"] = (
         f"crop {options.crop} (scale {options.crop_scale:g}), RandAugment {options.rand_augment or 'off'}, "
         f"mixup {options.mixup:g}, cutmix {options.cutmix:g}"

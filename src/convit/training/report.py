@@ -94,10 +94,7 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     write_json(folder.path / "evaluation.json", {"split": split, **evaluation.to_dict()})  # the last: all is there
     trainer.say(f"best epoch {best['epoch']}: validation top-1 {best['val_top1']:.2f}%")
     if split == "test":
-        trainer.say(
-            f"test top-1 {evaluation.top1:.2f}%, top-5 {evaluation.top5:.2f}% on {evaluation.num_images} images never "
-            "seen before"
-        )
+        trainer.say(f"test {evaluation.accuracy} on {evaluation.num_images} images never seen before")
     if note := chance_note(evaluation.confusion):
         trainer.say(note)
     return made

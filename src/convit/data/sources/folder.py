@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from convit.data.decoding import lacks_reader, reader_notes
 from convit.data.image_sets import FileImages, listing
 from convit.data.images import IMAGE_SUFFIXES, is_hidden, is_image_name, visible_files
 from convit.data.sources.interface import Opening, Source, SourceKind, matched, path_of, split_called
@@ -37,8 +38,9 @@ def open_folder(folder: Path, *, min_classes: int = 2) -> Source:
         name=absolute(folder).name,
         root=str(absolute(folder)),
         class_names=class_names,
-        ignored=tuple(ignored),
+        ignored=tuple(name for name in ignored if not lacks_reader(name)),
         splits=matching,
+        notes=tuple(reader_notes(ignored)),
     )
 
 
@@ -84,9 +86,10 @@ def _read_classes(root: Path, folder: Path, *, empty_allowed: bool) -> tuple[Fil
     empty = [name for name, names in classes.items() if not names]
     if empty and not empty_allowed:
         found = f" (only {listing(sorted({Path(name).suffix for name in ignored}))} files)" if ignored else ""
+        why = "".join(f"; {note}" for note in reader_notes(ignored))
         raise InputError(
             f"{folder}: no image in class {listing(empty)}{found}; "
-            f"expected at least one {', '.join(IMAGE_SUFFIXES[:4])}, ... in each class folder"
+            f"expected at least one {', '.join(IMAGE_SUFFIXES[:4])}, ... in each class folder{why}"
         )
     class_names = [name for name in classes if classes[name]]
     names = [name for label in class_names for name in classes[label]]
@@ -99,7 +102,8 @@ def _what_is_there(folder: Path, classes: int, ignored: list[str]) -> str:
     if loose:
         return f"{loose} images, but not in class folders"
     if ignored:
-        return f"no image in {classes} folders (but files such as {ignored[0]})"
+        why = "".join(f"; {note}" for note in reader_notes(ignored))
+        return f"no image in {classes} folders (but files such as {ignored[0]}){why}"
     return f"no image in {classes} folders" if classes else "an empty folder, or one with no class folders"
 
 

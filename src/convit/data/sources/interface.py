@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from convit.data.image_sets import ImageSet
@@ -90,6 +90,11 @@ def matched(
         found = f"only one class, {class_names[0]!r}" if len(class_names) == 1 else f"{len(class_names)} classes"
         raise InputError(f"{where}: {found}; expected at least {min_classes}: {expected}")
     return class_names, {split: images.with_classes(class_names) for split, images in sets.items()}
+
+
+def scaled(source: Source, full_scale: float | None) -> Source:
+    """The source with this ``full_scale`` for all its images."""
+    return replace(source, splits={split: images.scaled(full_scale) for split, images in source.splits.items()})
 
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
