@@ -50,6 +50,7 @@ class OnnxClassifier:
             self.model_name = facts["model_name"]
             (inputs,), (outputs,) = self.session.get_inputs(), self.session.get_outputs()
             self.input, self.output = inputs.name, outputs.name
+            self.one_at_a_time = inputs.shape[0] == 1
             wanted = [3, *self.preprocess.image_size]
             fits = all(isinstance(a, str) or a == b for a, b in zip(inputs.shape[1:], wanted, strict=True))
             if not fits or outputs.shape[1] != len(self.class_names):
@@ -60,7 +61,8 @@ class OnnxClassifier:
     def probabilities(self, images: Iterable[Image.Image]) -> NDArray[np.float32]:
         """Probability of every class for every upright image, ``(images, classes)``; of one image at least."""
         batch = np.stack([prepared(image, self.preprocess) for image in images])
-        logits = self.session.run([self.output], {self.input: batch})[0]
+        parts = np.split(batch, len(batch)) if self.one_at_a_time else [batch]
+        logits = np.concatenate([self.session.run([self.output], {self.input: part})[0] for part in parts])
         exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
         return exponents / exponents.sum(axis=1, keepdims=True)
 

@@ -142,15 +142,14 @@ def test_what_training_on_two_classes_tells(tmp_path: Path, shell: Shell) -> Non
 # -- a picture's answer is its own -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("int8", [False, True])
-def test_answers_do_not_depend_on_neighbours(int8: bool, trained: Path, tmp_path: Path) -> None:
-    """Of an exported file too: quantised together, a picture of large values would coarsen the others."""
+def test_answers_do_not_depend_on_neighbours(trained: Path, tmp_path: Path) -> None:
+    """Of a file with 8-bit weights too: quantised together, a picture of large values would coarsen the others."""
     pytest.importorskip("onnxruntime")
     from convit.export import export_onnx
     from convit_onnx import OnnxClassifier
 
     classifier = convit.load(trained)
-    export_onnx(classifier, tmp_path / "model.onnx", int8=int8)
+    export_onnx(classifier, tmp_path / "model.onnx", int8=True)
     rng = np.random.default_rng(0)
     one = Image.fromarray(rng.integers(100, 110, (8, 8, 3), dtype=np.uint8))
     others = [Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)) for _ in range(6)]

@@ -49,10 +49,10 @@ def _show(exported: Exported, classifier: Classifier, options: ExportCommand) ->
     height, width = classifier.preprocess.image_size
     patch = classifier.model.patch_size
     size = f"any size in multiples of {patch}" if options.dynamic_size else f"{height} x {width}"
-    weights = "int8" if options.int8 else "float32"
+    weights, batch = ("int8", "one image at a time") if options.int8 else ("float32", "batches of any size")
     print(
         f"{printable(str(exported.path))}: {exported.bytes / 1e6:.1f} MB, {weights} weights, "
-        f"{len(classifier.class_names)} classes; takes batches of any size, {size} pixels"
+        f"{len(classifier.class_names)} classes; takes {batch}, {size} pixels"
     )
     sizes = ", ".join(f"{h} x {w}" for h, w in exported.image_sizes)
     print(

@@ -59,7 +59,8 @@ def main(options: PredictCommand) -> int:
             results += _predicted(predictor, paths, options.top_k, deep)
             tell(Advanced(len(paths)))
     if deep and predictor.preprocess.full_scale is None:
-        print(f"{len(deep)} pictures, such as {printable(str(deep[0]))}: {UNKNOWN_SCALE}", file=sys.stderr)
+        others = f" and {len(deep) - 1} more" if len(deep) > 1 else ""
+        print(f"{printable(str(deep[0]))}{others}: {UNKNOWN_SCALE}", file=sys.stderr)
     bad = [result for result in results if result.reason]
     for result in bad:
         print(f"left out: {printable(str(result.path))}: {result.reason}", file=sys.stderr)

@@ -178,6 +178,7 @@ def _filled(asked: Asked, facts: Facts, choice: ModelChoice, values: Mapping[str
         asked,
         **taken,
         data=facts.root,
+        full_scale=facts.full_scale,
         flip=facts.flip if asked.flip is None else asked.flip,
         patch_size=choice.args["patch_size"],
         local_up_to_layer=choice.args["local_up_to_layer"],
