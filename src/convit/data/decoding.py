@@ -27,6 +27,8 @@ MOST_COEFFICIENTS = 3 * 200_000_000
 """A JPEG of several scans keeps all its coefficients in memory, two bytes each."""
 MOST_SCANS = 500
 """Of a progressive JPEG; encoders write about ten, and thousands over a large picture take minutes."""
+MOST_SCANNED = 2_000_000_000
+"""Pixels in all scans of a JPEG together: ten scans of the largest, 160 of a photo of 12 million pixels."""
 
 _MODULES = ("Bmp", "Gif", "Jpeg", "Jpeg2K", "Png", "Ppm", "Tiff", "WebP", "Avif")
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
@@ -98,12 +100,13 @@ def reader_notes(names: Iterable[str]) -> list[str]:
 
 
 @contextmanager
-def opened(open_file: Callable[[], IO[bytes]], where: str) -> Iterator[Image.Image]:
+def opened(open_file: Callable[[], IO[bytes]], where: str, *, decode: bool) -> Iterator[Image.Image]:
     """``Image.open`` whose failures, also those while the image is used, are one-line errors.
 
     Args:
         open_file: gives the encoded image as a file that can be read again from its start.
         where: what messages call it.
+        decode: whether all of it is decoded, not only its header.
 
     Raises:
         UnreadableImageError: it is empty, no image, damaged, or takes too much memory or time to decode.
@@ -119,7 +122,11 @@ def opened(open_file: Callable[[], IO[bytes]], where: str) -> Iterator[Image.Ima
                 warnings.simplefilter("ignore")  # a large photo is no news: only above the limit is it refused
                 image = _open(file, start)
             kind = image.format or kind
-            _bound(image)
+            if decode and isinstance(image, JpegImagePlugin.JpegImageFile):
+                _bound_scans(image, file)
+            _bound_pixels(image)
+            if decode:
+                image.load()
             yield image
     except UnreadableImageError:
         raise
@@ -127,20 +134,6 @@ def opened(open_file: Callable[[], IO[bytes]], where: str) -> Iterator[Image.Ima
         raise UnreadableImageError(f"{where}: {error}") from error
     except _DECODER_ERRORS as error:
         raise UnreadableImageError(f"{where}: {_reason(start, kind, error)}") from error
-
-
-def load(image: Image.Image) -> None:
-    """Decodes an opened image. Raises :class:`InputError` for a JPEG that would take too much memory or time."""
-    if isinstance(image, JpegImagePlugin.JpegImageFile) and image.fp is not None:
-        scans, coefficients = _scans(image.fp), image.width * image.height * len(image.getbands())
-        if scans > MOST_SCANS:
-            raise InputError(f"a JPEG of {scans} scans; expected at most {MOST_SCANS}: save it anew")
-        if scans > 1 and coefficients > MOST_COEFFICIENTS:
-            raise InputError(
-                f"a progressive JPEG of {image.width} x {image.height} pixels; expected at most "
-                f"{MOST_COEFFICIENTS // 3} of them, or a baseline JPEG"
-            )
-    image.load()
 
 
 def _open(file: IO[bytes], start: bytes) -> Image.Image:
@@ -154,7 +147,24 @@ def _open(file: IO[bytes], start: bytes) -> Image.Image:
     return Image.open(file, formats=formats())
 
 
-def _bound(image: Image.Image) -> None:
+def _bound_scans(image: Image.Image, file: IO[bytes]) -> None:
+    """Raises :class:`InputError` for a JPEG whose scans take too much memory or time."""
+    width, height = image.size
+    if (scans := _scans(file)) < 2:
+        return
+    if scans > MOST_SCANS or scans * width * height > MOST_SCANNED:
+        raise InputError(
+            f"a JPEG of {scans} scans of {width} x {height} pixels; expected at most {MOST_SCANS}, and "
+            f"{MOST_SCANNED} pixels in all of them: save it anew"
+        )
+    if width * height * len(image.getbands()) > MOST_COEFFICIENTS:
+        raise InputError(
+            f"a progressive JPEG of {width} x {height} pixels; expected at most {MOST_COEFFICIENTS // 3} of them, or a "
+            "baseline JPEG"
+        )
+
+
+def _bound_pixels(image: Image.Image) -> None:
     """Sets a huge JPEG to be decoded reduced. Raises :class:`InputError` for another image of too many pixels."""
     width, height = image.size
     most = min(MOST_PIXELS, 2 * (Image.MAX_IMAGE_PIXELS or MOST_PIXELS))

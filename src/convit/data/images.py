@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convit.data.decoding import UnreadableImageError, lacks_reader, load, opened, reader_notes
+from convit.data.decoding import UnreadableImageError, lacks_reader, opened, reader_notes
 from convit.errors import InputError, one_line
 from convit.preprocess import to_rgb
 
@@ -229,13 +229,12 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def _stored(open_file: Callable[[], IO[bytes]], where: str) -> Image.Image:
-    with opened(open_file, where) as image:
-        load(image)
+    with opened(open_file, where, decode=True) as image:
         return upright(image)
 
 
 def _size(open_file: Callable[[], IO[bytes]], where: str) -> tuple[int, int]:
-    with opened(open_file, where) as image:
+    with opened(open_file, where, decode=False) as image:
         width, height = image.size
         # Pillow's TIFF reader swaps the sides itself.
         swapped = image.format != "TIFF" and _orientation(image) >= 5
