@@ -19,7 +19,7 @@ import convit
 from convit.data import decoding
 from convit.data.decoding import UnreadableImageError
 from convit.data.images import image_size, read_image
-from convit.data.select import Learning, check, pictures, select
+from convit.data.select import Evaluating, Learning, check, pictures, select
 from convit.errors import InputError
 from convit.preprocess import Preprocess, covering, prepared, to_rgb
 from tests.cli.command import SMALL, Shell, photos
@@ -166,6 +166,9 @@ def test_a_model_of_8_bits_says_what_it_takes_for_white(trained: Path, tmp_path:
     assert "deep.png" in got.err
     assert "65535" in got.err
     assert "plain.png" not in got.err
+    said = select(str(greys(tmp_path / "data", "uint16", 65535)), Evaluating()).notes
+    assert "65535" in said[0]
+    assert select(str(tmp_path / "data"), Evaluating(full_scale=65535)).notes == ()
 
 
 # -- what opens a picture ----------------------------------------------------------------------------------------------

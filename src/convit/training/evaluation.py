@@ -98,6 +98,7 @@ def evaluate(
         world: the processes that share the work.
     """
     device = next(model.parameters()).device
+    images = images.scaled(preprocess.full_scale)
     dataset = SampleDataset(images, evaluation_transform(preprocess), seed=0, cache=cache)
     model.eval()
     loader = make_loader(dataset, workers, batch_size=batch_size, sampler=range(world.rank, len(images), world.size))

@@ -45,6 +45,7 @@ def measure(settings: Settings, result: Result) -> dict[str, float]:
             known=RunFolder(result.folder).known(),
             data_root=settings.data_root,
             check=settings.skip_bad,
+            full_scale=classifier.preprocess.full_scale,
         )
         (images,) = select(settings.data, choice).splits.values()
 
