@@ -5,7 +5,8 @@ Outside the package, whose import takes PyTorch and seconds.
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class OnnxClassifier:
             self.model_name = facts["model_name"]
             (inputs,), (outputs,) = self.session.get_inputs(), self.session.get_outputs()
             self.input, self.output = inputs.name, outputs.name
+            self.one_at_a_time = inputs.shape[0] == 1
             wanted = [3, *self.preprocess.image_size]
             fits = all(isinstance(a, str) or a == b for a, b in zip(inputs.shape[1:], wanted, strict=True))
             if not fits or outputs.shape[1] != len(self.class_names):
@@ -57,15 +59,18 @@ class OnnxClassifier:
             raise InputError(f"{path}: metadata that do not fit it ({error!r}); export it again") from error
 
     def probabilities(self, images: Iterable[Image.Image]) -> NDArray[np.float32]:
-        """Probability of every class for every RGB image, ``(images, classes)``."""
+        """Probability of every class for every upright image, ``(images, classes)``; of one image at least."""
         batch = np.stack([prepared(image, self.preprocess) for image in images])
-        logits = self.session.run([self.output], {self.input: batch})[0]
+        parts = np.split(batch, len(batch)) if self.one_at_a_time else [batch]
+        logits = np.concatenate([self.session.run([self.output], {self.input: part})[0] for part in parts])
         exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
         return exponents / exponents.sum(axis=1, keepdims=True)
 
-    def predict(self, images: Sequence[Image.Image], top_k: int = 5) -> list[list[Prediction]]:
-        """The most probable classes of each RGB image, best first."""
-        return ranked(self.probabilities(images), self.class_names, top_k) if images else []
+    def predict(self, images: Iterable[Image.Image], top_k: int = 5) -> list[list[Prediction]]:
+        """The most probable classes of each upright image, best first."""
+        rest = iter(images)
+        first = next(rest, None)
+        return [] if first is None else ranked(self.probabilities(chain([first], rest)), self.class_names, top_k)
 
 
 def _session(path: Path) -> Any:

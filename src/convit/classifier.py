@@ -15,7 +15,7 @@ from torch import Tensor
 
 from convit import files, hub
 from convit.data import Preprocess, evaluation_transform
-from convit.data.images import Picture, as_rgb
+from convit.data.images import Picture, as_rgb, is_file
 from convit.errors import InputError, one_line
 from convit.layers import GatedPositionalSelfAttention
 from convit.model_card import MARKER, TrainingFacts, model_card
@@ -81,7 +81,7 @@ class Classifier:
         """Probability of every class for every image, ``(images, classes)``, fp32 on the CPU; of one image a row.
 
         Args:
-            images: pictures, paths of pictures, or arrays (:data:`Picture`), of any size and mode.
+            images: pictures, their paths, files open to read bytes, or arrays (:data:`Picture`), of any size and mode.
             batch_size: how many run at once.
 
         Raises:
@@ -101,7 +101,7 @@ class Classifier:
             batch.clear()
 
         for image in several:
-            batch.append(transform(as_rgb(image)))
+            batch.append(transform(as_rgb(image, self.preprocess.full_scale)))
             if len(batch) == batch_size:
                 run()
         if batch:
@@ -109,7 +109,7 @@ class Classifier:
         return torch.cat(out) if out else torch.empty(0, len(self.class_names))
 
     @overload  # a text is an iterable of texts too
-    def predict(self, images: Image.Image | str | Path, top_k: int = 5) -> list[Prediction]: ...  # type: ignore[overload-overlap]
+    def predict(self, images: Image.Image | str | Path | bytes, top_k: int = 5) -> list[Prediction]: ...  # type: ignore[overload-overlap]
 
     @overload
     def predict(self, images: Iterable[Picture], top_k: int = 5) -> list[list[Prediction]]: ...
@@ -118,7 +118,8 @@ class Classifier:
         """The most probable classes of an image, best first; of several images, such a list for each.
 
         Args:
-            images: one picture, path or array, or several (:data:`Picture`); an array ``(B, H, W, 3)`` is several.
+            images: one picture, path, open file or array, or several (:data:`Picture`); an array ``(B, H, W, 3)`` is
+                several.
             top_k: how many classes to give; all of them if there are fewer.
 
         Raises:
@@ -140,6 +141,7 @@ class Classifier:
         height, width = self.preprocess.image_size
         preprocess = self.preprocess.to_dict()
         del preprocess["image_size"]
+        full_scale = preprocess.pop("full_scale")  # no word of timm's, which takes all of pretrained_cfg
         config = {
             "architecture": self.model_name,
             "num_classes": len(self.class_names),
@@ -153,6 +155,8 @@ class Classifier:
                 "label_names": list(self.class_names),
             },
         }
+        if full_scale is not None:
+            config["full_scale"] = full_scale
         if self.training is not None:
             config["training"] = self.training.to_dict()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
@@ -305,7 +309,8 @@ def _as_several(images: Any) -> tuple[bool, Iterable[Picture]]:
     Raises:
         InputError: neither.
     """
-    if isinstance(images, Image.Image | str | Path) or (isinstance(images, np.ndarray) and images.ndim < 4):
+    one_array = isinstance(images, np.ndarray) and images.ndim < 4
+    if isinstance(images, Image.Image | str | Path | bytes) or one_array or is_file(images):
         return True, [images]
     if isinstance(images, Tensor) or not isinstance(images, Iterable):
         hint = "; a tensor's .numpy() is an array" if isinstance(images, Tensor) else ""
@@ -352,7 +357,7 @@ def _read_config(path: Path) -> ClassifierConfig:
         cfg = dict(config["pretrained_cfg"])
         classes = cfg.pop("label_names")
         preprocess = {key: value for key, value in cfg.items() if key not in FOR_TIMM}
-        preprocess["image_size"] = cfg["input_size"][1:]
+        preprocess |= {"image_size": cfg["input_size"][1:], "full_scale": config.get("full_scale")}
         name, args = config["architecture"], config["model_args"]
         if not (isinstance(name, str) and isinstance(args, dict) and isinstance(classes, list)):
             raise TypeError("an entry of the wrong type")

@@ -4,7 +4,7 @@ The one evaluation transform: validation in training, ``convit predict``, ``conv
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -17,8 +17,9 @@ from convit.errors import InputError, nearest
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of red, green and blue in ImageNet: most published weights were trained with them."""
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
-LONGEST = 8
-"""The ends of a picture are cut off before resizing if it is longer than this many times the model's own shape."""
+LARGEST = 2**24
+"""Of an image that would have more pixels than this once it is resized, only the part that is kept is resized: very
+long ones would take gigabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,9 @@ class Preprocess:
     interpolation: str = "bicubic"
     crop_pct: float = 1.0
     """Part of the resized image, along each side, that the centre crop keeps."""
+    full_scale: float | None = None
+    """The value that is white in grey images of more than 8 bits or of floats (:func:`to_rgb`); None if the model
+    learned from 8-bit images alone."""
 
     def __post_init__(self) -> None:
         size, part = self.image_size, self.crop_pct
@@ -46,6 +50,8 @@ class Preprocess:
         check("std", self.std, are_numbers(self.std, 3, above=0), "three numbers above 0: red, green, blue")
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         check("crop_pct", part, is_part(part) and part > 0, "a number above 0 and up to 1")
+        white = self.full_scale
+        check("full_scale", white, white is None or are_numbers((white,), 1, above=0), "a number above 0, or None")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON knows them: tuples become lists."""
@@ -69,15 +75,77 @@ class Preprocess:
 
 
 def prepared(image: Image.Image, preprocess: Preprocess) -> NDArray[np.float32]:
-    """An RGB image of any size as the model takes it, ``(3, height, width)``: ``(value / 255 - mean) / std``.
+    """An image of any size and mode as the model takes it, ``(3, height, width)``: ``(value / 255 - mean) / std``.
+
+    Raises :class:`InputError` as :func:`to_rgb` does.
 
     >>> prepared(Image.new("RGB", (100, 70)), Preprocess(image_size=(32, 48))).shape
     (3, 32, 48)
     """
+    image = to_rgb(image, preprocess.full_scale)
     image = covering(image, preprocess.image_size, preprocess.interpolation, preprocess.crop_pct)
     pixels = np.asarray(image, dtype=np.float32) / np.float32(255)
     normal = (pixels - np.asarray(preprocess.mean, np.float32)) / np.asarray(preprocess.std, np.float32)
     return np.ascontiguousarray(normal.transpose(2, 0, 1))
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether it is grey of more than 8 bits or of floats (Pillow's modes ``I``, ``I;16``, ... and ``F``)."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def to_rgb(image: Image.Image, full_scale: float | None = None) -> Image.Image:
+    """An 8-bit RGB image of the same size, from an image of any Pillow mode.
+
+    Transparent pixels are composited on white. A grey value of more than 8 bits, or a float, becomes
+    ``255 * value / full_scale``, within 0 and 255. Without a full scale 65535 is white among whole numbers, 1 among
+    floats: one rule for all images, as one that depends on the image would give equal pixels different values.
+
+    Raises:
+        InputError: values that are not of this scale: a tenth of the pixels below or above it; or, where the scale was
+            not given, whole numbers up to 255 alone, which would all be black.
+
+    >>> to_rgb(Image.new("LA", (1, 1), (0, 0))).getpixel((0, 0))
+    (255, 255, 255)
+    >>> to_rgb(Image.new("I", (1, 1), 1024), full_scale=4095).getpixel((0, 0))
+    (64, 64, 64)
+    """
+    if is_deep(image):
+        return _grey_to_rgb(image, full_scale)
+    if not image.has_transparency_data:
+        return image.convert("RGB") if image.mode != "RGB" else image
+    made = Image.new("RGB", image.size)
+    for box in _strips(image.size):  # a few rows at a time: a copy of a large image takes as much memory as the image
+        strip = image.crop(box)
+        white = Image.new("RGBA", strip.size, "white")
+        made.paste(Image.alpha_composite(white, strip.convert("RGBA")), box)
+    return made
+
+
+def _grey_to_rgb(image: Image.Image, full_scale: float | None) -> Image.Image:
+    white = full_scale or (1.0 if image.mode == "F" else 65535.0)
+    made, low, high, outside = Image.new("RGB", image.size), 0.0, 0.0, 0
+    for box in _strips(image.size):
+        values = np.nan_to_num(np.asarray(image.crop(box), np.float64), posinf=0, neginf=0)
+        low, high = min(low, values.min()), max(high, values.max())
+        outside += int(np.count_nonzero((values < -0.05 * white) | (values > 1.05 * white)))
+        levels = (values * (255 / white) + 0.5).clip(0, 255).astype(np.uint8)
+        made.paste(Image.fromarray(levels), box)
+    black = full_scale is None and image.mode != "F" and high <= 255 and (low, high) != (0, 0)
+    if black or outside > image.width * image.height / 10:
+        raise InputError(
+            f"grey values from {low:g} to {high:g}, where {white:g} is white"
+            f"{'' if full_scale else ' (the model learned from 8-bit images)'}; expected values of that scale, or an "
+            "image of 8 bits"
+        )
+    return made
+
+
+def _strips(size: tuple[int, int], pixels: int = 2**20) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of whole rows, of about so many pixels each, that make up an image of this (width, height)."""
+    width, height = size
+    rows = max(1, pixels // max(1, width))
+    return ((0, top, width, min(top + rows, height)) for top in range(0, height, rows))
 
 
 def covering(
@@ -89,7 +157,6 @@ def covering(
     does it for a square, and as timm does it for others.
     """
     height, width = image_size
-    image = _without_far_ends(image, LONGEST * max(height, width) / min(height, width))
     target = math.floor(height / crop_pct), math.floor(width / crop_pct)
     if target[0] == target[1]:
         short, long = min(image.size), max(image.size)
@@ -98,19 +165,20 @@ def covering(
     else:
         ratio = min(image.height / target[0], image.width / target[1])
         size = round(image.width / ratio), round(image.height / ratio)
-    image = image.resize(size, Image.Resampling[interpolation.upper()])
-    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-    return image.crop((left, top, left + width, top + height))
+    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+    box, resample = (left, top, left + width, top + height), Image.Resampling[interpolation.upper()]
+    if size[0] * size[1] <= LARGEST:
+        return image.resize(size, resample).crop(box)
+    return _resized_part(image, size, box, resample)
 
 
-def _without_far_ends(image: Image.Image, limit: float) -> Image.Image:
-    """A very long image without its ends, which the crop drops anyway; scaled up, they would take gigabytes."""
-    width, height = image.size
-    longest = math.ceil(limit * min(width, height))
-    if max(width, height) <= longest:
-        return image
-    left, top = max(width - longest, 0) // 2, max(height - longest, 0) // 2
-    return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
+def _resized_part(
+    image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int], resample: Image.Resampling
+) -> Image.Image:
+    """The pixels of ``image.resize(size, resample).crop(box)``, up to rounding, without the memory that it takes."""
+    across, down, width, height = image.width / size[0], image.height / size[1], box[2] - box[0], box[3] - box[1]
+    image = image.resize((width, image.height), resample, box=(box[0] * across, 0, box[2] * across, image.height))
+    return image.resize((width, height), resample, box=(0, box[1] * down, width, box[3] * down))
 
 
 # -- checks of values, for the fields of this and of the augmentation --------------------------------------------------

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from tests.cli.command import Shell, photos, tree
 
@@ -139,19 +138,13 @@ def test_predict_files(exported: Path, trained: Path, album: Path, tmp_path: Pat
 
 
 @needs_onnx
-def test_predict_bad_pictures(
-    exported: Path, trained: Path, album: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_predict_bad_pictures(exported: Path, trained: Path, album: Path, shell: Shell) -> None:
     bad = album / "a/0.jpg"
     bad.write_text("no picture")
-    says = (bad, "not an image", "expected an image")
-    assert shell.refuses("predict", exported, album, says=says) == shell.refuses("predict", trained, album, says=says)
     got, expected = (shell("predict", model, album, "--skip-bad") for model in (exported, trained))
     assert got == expected
     assert got.status == 0
-    Image.new("RGB", (90, 70)).save(bad)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
-    shell.refuses("predict", exported, album, says=(bad, "a decompression bomb", "expected at most 6000 pixels"))
+    assert bad.name in got.err
 
 
 @needs_onnx

@@ -121,11 +121,8 @@ def test_files_that_do_not_decode(animals: Path, known: Known) -> None:
     heard: list[Event] = []
     (animals / "cow/bad.png").write_bytes(b"")
     everything = Evaluating(split="all", known=known, tell=heard.append)
-    said = refused(animals, everything)
-    assert said.startswith("animals: 1 file does not decode: cow/bad.png (an empty file")
-    assert said.endswith("--skip-bad")
+    got = select(str(animals), everything)
     assert heard == [PassBegan("checking images", 19), *[Advanced(1)] * 19]
-    got = select(str(animals), Evaluating(split="all", known=known, skip_bad=True))
     assert [image.name for image in got.left_out] == ["cow/bad.png"]
     assert len(got.splits["all"]) == got.available == 18
     assert len(select(str(animals), Evaluating(split="all", known=known, check=False)).splits["all"]) == 19
@@ -135,9 +132,11 @@ def test_files_that_do_not_decode(animals: Path, known: Known) -> None:
 def test_a_list_that_names_what_is_not_there(animals: Path, tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     path.write_text(f"path,label\n{animals}/ape/0.png,ape\n{animals}/gone.png,ape\n")
-    assert "no file" in refused(path, Evaluating())
-    assert chosen(path, Evaluating(skip_bad=True)) == ("all", 1)
-    assert "only one class, 'ape'; expected at least 2" in refused(path, Evaluating(skip_bad=True, min_classes=2))
+    assert chosen(path, Evaluating()) == ("all", 1)
+    assert [image.name for image in select(str(path), Evaluating()).left_out] == [f"{animals}/gone.png"]
+    assert "only one class, 'ape'; expected at least 2" in refused(path, Evaluating(min_classes=2))
+    path.write_text(f"path,label\n{animals}/gone.png,ape\n")
+    assert "no image that decodes" in refused(path, Evaluating())
 
 
 def test_facts_of_what_is_evaluated(animals: Path, known: Known) -> None:

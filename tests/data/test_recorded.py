@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from convit.data.select import Learning, find_bad, select
+from convit.data.select import Learning, check, select
 from tests.data.made import damage, labels, names, photos, refused
 
 CHOICES = [
@@ -75,7 +75,7 @@ def test_a_list_in_another_order_or_divided_otherwise(animals: Path, tmp_path: P
 
 def test_what_was_left_out_is_not_new(animals: Path) -> None:
     damage(animals / "cow/3.png")
-    bad = tuple(find_bad(select(str(animals), Learning())))
+    bad = tuple(check(select(str(animals), Learning())).bad)
     choice = Learning(leave_out=bad)
     choice = replace(choice, recorded=names(select(str(animals), choice)))
     assert names(select(str(animals), choice)) == choice.recorded

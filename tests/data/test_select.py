@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from convit.data import ImageSet, open_source
-from convit.data.select import Evaluating, Learning, find_bad, pictures, refuse_bad, select
+from convit.data.select import Evaluating, Learning, check, pictures, refuse_bad, select
 from convit.errors import InputError
 from convit.events import Advanced, Event, PassBegan
 from convit.files import fingerprint
@@ -117,25 +117,25 @@ def test_what_cannot_be_learned_from(tmp_path: Path) -> None:
 
 
 def test_images_that_do_not_decode(divided: Path) -> None:
-    bad = ["test/bee/1.png", "train/ape/2.png", "train/cow/0.png", "val/cow/0.png"]
+    bad = ["train/ape/2.png", "train/cow/0.png", "val/cow/0.png", "test/bee/1.png"]
     for name in bad:
         damage(divided / name)
     choice = Learning(per_class=1)
     heard: list[Event] = []
     chosen = select(str(divided), choice)
-    found = find_bad(chosen, heard.append)
+    found = check(chosen, heard.append).bad
     assert [image.name for image in found] == bad  # also of those that were not drawn
     assert [event for event in heard if isinstance(event, PassBegan)] == [
-        PassBegan("checking test images", 4),
         PassBegan("checking train images", 18),
         PassBegan("checking val images", 3),
+        PassBegan("checking test images", 4),
     ]
     assert sum(event.images for event in heard if isinstance(event, Advanced)) == 25
     with pytest.raises(InputError) as caught:
         refuse_bad(chosen.name, found)
     said = str(caught.value)
     assert "\n" not in said
-    assert said.startswith("divided: 4 files do not decode: test/bee/1.png (not an image")
+    assert said.startswith("divided: 4 files do not decode: train/ape/2.png (not an image")
     assert said.endswith("; and 1 more; mend them, or leave them out with --skip-bad")
     refuse_bad(chosen.name, [])
 
@@ -143,16 +143,16 @@ def test_images_that_do_not_decode(divided: Path) -> None:
 def test_what_is_left_out_is_dropped_before_anything_is_drawn(animals: Path, tmp_path: Path) -> None:
     damage(animals / "cow/3.png")
     choice = Learning(seed=4, fraction=0.5)
-    bad = find_bad(select(str(animals), choice))
+    bad = check(select(str(animals), choice)).bad
     chosen = select(str(animals), replace(choice, leave_out=tuple(bad)))
     (animals / "cow/3.png").unlink()
     assert names(chosen) == names(select(str(animals), choice))
     assert chosen.left_out == tuple(bad)
-    assert find_bad(chosen) == []
+    assert check(chosen).bad == []
     photos(tmp_path / "two", {"ape": 2, "bee": 2})
     for name in ("0.png", "1.png"):
         damage(tmp_path / "two/bee" / name)
-    all_bad = tuple(find_bad(select(str(tmp_path / "two"), Learning())))
+    all_bad = tuple(check(select(str(tmp_path / "two"), Learning())).bad)
     assert "no image that decodes in class 'bee'" in refused(tmp_path / "two", Learning(leave_out=all_bad))
 
 
@@ -161,7 +161,7 @@ def test_files_of_a_list_that_are_not_there(animals: Path, tmp_path: Path) -> No
     path = tmp_path / "list.csv"
     path.write_text("path,label\n" + "".join(rows) + f"{animals}/gone.png,ape\n")
     assert "no file" in refused(path, Learning())
-    (bad,) = find_bad(select(str(path), Learning(missing=True)))
+    (bad,) = check(select(str(path), Learning(missing=True))).bad
     assert bad.name == f"{animals}/gone.png"
     assert sizes(select(str(path), Learning(missing=True, leave_out=(bad,)))) == {"train": 15, "val": 3}
 
@@ -172,12 +172,12 @@ def test_files_of_a_list_that_are_not_there(animals: Path, tmp_path: Path) -> No
 def test_pictures(animals: Path, tmp_path: Path) -> None:
     (animals / "notes.txt").write_text("x")
     given = [animals / "cow/1.png", animals / "ape", animals / "notes.txt"]
-    found = list(pictures(given))
+    found = list(pictures(given).paths)
     assert found == [given[0], *(animals / f"ape/{i}.png" for i in range(6)), given[2]]
     (tmp_path / "empty").mkdir()
     for path, said in ((tmp_path / "empty", "no picture in it"), (tmp_path / "none", "no such file or folder")):
         with pytest.raises(InputError, match=said):
-            list(pictures([path]))
+            pictures([path])
 
 
 LIGHT = """

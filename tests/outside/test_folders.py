@@ -251,7 +251,7 @@ def test_what_was_found_and_left_out_is_said(tmp_path: Path, convit: Shell) -> N
         "8 to 20 px",
         "left out 1 images beside the folders",
         "cover.jpg",
-        "1 HEIC pictures, such as cat/IMG_1.HEIC",
+        "1 HEIC file left out, such as cat/IMG_1.HEIC",
         "JPEG",
         "'#recycle'",
         "'@eaDir' (2 times)",

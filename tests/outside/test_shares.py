@@ -102,7 +102,7 @@ def test_the_export_of_a_phone(tmp_path: Path, convit: Shell) -> None:
     put(root, "garden/IMG_1.AAE", "street/IMG_10.MOV")
     counts, said = learned(convit, root, tmp_path / "run")
     assert counts == {"train": {"garden": 3, "street": 3}, "val": {"garden": 1, "street": 1}}
-    assert "2 HEIC pictures, such as garden/IMG_8.HEIC" in said
+    assert "2 HEIC files left out, such as garden/IMG_8.HEIC" in said
     assert "shorter side of the images: 8 px" in said
     phone(root / "indoors", "IMG_20.HEIC")
     convit.refuses("train", root, *SMALL, says=("'indoors'", ".HEIC", "JPEG"))

@@ -115,7 +115,7 @@ def inspect(
     channels = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
     if channels != 3:
         raise InputError(f"model: got one for pictures of {channels} channels, expected 3: red, green, blue")
-    picture = as_rgb(image)
+    picture = as_rgb(image, preprocess.full_scale)
     parameter = next(network.parameters())
     pixels = evaluation_transform(preprocess)(picture)[None].to(parameter.device, parameter.dtype)
     whole = layers is None and heads is None

@@ -1,5 +1,6 @@
 """``convit evaluate RUN DATA``: how good a run is on labelled images."""
 
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -7,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from convit.cli.options.evaluate import EvaluateCommand
-from convit.cli.output import print_or_write_json
+from convit.cli.output import left_out_lines, print_or_write_json
 from convit.cli.runs import load_run
 from convit.cli.screen import Screen
 from convit.data.select import Evaluating, select
@@ -19,19 +20,20 @@ from convit.training.mistakes import Answers, write_mistakes
 from convit.training.run_folder import RunFolder
 
 
-def main(options: EvaluateCommand) -> None:
-    """Evaluates, prints, and writes numbers and pictures."""
+def main(options: EvaluateCommand) -> int:
+    """Evaluates, prints, and writes numbers and pictures. Returns 1 if images that do not decode are not counted."""
     with Screen(stderr=True) as screen:
         classifier = load_run(options.run, options.device)
         choice = Evaluating(
             split=options.split,
             known=RunFolder(options.run).known(),
             data_root=options.data_root,
-            skip_bad=options.skip_bad,
+            full_scale=classifier.preprocess.full_scale,
             tell=screen,
         )
         selection = select(options.data, choice)
-        for note in selection.notes:
+        bad = selection.left_out
+        for note in (*selection.notes, *left_out_lines(bad)):
             screen(Said(note))
         ((split, images),) = selection.splits.items()
         out = options.out or options.run / f"evaluation-{Path(selection.name).name}-{split}"
@@ -49,7 +51,12 @@ def main(options: EvaluateCommand) -> None:
             on_logits=answers.add,
         )
     title, wrong = f"{selection.name}, {split} images", answers.mistakes(images)
-    write_json(out / "evaluation.json", {"split": split, **result.to_dict()})
+    numbers = {"split": split, **result.to_dict()}
+    (out / "left-out.csv").unlink(missing_ok=True)
+    if bad:
+        numbers["left_out"] = [{"image": image.name, "reason": image.reason} for image in bad]
+        write_csv(out / "left-out.csv", [("image", "reason"), *((image.name, image.reason) for image in bad)])
+    write_json(out / "evaluation.json", numbers)
     heading = ("true class \\ taken for", *result.class_names)
     rows = ([name, *row] for name, row in zip(result.class_names, result.confusion.tolist(), strict=True))
     write_csv(out / "confusion.csv", [heading, *rows])
@@ -57,13 +64,20 @@ def main(options: EvaluateCommand) -> None:
     write_mistakes(wrong, out / "mistakes.csv")
     plots.mistakes(wrong, out / "mistakes.png", images=images, title=title)
     if options.json:
-        document = {"run": str(options.run), "data": options.data, "split": split, **result.to_dict()}
-        print_or_write_json(document, options.json)
-        if options.json == "-":
-            return
-    _show(result, title, classifier.model_name)
-    picture = ", mistakes.png" if wrong else ""
-    print(f"written to {printable(str(out))}: evaluation.json, confusion.csv, confusion.png, mistakes.csv{picture}")
+        print_or_write_json({"run": str(options.run), "data": options.data, **numbers}, options.json)
+    if options.json != "-":
+        _show(result, title, classifier.model_name)
+        more = (", mistakes.png" if wrong else "") + (", left-out.csv" if bad else "")
+        print(f"written to {printable(str(out))}: evaluation.json, confusion.csv, confusion.png, mistakes.csv{more}")
+    if not bad or options.skip_bad:
+        return 0
+    total = len(images) + len(bad)
+    print(
+        f"convit evaluate: {len(bad)} of {total} images do not decode and are not counted; expected all to, or "
+        "--skip-bad",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def _show(result: Evaluation, title: str, model: str) -> None:
@@ -85,6 +99,5 @@ def _show(result: Evaluation, title: str, model: str) -> None:
         )
         table.add_row(*(escape(printable(cell)) for cell in cells))  # a user's square brackets are no markup
     console.print(table)
-    top5 = f"top-5 {result.top5:.2f}%, " if len(result.class_names) > 5 else ""
-    figures = f"top-1 {result.top1:.2f}%, {top5}loss {result.loss:.4f}, {result.num_images} images, {model}"
+    figures = f"{result.accuracy}, loss {result.loss:.4f}, {result.num_images} images, {model}"
     console.print(f"{printable(title)}: {figures}", markup=False, soft_wrap=True)

@@ -6,11 +6,12 @@ from torch import Tensor, nn
 from convit.choices import OPSET
 from convit.classifier import Classifier
 from convit.cli.options.export import ExportCommand
+from convit.cli.output import left_out_lines
 from convit.cli.runs import load_run
 from convit.cli.screen import Screen
 from convit.data.select import Evaluating, Selection, select
 from convit.errors import InputError
-from convit.events import Advanced, PassBegan
+from convit.events import Advanced, PassBegan, Said
 from convit.export import BATCHES, TOLERANCE, Exported, Run, export_onnx, export_torch, onnx_runner
 from convit.files import printable
 from convit.training import evaluate
@@ -29,7 +30,10 @@ def main(options: ExportCommand) -> None:
     selection = None
     if options.data is not None:
         with Screen(stderr=True) as screen:
-            selection = select(options.data, Evaluating(known=RunFolder(options.run).known(), tell=screen))
+            known, full_scale = RunFolder(options.run).known(), classifier.preprocess.full_scale
+            selection = select(options.data, Evaluating(known=known, full_scale=full_scale, tell=screen))
+            for note in (*selection.notes, *left_out_lines(selection.left_out)):
+                screen(Said(note))
     if options.format == "onnx":
         exported = export_onnx(
             classifier, path, dynamic_size=options.dynamic_size, int8=options.int8, opset=options.opset
@@ -45,10 +49,10 @@ def _show(exported: Exported, classifier: Classifier, options: ExportCommand) ->
     height, width = classifier.preprocess.image_size
     patch = classifier.model.patch_size
     size = f"any size in multiples of {patch}" if options.dynamic_size else f"{height} x {width}"
-    weights = "int8" if options.int8 else "float32"
+    weights, batch = ("int8", "one image at a time") if options.int8 else ("float32", "batches of any size")
     print(
         f"{printable(str(exported.path))}: {exported.bytes / 1e6:.1f} MB, {weights} weights, "
-        f"{len(classifier.class_names)} classes; takes batches of any size, {size} pixels"
+        f"{len(classifier.class_names)} classes; takes {batch}, {size} pixels"
     )
     sizes = ", ".join(f"{h} x {w}" for h, w in exported.image_sizes)
     print(

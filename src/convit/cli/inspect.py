@@ -51,10 +51,13 @@ def main(options: InspectCommand) -> None:
     classifier = load_run(options.run, options.device)
     view = _view(options, classifier)
     history = read_history(options.run / "metrics.jsonl")
-    given = _given(options.images)
+    chosen = pictures(options.images)
+    given = _given(chosen.paths, classifier.preprocess.full_scale)
     with Screen(stderr=True) as screen, inspect_files.into(out) as folder:
+        for note in chosen.notes:
+            screen(Said(note))
         inspect_files.draw_history(folder, history)
-        where, averaged = _labelled(options, screen)
+        where, averaged = _labelled(options, classifier.preprocess.full_scale, screen)
         shown = given or _called_apart([averaged[i] for i in evenly_spread(len(averaged), SHOWN)])
         if not averaged:
             where, averaged = "the pictures given", given
@@ -93,10 +96,12 @@ def main(options: InspectCommand) -> None:
     print(f"open {printable(str(out / 'attention.html'))} in a browser and point at a patch")
 
 
-def _given(images: Sequence[Path]) -> list[Picture]:
+def _given(chosen: Sequence[Path], full_scale: float | None) -> list[Picture]:
     """The pictures of the command line, each once."""
-    paths = dict.fromkeys(os.path.abspath(path) for path in pictures(images))  # resolve() would rename links
-    return _called_apart([Picture(name=path, label=None, read=partial(read_image, Path(path))) for path in paths])
+    paths = dict.fromkeys(os.path.abspath(path) for path in chosen)  # resolve() would rename links
+    return _called_apart(
+        [Picture(name=path, label=None, read=partial(read_image, Path(path), full_scale)) for path in paths]
+    )
 
 
 def _called_apart(found: Sequence[Picture]) -> list[Picture]:
@@ -108,7 +113,7 @@ def _called_apart(found: Sequence[Picture]) -> list[Picture]:
     ]
 
 
-def _labelled(options: InspectCommand, tell: Listener) -> tuple[str, list[Picture]]:
+def _labelled(options: InspectCommand, full_scale: float | None, tell: Listener) -> tuple[str, list[Picture]]:
     """What the images to average over are called, and the images; none if the run's own are not there any more."""
     run = RunFolder(options.run)
     if options.data is None and not run.is_run:
@@ -120,7 +125,7 @@ def _labelled(options: InspectCommand, tell: Listener) -> tuple[str, list[Pictur
         choice = Evaluating(
             known=run.known(),
             data_root=own.data_root if own else None,
-            skip_bad=own is not None and own.skip_bad,
+            full_scale=full_scale,
             check=False,  # a few of them are read
         )
         selection = select((own.data if own else options.data) or "", choice)

@@ -2,10 +2,18 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from convit import files
+from convit.data.scan import BadImage
+
+
+def left_out_lines(bad: Sequence[BadImage]) -> list[str]:
+    """What is said of files that do not decode: a line for each of the first ten, and one for the others."""
+    lines = [f"left out: {image.name}: {image.reason}" for image in bad[:10]]
+    return lines if len(bad) <= 10 else [*lines, f"and {len(bad) - 10} more"]
 
 
 def print_or_write_json(document: Any, target: str) -> None:

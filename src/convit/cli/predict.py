@@ -4,8 +4,9 @@ Imports nothing heavy: an exported file needs neither PyTorch nor the seconds th
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -13,12 +14,15 @@ from PIL import Image
 
 from convit.cli.options.predict import PredictCommand
 from convit.cli.output import print_or_write_json
-from convit.data.images import UnreadableImageError, read_image
+from convit.data.decoding import UnreadableImageError
+from convit.data.full_scale import UNKNOWN_SCALE
+from convit.data.images import named_rgb, stored_image
 from convit.data.select import pictures
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, ignore
 from convit.files import printable, write_csv
 from convit.prediction import Prediction
+from convit.preprocess import Preprocess, is_deep
 
 BATCH = 32
 
@@ -26,37 +30,93 @@ BATCH = 32
 class Predictor(Protocol):
     """A run, or an exported file."""
 
-    def predict(self, images: Sequence[Image.Image], top_k: int) -> Sequence[Sequence[Prediction]]:
+    preprocess: Preprocess
+
+    def predict(self, images: Iterable[Image.Image], top_k: int) -> Sequence[Sequence[Prediction]]:
         """The most probable classes of each image, best first."""
 
 
-Results = list[tuple[Path, Sequence[Prediction]]]
-"""For each picture its classes, best first."""
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A picture, and its classes, best first, or why it cannot be read."""
+
+    path: Path
+    predictions: Sequence[Prediction] = ()
+    reason: str = ""
 
 
-def main(options: PredictCommand) -> None:
-    """Predicts and prints."""
-    (predictor, screen), paths = _predictor(options), list(pictures(options.images))
-    results: Results = []
+def main(options: PredictCommand) -> int:
+    """Predicts and prints. Returns 1 if a picture cannot be read and was not to be left out."""
+    (predictor, screen), chosen = _predictor(options), pictures(options.images)
+    for note in chosen.notes:
+        print(note, file=sys.stderr)
+    results: list[Result] = []
+    deep: list[Path] = []
     with screen as tell:
-        tell(PassBegan("predicting", len(paths)))
-        for start in range(0, len(paths), BATCH):
-            readable, images = _read(paths[start : start + BATCH], skip_bad=options.skip_bad)
-            results += zip(readable, predictor.predict(images, options.top_k), strict=True)
-            tell(Advanced(len(paths[start : start + BATCH])))
+        tell(PassBegan("predicting", len(chosen.paths)))
+        for start in range(0, len(chosen.paths), BATCH):
+            paths = chosen.paths[start : start + BATCH]
+            results += _predicted(predictor, paths, options.top_k, deep)
+            tell(Advanced(len(paths)))
+    if deep and predictor.preprocess.full_scale is None:
+        others = f" and {len(deep) - 1} more" if len(deep) > 1 else ""
+        print(f"{printable(str(deep[0]))}{others}: {UNKNOWN_SCALE}", file=sys.stderr)
+    bad = [result for result in results if result.reason]
+    for result in bad:
+        print(f"left out: {printable(str(result.path))}: {result.reason}", file=sys.stderr)
+    _give([result for result in results if not (options.skip_bad and result.reason)], options)
+    if not bad or options.skip_bad:
+        return 0
+    print(
+        f"convit predict: {len(bad)} of {len(results)} pictures cannot be read; expected all to be, or --skip-bad",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _predicted(predictor: Predictor, paths: Sequence[Path], top_k: int, deep: list[Path]) -> list[Result]:
+    """The results of pictures, in their order; paths of those of more than 8 bits are added to ``deep``."""
+    readable: list[Path] = []
+    reasons: dict[Path, str] = {}
+
+    def images() -> Iterator[Image.Image]:  # one at a time, so that one large picture at a time is in memory
+        for path in paths:
+            try:
+                image = stored_image(path)
+                if is_deep(image):
+                    deep.append(path)
+                image = named_rgb(image, predictor.preprocess.full_scale, str(path))
+            except UnreadableImageError as error:
+                reasons[path] = str(error).removeprefix(f"{path}: ")
+                continue
+            readable.append(path)
+            yield image
+
+    found = dict(zip(readable, predictor.predict(images(), top_k), strict=True))
+    return [Result(path, found.get(path, ()), reasons.get(path, "")) for path in paths]
+
+
+def _give(results: Sequence[Result], options: PredictCommand) -> None:
+    """The results as they were asked for."""
     if options.csv:
-        ranked = ((path, i, p) for path, best in results for i, p in enumerate(best, start=1))
-        lines = [(path, i, p.class_name, f"{p.probability:.6f}") for path, i, p in ranked]
-        write_csv(options.csv, [("image", "rank", "class", "probability"), *lines])
+        lines: list[tuple[object, ...]] = [("image", "rank", "class", "probability", "reason")]
+        for result in results:
+            ranks = enumerate(result.predictions, start=1)
+            lines += [(result.path, i, p.class_name, f"{p.probability:.6f}", "") for i, p in ranks]
+            lines += [(result.path, "", "", "", result.reason)] if result.reason else []
+        write_csv(options.csv, lines)
     if options.json:
         document = [
-            {"image": str(path), "predictions": [{"class": p.class_name, "probability": p.probability} for p in best]}
-            for path, best in results
+            {
+                "image": str(result.path),
+                "predictions": [{"class": p.class_name, "probability": p.probability} for p in result.predictions],
+                **({"reason": result.reason} if result.reason else {}),
+            }
+            for result in results
         ]
         print_or_write_json(document, options.json)
-        if options.json == "-":
-            return
-    _show(results)
+    if options.json != "-":
+        _show([result for result in results if not result.reason])
 
 
 def _predictor(options: PredictCommand) -> tuple[Predictor, AbstractContextManager[Listener]]:
@@ -73,23 +133,9 @@ def _predictor(options: PredictCommand) -> tuple[Predictor, AbstractContextManag
     return OnnxClassifier(options.run), nullcontext(ignore)
 
 
-def _read(paths: Sequence[Path], *, skip_bad: bool) -> tuple[list[Path], list[Image.Image]]:
-    """The pictures that decode, and their files."""
-    readable, images = [], []
-    for path in paths:
-        try:
-            images.append(read_image(path))
-            readable.append(path)
-        except UnreadableImageError as error:
-            if not skip_bad:
-                raise InputError(f"{error}; mend it, or leave such files out with --skip-bad") from error
-            print(f"left out: {error}", file=sys.stderr)
-    return readable, images
-
-
-def _show(results: Results) -> None:
+def _show(results: Sequence[Result]) -> None:
     """A line for each picture: the path, then the classes with their probabilities."""
-    width = min(48, max((len(str(path)) for path, _ in results), default=0))
-    for path, predictions in results:
-        classes = "   ".join(f"{printable(p.class_name)} {p.probability:6.1%}" for p in predictions)
-        print(f"{printable(str(path)):{width}}  {classes}")
+    width = min(48, max((len(str(result.path)) for result in results), default=0))
+    for result in results:
+        classes = "   ".join(f"{printable(p.class_name)} {p.probability:6.1%}" for p in result.predictions)
+        print(f"{printable(str(result.path)):{width}}  {classes}")

@@ -7,8 +7,9 @@ one of its names is used.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from convit.data.decoding import UnreadableImageError
 from convit.data.image_sets import ArrayImages, FileImages, ImageSet
-from convit.data.images import IMAGE_SUFFIXES, UnreadableImageError, image_size, is_image_name, read_image, to_rgb
+from convit.data.images import IMAGE_SUFFIXES, image_size, is_image_name, read_image, to_rgb
 from convit.data.record import describe, first_change, first_changed_name
 from convit.data.sampling import (
     Draw,

@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 
 from convit.data.duplicates import learned_note
+from convit.data.full_scale import UNKNOWN_SCALE, Levels
 from convit.data.image_sets import ImageSet, listing
-from convit.data.scan import BadImage, drop, look, refuse_bad
+from convit.data.scan import BadImage, look, without
 from convit.data.selection import Selection
 from convit.data.sources import Source
 from convit.data.sources.layout import right_level
@@ -49,10 +50,11 @@ class Evaluating:
     known: Known | None = None
     data_root: Path | None = None
     """Where data sets are downloaded to; None for the usual place."""
-    skip_bad: bool = False
-    """Leave out files that cannot be decoded and missing files of a list; otherwise they are refused."""
     check: bool = True
-    """Whether every image is decoded first to find those; without it such a file is found when it is read."""
+    """Whether every image is decoded first, and those that cannot be, or that a list names and are missing, are left
+    out (:attr:`Selection.left_out`); without it such a file is found when it is read."""
+    full_scale: float | None = None
+    """The model's: :attr:`convit.preprocess.Preprocess.full_scale`."""
     min_classes: int = 1
     tell: Listener = ignore
     """The listener that gets the progress of the check."""
@@ -70,10 +72,12 @@ def to_evaluate_on(source: Source, choice: Evaluating) -> Selection:
             notes.append(f"{others} images are of classes that the run left out by --classes: not evaluated")
     bad: list[BadImage] = []
     if choice.check:
-        bad = look(images, "checking images", choice.tell)
-        if not choice.skip_bad:
-            refuse_bad(source.name, bad)
-        images = drop(images, bad) if bad else images
+        bad, levels = look(images, "checking images", choice.tell)
+        images = without(images, bad)
+        if not len(images):
+            raise InputError(f"{source.name}: no image that decodes, such as {_named(bad[0])}; expected some")
+        if levels != Levels() and images.full_scale is None:
+            notes.append(UNKNOWN_SCALE)
     notes += _said_of_learned(images, known, (choice.split, split), own=known.root == source.root)
     if (choice.split, split) == ("auto", "val") and "val" not in source.splits and (new := _new(source, known)):
         notes.append(
@@ -124,6 +128,10 @@ def _new(source: Source, known: Known) -> list[str]:
         return []  # what was not drawn is not known by name
     names = {name for names in known.split.values() for name in names}.union(known.left_out)
     return [name for images in source.splits.values() for name in images.names if name not in names]
+
+
+def _named(bad: BadImage) -> str:
+    return f"{bad.name} ({bad.reason})"
 
 
 def _chosen(source: Source, split: str, known: Known) -> tuple[str, ImageSet]:

@@ -1,5 +1,6 @@
 """Indexed collections of labelled images: in files, or in memory. Free of torch."""
 
+import copy
 import hashlib
 import zlib
 from abc import ABC, abstractmethod
@@ -11,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from convit.data.images import UnreadableImageError, decode_image, encoded_size, image_size, read_image, to_rgb
+from convit.data.decoding import UnreadableImageError
+from convit.data.images import encoded_size, image_size, named_rgb, stored_image, stored_in
 from convit.errors import InputError, nearest
 from convit.files import fingerprint_of_files
 
@@ -22,7 +24,11 @@ class ImageSet(ABC):
     names: N stable identifiers with forward slashes, such as ``train/cat/7.jpg`` or ``digits/0123``.
     targets: (N,) int64, positions in ``class_names``.
     class_names: every class of the source, also those without an image here.
+    full_scale: the value that is white where grey values are floats or have more than 8 bits
+        (:func:`convit.preprocess.to_rgb`); None where it is not known.
     """
+
+    full_scale: float | None = None
 
     def __init__(self, names: Sequence[str], targets: ArrayLike, class_names: Sequence[str]) -> None:
         self.names = tuple(names)
@@ -34,9 +40,13 @@ class ImageSet(ABC):
     def __len__(self) -> int:
         return len(self.names)
 
-    @abstractmethod
     def read(self, index: int) -> Image.Image:
         """Image ``index``, upright, RGB. Raises an :class:`InputError` that names a file that does not decode."""
+        return named_rgb(self.stored(index), self.full_scale, self.where(index))
+
+    @abstractmethod
+    def stored(self, index: int) -> Image.Image:
+        """Image ``index``, upright, in the mode that it is stored in. Raises as :meth:`read` does."""
 
     @abstractmethod
     def size(self, index: int) -> tuple[int, int]:
@@ -66,7 +76,13 @@ class ImageSet(ABC):
     def subset(self, indices: ArrayLike) -> Self:
         """The images at ``indices``, in that order, with the same class names."""
         chosen = np.asarray(indices, dtype=np.int64)
-        return self._rebuilt(chosen, self.targets[chosen], self.class_names)
+        return self._rebuilt(chosen, self.targets[chosen], self.class_names).scaled(self.full_scale)
+
+    def scaled(self, full_scale: float | None) -> Self:
+        """The same images with another ``full_scale``."""
+        same = copy.copy(self)
+        same.full_scale = full_scale
+        return same
 
     def called(self, names: Container[str]) -> Self:
         """The images that have one of these names, in the order that they have here."""
@@ -92,7 +108,8 @@ class ImageSet(ABC):
                 )
         # A class without an image here may be unknown: nothing points to its -1.
         lookup = np.array([position.get(name, -1) for name in self.class_names], dtype=np.int64)
-        return self._rebuilt(np.arange(len(self)), lookup[self.targets], tuple(class_names))
+        same = self._rebuilt(np.arange(len(self)), lookup[self.targets], tuple(class_names))
+        return same.scaled(self.full_scale)
 
 
 class FileImages(ImageSet):
@@ -106,8 +123,8 @@ class FileImages(ImageSet):
         """The file of image ``index``."""
         return self.root / self.names[index]
 
-    def read(self, index: int) -> Image.Image:
-        return read_image(self.path(index))
+    def stored(self, index: int) -> Image.Image:
+        return stored_image(self.path(index))
 
     def size(self, index: int) -> tuple[int, int]:
         return image_size(self.path(index))
@@ -141,8 +158,8 @@ class EncodedImages(ImageSet):
     def encoded(self, index: int) -> bytes:
         """The bytes of image ``index``, as a file of its own would hold them."""
 
-    def read(self, index: int) -> Image.Image:
-        return decode_image(self.encoded(index), self.where(index))
+    def stored(self, index: int) -> Image.Image:
+        return stored_in(self.encoded(index), self.where(index))
 
     def size(self, index: int) -> tuple[int, int]:
         return encoded_size(self.encoded(index), self.where(index))
@@ -175,8 +192,8 @@ class ArrayImages(ImageSet):
         assert len(pixels) == len(self)
         self.pixels = pixels
 
-    def read(self, index: int) -> Image.Image:
-        return to_rgb(Image.fromarray(self.pixels[index]))
+    def stored(self, index: int) -> Image.Image:
+        return Image.fromarray(self.pixels[index])
 
     def size(self, index: int) -> tuple[int, int]:
         height, width = self.pixels[index].shape[:2]

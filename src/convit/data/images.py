@@ -3,19 +3,18 @@
 import io
 import os
 import struct
-import threading
-import warnings
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from convit.data.decoding import UnreadableImageError, lacks_reader, opened, reader_notes
 from convit.errors import InputError, one_line
+from convit.preprocess import to_rgb
 
 IMAGE_SUFFIXES = (
     ".jpg",
@@ -31,32 +30,15 @@ IMAGE_SUFFIXES = (
     ".pgm",
     ".pbm",
     ".avif",
+    ".heic",
+    ".heif",
+    ".hif",
 )
-HEIC_SUFFIXES = (".heic", ".heif", ".hif")
-"""Pictures of phones that cannot be read."""
 _SYSTEM_NAMES = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "system volume information", "$recycle.bin", "recycler"),
     *("__macosx", "lost+found", "thumbnails"),
     *("@eadir", "@recycle", "@recently-snapshot", "@sharebin", "@tmp", "@__thumb", "#recycle", "#snapshot"),  # of a NAS
 }
-
-# What Pillow's decoders raise for damaged content; most of it is not an OSError.
-_DECODER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    EOFError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-
-# catch_warnings changes global state, and a scan opens files from several threads.
-_WARNINGS = threading.Lock()
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -70,15 +52,6 @@ _UPRIGHT = {
 }
 
 
-class UnreadableImageError(InputError):
-    """A file that cannot be decoded as an image; the message is one line that begins with its path."""
-
-    def __init__(self, message: str) -> None:
-        # A DataLoader worker raises the error again with its whole traceback as the message: keep our line of it.
-        line = message.rstrip().rpartition("\n")[2]
-        super().__init__(line.removeprefix(f"{type(self).__module__}.{type(self).__qualname__}: "))
-
-
 def is_hidden(name: str) -> bool:
     """Whether a file or folder name is one that systems leave behind: a leading dot, Thumbs.db, __MACOSX, @eaDir.
 
@@ -89,12 +62,12 @@ def is_hidden(name: str) -> bool:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file name ends like an image, in upper or lower case, and is not hidden.
+    """Whether a file name ends like an image that can be read here, in upper or lower case, and is not hidden.
 
     >>> is_image_name("IMG_1.JPG"), is_image_name("notes.txt"), is_image_name("._IMG_1.JPG")
     (True, False, False)
     """
-    return not is_hidden(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES
+    return not is_hidden(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES and not lacks_reader(name)
 
 
 def visible_files(folder: Path) -> Iterator[Path]:
@@ -124,31 +97,73 @@ def entries_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator
             yield path
 
 
-def pictures(paths: Sequence[Path]) -> Iterator[Path]:
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Pictures to look at."""
+
+    paths: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+    """What was left out, each in one line."""
+
+
+def pictures(paths: Sequence[Path]) -> Pictures:
     """The files, and the pictures in the folders, at any depth, by name.
 
     Raises:
         InputError: no such file or folder, or no picture in one.
     """
+    taken: list[Path] = []
+    lacking: list[str] = []
     for path in paths:
         if path.is_dir():
-            found = [file for file in visible_files(path) if is_image_name(file.name)]
+            files = list(visible_files(path))
+            found = [file for file in files if is_image_name(file.name)]
+            left = [file.name for file in files if lacks_reader(file.name)]
             if not found:
-                raise InputError(f"{path}: no picture in it; expected files that end like .jpg or .png")
-            yield from found
+                why = "".join(f"; {note}" for note in reader_notes(left))
+                raise InputError(f"{path}: no picture in it; expected files that end like .jpg or .png{why}")
+            taken += found
+            lacking += left
         elif path.is_file():
-            yield path
+            taken.append(path)
         else:
             raise InputError(f"{path}: no such file or folder; expected a picture or a folder of pictures")
+    return Pictures(tuple(taken), tuple(reader_notes(lacking)))
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: Path, full_scale: float | None = None) -> Image.Image:
     """Decode a whole image file, turn it upright by its EXIF orientation, and return it as RGB.
 
-    Of an animation, the first frame. Raises :class:`UnreadableImageError` for a file that is missing, empty, truncated,
-    damaged, no image, or a decompression bomb (more than twice ``PIL.Image.MAX_IMAGE_PIXELS``).
+    Of an animation, the first frame. A JPEG of more than :data:`convit.data.decoding.MOST_PIXELS` is decoded at a half,
+    a quarter or an eighth of its size.
+
+    Args:
+        path: the file.
+        full_scale: the value that is white where grey values are floats or have more than 8 bits (:func:`to_rgb`).
+
+    Raises:
+        UnreadableImageError: a file that is missing, empty, truncated, damaged, no image, of another full scale, or
+            that takes too much memory or time to decode.
     """
-    return _decoded(lambda: path.open("rb"), str(path))
+    return named_rgb(stored_image(path), full_scale, str(path))
+
+
+def stored_image(path: Path) -> Image.Image:
+    """As :func:`read_image`, but in the mode that the file has."""
+    return _stored(lambda: path.open("rb"), str(path))
+
+
+def stored_in(encoded: bytes, where: str) -> Image.Image:
+    """What :func:`stored_image` makes of a file with these bytes; messages call it ``where``."""
+    return _stored(lambda: io.BytesIO(encoded), where)
+
+
+def named_rgb(image: Image.Image, full_scale: float | None, where: str) -> Image.Image:
+    """:func:`to_rgb` whose error says which image it is."""
+    try:
+        return to_rgb(image, full_scale)
+    except InputError as error:
+        raise UnreadableImageError(f"{where}: {error}") from error
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -156,52 +171,39 @@ def image_size(path: Path) -> tuple[int, int]:
     return _size(lambda: path.open("rb"), str(path))
 
 
-def decode_image(encoded: bytes, where: str) -> Image.Image:
-    """What :func:`read_image` makes of a file with these bytes; messages call it ``where``."""
-    return _decoded(lambda: io.BytesIO(encoded), where)
-
-
 def encoded_size(encoded: bytes, where: str) -> tuple[int, int]:
     """What :func:`image_size` makes of a file with these bytes; messages call it ``where``."""
     return _size(lambda: io.BytesIO(encoded), where)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """An 8-bit RGB image of the same size, from an image of any Pillow mode.
-
-    Transparent pixels are composited on white. 16-bit grey (``I``, ``I;16``, ``I;16B``) is scaled so that 65535
-    becomes 255. Float grey (``F``) is scaled from the smallest of 1, 255 and 65535 that its largest value fits.
-
-    >>> to_rgb(Image.new("LA", (1, 1), (0, 0))).getpixel((0, 0))
-    (255, 255, 255)
-    """
-    if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return Image.fromarray(((wide + 128) // 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
-        top = next((top for top in (1, 255) if values.max() <= top), 65535)
-        return Image.fromarray((values / top * 255).round().clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB") if image.mode != "RGB" else image
+Picture = Image.Image | str | Path | bytes | IO[bytes] | NDArray[np.uint8]
+"""A picture, its path, its encoded bytes, a file of them that is open to read bytes, or its pixels as uint8:
+``(H, W)`` grey, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA."""
 
 
-Picture = Image.Image | str | Path | NDArray[np.uint8]
-"""A picture, its path, or its pixels as uint8: ``(H, W)`` grey, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA."""
+def is_file(picture: object) -> bool:
+    """Whether it is an open file, or something like one: it can be read."""
+    return callable(getattr(picture, "read", None))
 
 
-def as_rgb(picture: Picture) -> Image.Image:
+def as_rgb(picture: Picture, full_scale: float | None = None) -> Image.Image:
     """An upright 8-bit RGB image of whatever a picture is given as.
+
+    Args:
+        picture: what it is.
+        full_scale: as for :func:`read_image`.
 
     Raises:
         InputError: a file that is no image, an array of another type or shape, or something else.
     """
     if isinstance(picture, Image.Image):
-        return to_rgb(upright(picture))
+        return named_rgb(upright(picture), full_scale, "images")
     if isinstance(picture, str | Path):
-        return read_image(Path(picture))
+        return read_image(Path(picture), full_scale)
+    if isinstance(picture, bytes):
+        return named_rgb(stored_in(picture, "images"), full_scale, "images")
+    if is_file(picture):
+        return _read_file(picture, full_scale)  # type: ignore[arg-type]
     got = f"a {type(picture).__name__}"
     if isinstance(picture, np.ndarray):
         shaped = picture.ndim in (2, 3) and picture.shape[2:] in ((), (3,), (4,)) and picture.size > 0
@@ -209,9 +211,21 @@ def as_rgb(picture: Picture) -> Image.Image:
             return to_rgb(Image.fromarray(picture))
         got = f"an array of {picture.dtype} and shape {picture.shape}"
     raise InputError(
-        f"images: got {got}, expected a PIL image, a path, or an array: uint8 of (height, width), with 3 or 4 channels "
-        "behind or none"
+        f"images: got {got}, expected a PIL image, a path, a file open to read bytes, or an array: uint8 of (height, "
+        "width), with 3 or 4 channels behind or none"
     )
+
+
+def _read_file(file: IO[bytes], full_scale: float | None) -> Image.Image:
+    """What is in an open file from where it stands; it is left open."""
+    where = str(getattr(file, "name", None) or "images")
+    try:
+        content = file.read()
+    except (OSError, ValueError) as error:  # ValueError: closed, or opened as text
+        raise InputError(f"{where}: cannot be read ({one_line(error)}); expected a file open to read bytes") from error
+    if not isinstance(content, bytes):
+        raise InputError(f"{where}: got a file open as text, expected one open to read bytes: open(path, 'rb')")
+    return named_rgb(stored_in(content, where), full_scale, where)
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -225,51 +239,17 @@ def upright(image: Image.Image) -> Image.Image:
     return turned
 
 
-def _decoded(open_file: Callable[[], IO[bytes]], where: str) -> Image.Image:
-    with _opened(open_file, where) as image:
-        image.load()
-        return to_rgb(upright(image))
+def _stored(open_file: Callable[[], IO[bytes]], where: str) -> Image.Image:
+    with opened(open_file, where, decode=True) as image:
+        return upright(image)
 
 
 def _size(open_file: Callable[[], IO[bytes]], where: str) -> tuple[int, int]:
-    with _opened(open_file, where) as image:
+    with opened(open_file, where, decode=False) as image:
         width, height = image.size
         # Pillow's TIFF reader swaps the sides itself.
         swapped = image.format != "TIFF" and _orientation(image) >= 5
         return (height, width) if swapped else (width, height)
-
-
-@contextmanager
-def _opened(open_file: Callable[[], IO[bytes]], where: str) -> Iterator[Image.Image]:
-    """``Image.open`` whose failures, also those while the image is used, are one-line errors."""
-    kind, empty = "image", False
-    try:
-        # Given a path, Pillow maps a turned grey TIFF into memory with its sides swapped; given a file, it reads it.
-        with open_file() as file:
-            empty = not file.read(1)
-            file.seek(0)
-            with _WARNINGS, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a large photo is no news: only above twice the limit is it refused
-                image = Image.open(file)
-            kind = image.format or kind
-            yield image
-    except _DECODER_ERRORS as error:
-        raise UnreadableImageError(f"{where}: {_reason(empty, kind, error)}") from error
-
-
-def _reason(empty: bool, kind: str, error: BaseException) -> str:
-    detail = one_line(error)
-    if isinstance(error, Image.DecompressionBombError):
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        return f"a decompression bomb ({detail}); expected at most {limit} pixels"
-    if isinstance(error, UnidentifiedImageError):
-        if empty:
-            return "an empty file (0 bytes); expected an image"
-        return "not an image (no format that Pillow knows); expected an image that decodes fully"
-    if isinstance(error, OSError) and error.strerror:
-        return f"cannot be read ({error.strerror}); expected an image file"
-    state = "truncated" if "truncated" in detail else "damaged"
-    return f"{state} {kind} ({detail}); expected an image that decodes fully"
 
 
 def _orientation(image: Image.Image) -> int:

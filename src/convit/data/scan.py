@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from convit.data.full_scale import Levels
 from convit.data.image_sets import ImageSet, listing
+from convit.data.images import named_rgb
 from convit.data.sampling import Draw, permutation
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan
@@ -35,30 +37,41 @@ def scan(
         progress: called after each image with (done, total).
     """
 
-    def fault(index: int) -> BadImage | None:
+    return _looked_at(images, workers, progress)[0]
+
+
+def look(images: ImageSet, what: str, tell: Listener) -> tuple[list[BadImage], Levels]:
+    """As :func:`scan`, and the grey values of the others; tells that ``what`` began and how it goes on."""
+    tell(PassBegan(what, len(images)))
+    return _looked_at(images, None, lambda done, total: tell(Advanced(1)))
+
+
+def _looked_at(
+    images: ImageSet, workers: int | None, progress: Callable[[int, int], None] | None
+) -> tuple[list[BadImage], Levels]:
+    def seen(index: int) -> BadImage | Levels:
         try:
-            images.read(index)
+            image = images.stored(index)
+            levels = Levels.of(image)
+            if images.full_scale is not None:
+                named_rgb(image, images.full_scale, images.where(index))
         except InputError as error:
             return BadImage(images.names[index], str(error).removeprefix(f"{images.where(index)}: "))
-        return None
+        return levels
 
     pool = ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 8))
-    found = []
+    bad, levels = [], Levels()
     try:
-        for done, bad in enumerate(pool.map(fault, range(len(images))), start=1):
-            if bad:
-                found.append(bad)
+        for done, found in enumerate(pool.map(seen, range(len(images))), start=1):
+            if isinstance(found, BadImage):
+                bad.append(found)
+            else:
+                levels |= found
             if progress:
                 progress(done, len(images))
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest
-    return found
-
-
-def look(images: ImageSet, what: str, tell: Listener) -> list[BadImage]:
-    """As :func:`scan`; tells that ``what`` began and how it goes on."""
-    tell(PassBegan(what, len(images)))
-    return scan(images, progress=lambda done, total: tell(Advanced(1)))
+    return bad, levels
 
 
 def refuse_bad(name: str, bad: Sequence[BadImage]) -> None:
@@ -70,10 +83,15 @@ def refuse_bad(name: str, bad: Sequence[BadImage]) -> None:
         raise InputError(f"{name}: {files} not decode: {shown}{more}; mend them, or leave them out with --skip-bad")
 
 
+def without(images: ImageSet, bad: Sequence[BadImage]) -> ImageSet:
+    """The set without the bad images."""
+    names = {image.name for image in bad}
+    return images.subset([i for i, name in enumerate(images.names) if name not in names])
+
+
 def drop(images: ImageSet, bad: Sequence[BadImage]) -> ImageSet:
     """The set without the bad images. Raises :class:`InputError` if that leaves a class with none."""
-    names = {image.name for image in bad}
-    left = images.subset([i for i, name in enumerate(images.names) if name not in names])
+    left = without(images, bad)
     emptied = np.flatnonzero((images.counts() > 0) & (left.counts() == 0))
     if len(emptied):
         raise InputError(

@@ -19,7 +19,7 @@ from convit.data.record import first_changed_name
 from convit.data.sampling import class_balanced_subset, stratified_split
 from convit.data.scan import BadImage, drop, look, refuse_bad
 from convit.data.selection import Facts, Selection
-from convit.data.sources import Source, open_source
+from convit.data.sources import Source, open_source, scaled
 from convit.data.sources.interface import class_called, path_of
 from convit.data.sources.layout import splits_beside, subfolders
 from convit.errors import InputError
@@ -28,12 +28,13 @@ from convit.files import absolute
 
 __all__ = [
     "BadImage",
+    "Checked",
     "Evaluating",
     "Facts",
     "Known",
     "Learning",
     "Selection",
-    "find_bad",
+    "check",
     "pictures",
     "refuse_bad",
     "select",
@@ -58,11 +59,13 @@ class Learning:
     skip_test: bool = False
     """Leave the test split out, unread."""
     missing: bool = False
-    """Whether a list may name files that are not there, for :func:`find_bad` to find."""
+    """Whether a list may name files that are not there, for :func:`check` to find."""
     folders: Mapping[str, Path] = field(default_factory=dict)
     """Split -> its folder, of a folder of images whose splits were named; empty to find them by their names."""
     leave_out: tuple[BadImage, ...] = ()
     """Images that are dropped before anything is drawn."""
+    full_scale: float | None = None
+    """The value that is white where grey values are floats or have more than 8 bits; None where it is not known."""
     recorded: Mapping[str, Sequence[str]] | None = None
     """Split -> the names of the images when the run began: the same are selected, in this order, and nothing is
     drawn."""
@@ -76,7 +79,7 @@ def select(data: str, choice: Learning | Evaluating) -> Selection:
         choice: what they are for.
 
     Raises:
-        InputError: no data there, or no such split or classes in it; to evaluate, files that cannot be decoded.
+        InputError: no data there, or no such split or classes in it; to evaluate, no image that can be decoded.
 
     >>> selection = select("digits", Learning(per_class=20))
     >>> {split: len(images) for split, images in selection.splits.items()}, selection.available
@@ -86,16 +89,16 @@ def select(data: str, choice: Learning | Evaluating) -> Selection:
     """
     if isinstance(choice, Learning):
         source = open_source(data, data_root=choice.data_root, missing=choice.missing, folders=choice.folders)
-        return _to_learn_from(source, choice)
+        return _to_learn_from(scaled(source, choice.full_scale), choice)
     source = open_source(
         data,
         data_root=choice.data_root,
         min_classes=choice.min_classes,
-        missing=choice.skip_bad,
+        missing=True,
         empty=True,
         folders=_folders_to_evaluate(data, choice.known),
     )
-    return to_evaluate_on(source, choice)
+    return to_evaluate_on(scaled(source, choice.full_scale), choice)
 
 
 def _folders_to_evaluate(data: str, known: Known | None) -> Mapping[str, Path]:
@@ -112,12 +115,32 @@ def _folders_to_evaluate(data: str, known: Known | None) -> Mapping[str, Path]:
     return {"all": Path()} if names and names <= set(known.class_names) else {}
 
 
-def find_bad(selection: Selection, tell: Listener = ignore) -> list[BadImage]:
-    """The images that cannot be decoded, of all images of the source, also of those that were not drawn."""
-    found = []
-    for split, images in selection.source.splits.items():
-        found += look(images, "checking images" if split == "all" else f"checking {split} images", tell)
-    return found
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What is known of the images of a source once they are decoded."""
+
+    bad: list[BadImage]
+    """Those that cannot be decoded, or are not of the full scale."""
+    full_scale: float | None
+    """The value that is white where grey values are floats or have more than 8 bits: the one that was given, or that
+    of the images to learn from; None if these have 8 bits."""
+
+
+def check(selection: Selection, tell: Listener = ignore) -> Checked:
+    """Decodes all images of the source, also those that were not drawn.
+
+    Raises:
+        InputError: it is not clear what is white.
+    """
+    bad, scale = [], selection.full_scale
+    splits = selection.source.splits
+    for split in sorted(splits, key=("train", "all", "val", "test").index):
+        what = "checking images" if split == "all" else f"checking {split} images"
+        found, levels = look(splits[split].scaled(scale), what, tell)
+        bad += found
+        if split in ("train", "all"):
+            scale = scale or levels.full_scale(selection.name)
+    return Checked(bad, scale)
 
 
 def _to_learn_from(source: Source, choice: Learning) -> Selection:

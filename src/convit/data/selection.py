@@ -44,6 +44,8 @@ class Facts:
     """Files that are no images by their names."""
     notes: tuple[str, ...]
     """What else was left out, and what a person should know of the images, each in one line."""
+    full_scale: float | None = None
+    """The value that is white where grey values are floats or have more than 8 bits; None where all have 8 bits."""
 
     @property
     def images(self) -> int:
@@ -106,6 +108,11 @@ class Selection:
         """Files that are no images by their names."""
         return self.source.ignored
 
+    @property
+    def full_scale(self) -> float | None:
+        """The value that is white where grey values are floats or have more than 8 bits, where it is known."""
+        return next(iter(self.splits.values())).full_scale
+
     @functools.cached_property
     def record(self) -> dict[str, Any]:
         """Names, labels and contents of the images, to detect changes later (:func:`convit.data.record.describe`)."""
@@ -131,4 +138,5 @@ class Selection:
             left_out=len(self.left_out),
             ignored=len(self.ignored),
             notes=self.notes,
+            full_scale=self.full_scale,
         )

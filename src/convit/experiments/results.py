@@ -44,7 +44,8 @@ class Result:
     images: int
     top1: float
     """In percent, of the best model on the images of ``split``, as all that follows but ``val_top1``."""
-    top5: float
+    top5: float | None = None
+    """None with five classes or fewer, where it would always be 100."""
     loss: float
     """Mean cross-entropy, in nats."""
     val_top1: float
@@ -67,7 +68,8 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; without what the run folder has."""
-        return {own.name: getattr(self, own.name) for own in fields(self) if own.name not in ("history", "folder")}
+        left_out = ("history", "folder", *(("top5",) if self.top5 is None else ()))
+        return {own.name: getattr(self, own.name) for own in fields(self) if own.name not in left_out}
 
 
 def read_result(cell: Cell, path: Path) -> Result:
@@ -87,7 +89,8 @@ def read_result(cell: Cell, path: Path) -> Result:
             name=cell.name,
             labels=cell.labels,
             seed=cell.asked.seed,
-            **{key: evaluation[key] for key in ("split", "images", "top1", "top5", "loss")},
+            **{key: evaluation[key] for key in ("split", "images", "top1", "loss")},
+            top5=evaluation.get("top5"),
             val_top1=best["val_top1"],
             best_epoch=best["epoch"],
             epochs=len(history),

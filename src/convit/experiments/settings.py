@@ -77,6 +77,8 @@ class SharedOptions:
     """Where data sets are downloaded to [$CONVIT_DATA, or ~/.cache/convit/data]."""
     skip_bad: bool = False
     """Leave out files that do not decode."""
+    full_scale: Positive | None = None
+    """The value that is white in grey images of more than 8 bits or of floats [from the training images]."""
     workers: Annotated[int, Meta(ge=0, le=1024)] | None = None
     """Processes that load images, for each run [as for 'convit train']."""
     device: Device = "auto"

@@ -50,10 +50,10 @@ def chosen(results: Iterable[Result], **labels: Label) -> list[Result]:
 
 
 def over_seeds(
-    results: Iterable[Result], value: Callable[[Result], float] = attrgetter("top1"), **labels: Label
+    results: Iterable[Result], value: Callable[[Result], float | None] = attrgetter("top1"), **labels: Label
 ) -> Mean | None:
-    """The mean over the seeds of the results that have these labels; None if there is none."""
-    found = [value(result) for result in chosen(results, **labels)]
+    """The mean over the seeds of the results that have these labels and this value; None if there is none."""
+    found = [one for result in chosen(results, **labels) if (one := value(result)) is not None]
     return mean_of(found) if found else None
 
 

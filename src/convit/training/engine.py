@@ -194,7 +194,7 @@ class Trainer:
             "train_loss": progress.loss_sum / plan.steps_per_epoch,
             "val_loss": result.loss,
             "val_top1": result.top1,
-            **({"val_top5": result.top5} if len(plan.class_names) > 5 else {}),
+            **({} if result.top5 is None else {"val_top5": result.top5}),
             "lr": self.learner.lr,
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(shown / progress.seconds, 1),

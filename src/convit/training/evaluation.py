@@ -26,14 +26,19 @@ class Evaluation:
     loss: float
     """Mean cross-entropy, in nats."""
     top1: float
-    top5: float
-    """Equal to 100 with five classes or fewer."""
+    top5: float | None
+    """None with five classes or fewer, where it would always be 100."""
     confusion: NDArray[np.int64]
     """``[i, j]``: images of class i with class j predicted."""
     precision: NDArray[np.float64]
     """By class, 0 to 1: the fraction of the images predicted as it that are of it; 0 if there are none."""
     recall: NDArray[np.float64]
     """By class, 0 to 1: the fraction of its images that are predicted as it; 0 if it has no images."""
+
+    @property
+    def accuracy(self) -> str:
+        """In words, such as ``top-1 93.10%, top-5 99.20%``."""
+        return f"top-1 {self.top1:.2f}%" + ("" if self.top5 is None else f", top-5 {self.top5:.2f}%")
 
     @property
     def num_images(self) -> int:
@@ -47,7 +52,7 @@ class Evaluation:
             "images": self.num_images,
             "loss": self.loss,
             "top1": self.top1,
-            "top5": self.top5,
+            **({} if self.top5 is None else {"top5": self.top5}),
             "classes": [
                 {
                     "name": name,
@@ -93,6 +98,7 @@ def evaluate(
         world: the processes that share the work.
     """
     device = next(model.parameters()).device
+    images = images.scaled(preprocess.full_scale)
     dataset = SampleDataset(images, evaluation_transform(preprocess), seed=0, cache=cache)
     model.eval()
     loader = make_loader(dataset, workers, batch_size=batch_size, sampler=range(world.rank, len(images), world.size))
@@ -146,7 +152,7 @@ class Tally:
             class_names=class_names,
             loss=self.loss.item() / images,
             top1=100 * int(right.sum()) / images,
-            top5=100 * self.in_top5.item() / images,
+            top5=100 * self.in_top5.item() / images if len(class_names) > 5 else None,
             confusion=confusion,
             precision=right / np.maximum(taken, 1),
             recall=right / np.maximum(of_class, 1),

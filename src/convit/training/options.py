@@ -48,6 +48,9 @@ class DataOptions:
     """Where data sets are downloaded to [$CONVIT_DATA, or ~/.cache/convit/data]."""
     skip_bad: bool = False
     """Leave out files that do not decode, and list them in the run folder."""
+    full_scale: Positive | None = None
+    """The value that is white in grey images of more than 8 bits or of floats [from the largest value in the training
+    images: 1, 255, 1023, 4095, 16383 or 65535]."""
     skip_test: bool = False
     """Leave the test split unread, for when options are still being chosen."""
     workers: Annotated[int, Meta(ge=0, le=1024)] | None = None

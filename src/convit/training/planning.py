@@ -16,7 +16,7 @@ import torch
 from convit.classifier import CONFIG, WEIGHTS, ClassifierConfig, read_config
 from convit.data import BadImage, Preprocess
 from convit.data.duplicates import duplicate_notes
-from convit.data.select import Facts, Learning, Selection, find_bad, refuse_bad, select
+from convit.data.select import Facts, Learning, Selection, check, refuse_bad, select
 from convit.data.sources.layout import split_folder
 from convit.errors import InputError
 from convit.events import Listener
@@ -44,11 +44,11 @@ def planned(asked: Asked, tell: Listener, world: World = ALONE) -> tuple[Selecti
         InputError: data or options that do not work.
     """
     selection, plan = _chosen(asked, world)
-    bad = world.from_main(partial(find_bad, selection, tell))
-    if bad and not asked.skip_bad:
-        refuse_bad(selection.name, bad)
-    if bad:
-        selection, plan = _chosen(asked, world, bad)
+    checked = world.from_main(partial(check, selection, tell))
+    if checked.bad and not asked.skip_bad:
+        refuse_bad(selection.name, checked.bad)
+    if checked.bad or checked.full_scale != selection.full_scale:
+        selection, plan = _chosen(asked, world, checked.bad, checked.full_scale)
     facts = replace(plan.facts, notes=(*plan.facts.notes, *world.from_main(partial(_duplicates, selection))))
     return selection, replace(plan, facts=facts, sources=world.from_main(partial(_sources, plan, selection)))
 
@@ -59,18 +59,23 @@ def _duplicates(selection: Selection) -> tuple[str, ...]:
     return duplicate_notes(selection.splits, {split: images["contents"] for split, images in recorded})
 
 
-def _chosen(asked: Asked, world: World, bad: Sequence[BadImage] = ()) -> tuple[Selection, Plan]:
-    """Images and plan without the files that are ``bad``."""
+def _chosen(
+    asked: Asked, world: World, bad: Sequence[BadImage] = (), full_scale: float | None = None
+) -> tuple[Selection, Plan]:
+    """Images and plan without the files that are ``bad``, and with the ``full_scale`` that was found."""
     if asked.data is None:
         raise InputError("data: got none, expected a folder of images or the name of a data set, such as digits")
-    selection = world.in_turn(partial(select, asked.data, learning(asked, bad)))
+    selection = world.in_turn(partial(select, asked.data, learning(asked, bad, full_scale)))
     plan = make_plan(asked, selection.facts(), processes=world.size)
     world.check_same("images", [list(images.names) for images in selection.splits.values()])
     return selection, plan
 
 
 def learning(
-    asked: Asked, bad: Sequence[BadImage] = (), recorded: Mapping[str, Sequence[str]] | None = None
+    asked: Asked,
+    bad: Sequence[BadImage] = (),
+    full_scale: float | None = None,
+    recorded: Mapping[str, Sequence[str]] | None = None,
 ) -> Learning:
     """Which images a run with these options learns from."""
     return Learning(
@@ -84,6 +89,7 @@ def learning(
         folders=asked.split_folders,
         missing=asked.skip_bad,
         leave_out=tuple(bad),
+        full_scale=full_scale if asked.full_scale is None else asked.full_scale,
         recorded=recorded,
     )
 
@@ -114,7 +120,12 @@ def make_plan(asked: Asked, facts: Facts, *, processes: int = 1) -> Plan:
         options=options,
         model_args=choice.args | {"locality_strength": options.locality_strength or values["locality_strength"]},
         blocks=choice.blocks,
-        preprocess=replace(preprocess, image_size=size, crop_pct=options.crop_pct),
+        preprocess=replace(
+            preprocess,
+            image_size=size,
+            crop_pct=options.crop_pct,
+            full_scale=preprocess.full_scale if facts.full_scale is None else facts.full_scale,
+        ),
         cache=_cache(facts),
         keep_head=start is not None and tuple(start.class_names) == facts.class_names,
         reasons=choice.reasons | _reasons(asked, options, facts),
@@ -178,6 +189,7 @@ def _filled(asked: Asked, facts: Facts, choice: ModelChoice, values: Mapping[str
         **taken,
         data=facts.root,
         **_split_folders(asked, facts),
+        full_scale=facts.full_scale,
         flip=facts.flip if asked.flip is None else asked.flip,
         patch_size=choice.args["patch_size"],
         local_up_to_layer=choice.args["local_up_to_layer"],
@@ -225,6 +237,8 @@ def _reasons(asked: Asked, options: Asked, facts: Facts) -> dict[str, str]:
         reasons["layer_decay"] = f"{options.layer_decay:g} (each block learns slower than the next)"
     if asked.flip is None:
         reasons["flip"] = "yes" if options.flip else f"no (a mirrored image of {facts.name} shows something else)"
+    if asked.full_scale is None and facts.full_scale is not None:
+        reasons["full_scale"] = f"{facts.full_scale:g} (white in grey images of more than 8 bits or of floats)"
     reasons["augmentation"] = (
         f"crop {options.crop} (scale {options.crop_scale:g}), RandAugment {options.rand_augment or 'off'}, "
         f"mixup {options.mixup:g}, cutmix {options.cutmix:g}"

@@ -115,8 +115,7 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     write_json(folder.path / "evaluation.json", {"split": split, **evaluation.to_dict()})  # the last: all is there
     trainer.say(f"best epoch {best['epoch']}: validation top-1 {best['val_top1']:.2f}%")
     if split == "test":
-        figures = f"test top-1 {evaluation.top1:.2f}%, top-5 {evaluation.top5:.2f}%"
-        trainer.say(f"{figures} on {evaluation.num_images} images that were left for the end")
+        trainer.say(f"test {evaluation.accuracy} on {evaluation.num_images} images that were left for the end")
     if note := chance_note(evaluation.confusion):
         trainer.say(note)
     return made

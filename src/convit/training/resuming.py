@@ -87,7 +87,7 @@ def _images(folder: RunFolder, plan: Plan, world: World) -> Selection:
     if split != recorded:
         raise InputError(f"{folder.path / SPLIT}: {_moved_image(recorded, split)}; {AS_IT_WAS}")
     assert plan.options.data is not None
-    choice = learning(plan.options, folder.read_skipped(), split)
+    choice = learning(plan.options, folder.read_skipped(), recorded=split)
     selection = world.in_turn(partial(select, plan.options.data, choice))
     if change := first_change(record, selection.record):
         raise InputError(

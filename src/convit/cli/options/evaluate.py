@@ -25,7 +25,7 @@ class EvaluateCommand(Command):
     json: JsonTarget = None
     """Print one JSON document and nothing else, or write it to this .json file."""
     skip_bad: bool = False
-    """Leave out files that do not decode."""
+    """Leave out files that do not decode; without it they are not counted either, and the exit status is 1."""
     data_root: Path | None = None
     """Where data sets are downloaded to [$CONVIT_DATA, or ~/.cache/convit/data]."""
     workers: NotNegative = 0

@@ -24,7 +24,7 @@ class PredictCommand(Command):
     json: JsonTarget = None
     """Print one JSON document and nothing else, or write it to this .json file."""
     skip_bad: bool = False
-    """Go on past files that do not decode; each is named on standard error."""
+    """Leave out files that do not decode; without it the results name them and why, and the exit status is 1."""
     device: Device = "auto"
     """Where to compute [a GPU if there is one; the CPU for an .onnx file]."""
 

@@ -11,7 +11,7 @@ from convit.data.image_sets import listing
 from convit.data.sources.digits import DIGITS
 from convit.data.sources.folder import FOLDER
 from convit.data.sources.hub import HUB
-from convit.data.sources.interface import Opening, Source, SourceKind, path_of
+from convit.data.sources.interface import Opening, Source, SourceKind, path_of, scaled
 from convit.data.sources.shards import SHARDS
 from convit.data.sources.table import SUFFIXES, TABLE
 from convit.data.sources.torchvision import TORCHVISION
@@ -28,7 +28,7 @@ SOURCES: tuple[SourceKind, ...] = (
 
 SOURCE_NAMES = tuple(name for kind in SOURCES for name in kind.names)
 
-__all__ = ["SOURCES", "SOURCE_NAMES", "Opening", "Source", "SourceKind", "open_source"]
+__all__ = ["SOURCES", "SOURCE_NAMES", "Opening", "Source", "SourceKind", "open_source", "scaled"]
 
 
 def open_source(

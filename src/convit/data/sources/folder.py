@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from convit.data.decoding import lacks_reader, reader_notes
 from convit.data.image_sets import FileImages, listing
-from convit.data.images import HEIC_SUFFIXES, IMAGE_SUFFIXES, entries_below, is_hidden, is_image_name
+from convit.data.images import IMAGE_SUFFIXES, entries_below, is_hidden, is_image_name
 from convit.data.sources.interface import Opening, Source, SourceKind, class_called, class_order, matched, path_of
 from convit.data.sources.layout import (
     annotations,
@@ -66,7 +67,7 @@ def open_folder(
         name=absolute(folder).name,
         root=str(absolute(folder)),
         class_names=class_names,
-        ignored=tuple(name for name in found.ignored if not _is_heic(name)),
+        ignored=tuple(name for name in found.ignored if not lacks_reader(name)),
         notes=(*found.notes, *found.left_out()),
         splits=matching,
     )
@@ -133,9 +134,7 @@ class _Found:
             counted = sorted(self.hidden.items())
             names = ", ".join(f"{name!r} ({count} times)" if count > 1 else repr(name) for name, count in counted)
             lines.append(f"left out hidden and system folders: {names}")
-        if heic := [name for name in self.ignored if _is_heic(name)]:
-            lines.append(f"left out {len(heic)} HEIC pictures, such as {heic[0]}: save them as JPEG to learn from them")
-        return lines
+        return [*lines, *reader_notes(self.ignored)]
 
 
 def _annotated(root: Path, images: Path, file: Path) -> FileImages:
@@ -168,8 +167,7 @@ def _only_others(hollow: list[str], ignored: list[str]) -> str:
     """What is in class folders that have no image, and what is expected of them."""
     inside = [name for name in ignored if not {*Path(name).parts}.isdisjoint(hollow)]
     found = f" (only {listing(sorted({Path(name).suffix for name in inside}))} files)" if inside else ""
-    heic = any(map(_is_heic, inside))
-    advice = "HEIC pictures saved as JPEG" if heic else "or no such folder"
+    advice = "; ".join(reader_notes(inside)) or "or no such folder"
     return f"{found}; expected at least one {', '.join(IMAGE_SUFFIXES[:4])}, ... in each class folder, {advice}"
 
 
@@ -178,15 +176,10 @@ def _what_is_there(folder: Path, classes: int, ignored: list[str]) -> str:
         return f"{len(loose)} images, but not in class folders"
     files = [*ignored, *sorted(path.name for path in folder.iterdir() if path.is_file() and not is_hidden(path.name))]
     some = f" (but files such as {files[0]})" if files else ""
-    heic = any(map(_is_heic, files))
-    advice = ": HEIC pictures have to be saved as JPEG" if heic else ""
+    advice = "".join(f"; {note}" for note in reader_notes(files))
     if classes or files:
         return f"{f'no image in {classes} folders' if classes else 'no class folders'}{some}{advice}"
     return "an empty folder, or one with no class folders"
-
-
-def _is_heic(name: str) -> bool:
-    return name.lower().endswith(HEIC_SUFFIXES)
 
 
 def _takes(data: str) -> bool:

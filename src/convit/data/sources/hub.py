@@ -13,8 +13,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from convit.data.decoding import UnreadableImageError
 from convit.data.image_sets import EncodedImages, listing
-from convit.data.images import UnreadableImageError
 from convit.data.sources.interface import (
     Opening,
     Source,

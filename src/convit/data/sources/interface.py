@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from convit.data.image_sets import ImageSet
@@ -95,6 +95,11 @@ def matched(
         found = f"only one class, {class_names[0]!r}" if len(class_names) == 1 else f"{len(class_names)} classes"
         raise InputError(f"{where}: {found}; expected at least {min_classes}: {expected}")
     return class_names, {split: images.with_classes(class_names) for split, images in sets.items()}
+
+
+def scaled(source: Source, full_scale: float | None) -> Source:
+    """The source with this ``full_scale`` for all its images."""
+    return replace(source, splits={split: images.scaled(full_scale) for split, images in source.splits.items()})
 
 
 _SPLITS = {

@@ -21,8 +21,9 @@ from typing import BinaryIO, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from convit.data.decoding import UnreadableImageError
 from convit.data.image_sets import EncodedImages, listing
-from convit.data.images import IMAGE_SUFFIXES, UnreadableImageError, is_hidden
+from convit.data.images import IMAGE_SUFFIXES, is_hidden
 from convit.data.sources.interface import Opening, Source, SourceKind, class_order, is_one_line, matched, path_of
 from convit.data.sources.shard_files import (
     CLASS_FILES,

@@ -44,8 +44,8 @@ def measure(settings: Settings, result: Result) -> dict[str, float]:
             split="test" if result.split == "test" else "val",
             known=RunFolder(result.folder).known(),
             data_root=settings.data_root,
-            skip_bad=settings.skip_bad,
             check=settings.skip_bad,
+            full_scale=classifier.preprocess.full_scale,
         )
         (images,) = select(settings.data, choice).splits.values()
 

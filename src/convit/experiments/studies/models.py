@@ -36,6 +36,7 @@ def report(settings: Settings, results: Sequence[Result]) -> Report:
         settings.models,
         lambda models: {model: _speeds(chosen(results, model=model), settings) for model in models},
     )
+    several = any(result.top5 is not None for result in results)  # of five classes or fewer it is not told
     rows = []
     for model in settings.models:
         for variant in PAIR:
@@ -47,12 +48,13 @@ def report(settings: Settings, results: Sequence[Result]) -> Report:
                     f"{own[0].flops / 1e9:.3g}G",
                     f"{speeds[model][variant.key]:,.0f}",
                     shown(over_seeds(own)),
-                    shown(over_seeds(own, attrgetter("top5"))),
+                    *([shown(over_seeds(own, attrgetter("top5")))] if several else []),
                     PUBLISHED.get(model, {}).get(variant.key, ""),
                 ]
             )
     where = pick_device(settings.device).type.replace("cpu", f"CPU, {torch.get_num_threads()} threads")
-    header = ["", "parameters", "FLOPs", f"images/s ({where}, batch {BATCH})", "top-1", "top-5"]
+    header = ["", "parameters", "FLOPs", f"images/s ({where}, batch {BATCH})", "top-1"]
+    header += ["top-5"] if several else []
     return Report([markdown([*header, "*paper, ImageNet-1k: top-1*"], rows)])
 
 

@@ -22,13 +22,15 @@ PUBLISHED = {0.05: (47.8, 34.8), 0.1: (59.6, 48.0), 0.3: (73.7, 66.1), 0.5: (78.
 def report(settings: Settings, results: Sequence[Result]) -> Report:
     """Table 2, figure 2 and figure 11."""
     by_fraction = {fraction: chosen(results, fraction=fraction) for fraction in sorted(settings.fractions)}
+    several = any(result.top5 is not None for result in results)  # of five classes or fewer it is not told
     rows = []
     for fraction, here in by_fraction.items():
         top1 = [shown(over_seeds(here, variant=variant.key)) for variant in PAIR]
-        top5 = [shown(over_seeds(here, attrgetter("top5"), variant=variant.key)) for variant in PAIR]
+        top5 = [shown(over_seeds(here, attrgetter("top5"), variant=variant.key)) for variant in PAIR if several]
         gain = shown(difference(here, CONVIT.key, TWIN.key), "+.1f")
         rows.append([percent(fraction), *top1, gain, *top5, *PUBLISHED.get(fraction, ("", ""))])
-    header = ["kept", "ConViT top-1", "plain attention top-1", "difference", "ConViT top-5", "plain attention top-5"]
+    header = ["kept", "ConViT top-1", "plain attention top-1", "difference"]
+    header += ["ConViT top-5", "plain attention top-5"] if several else []
     header += ["*paper, ImageNet-1k: ConViT-S*", "*DeiT-S*"]
     panels = [(f, {v.title: chosen(here, variant=v.key) for v in PAIR}) for f, here in by_fraction.items()]
     figures = {"accuracy": _accuracy(by_fraction), "curves": learning_curves(panels, "Learning curves (figure 11)")}

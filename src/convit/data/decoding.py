@@ -1,0 +1,252 @@
+"""The one place that opens an encoded image: only formats that are meant, within bounded memory and time.
+
+Pillow goes by content, not by name: without a list of formats an EPS called ``.png`` would start Ghostscript.
+"""
+
+import functools
+import importlib
+import io
+import re
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+
+from convit.errors import InputError, one_line
+
+MOST_PIXELS = 100_000_000
+"""A picture of more pixels is refused, or, a JPEG, decoded at a half, a quarter or an eighth of its size."""
+MOST_COEFFICIENTS = 3 * 200_000_000
+"""A JPEG of several scans keeps all its coefficients in memory, two bytes each."""
+MOST_SCANS = 500
+"""Of a progressive JPEG; encoders write about ten, and thousands over a large picture take minutes."""
+MOST_SCANNED = 2_000_000_000
+"""Pixels in all scans of a JPEG together: ten scans of the largest, 160 of a photo of 12 million pixels."""
+
+_MODULES = ("Bmp", "Gif", "Jpeg", "Jpeg2K", "Png", "Ppm", "Tiff", "WebP", "Avif")
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
+_READERS = {
+    ".heic": ("HEIF", "HEIC", "pip install 'convit[heic]'"),
+    ".heif": ("HEIF", "HEIC", "pip install 'convit[heic]'"),
+    ".hif": ("HEIF", "HEIC", "pip install 'convit[heic]'"),
+    ".avif": ("AVIF", "AVIF", "pip install 'Pillow>=11.3'"),
+}
+_BRANDS = {b"avif": ".avif", b"avis": ".avif"} | dict.fromkeys((b"heic", b"heix", b"hevc", b"mif1", b"msf1"), ".heic")
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+_MOST_TEXT, _MOST_TEXTS = 2**20, 2**25  # Pillow refuses a PNG with longer ones; here the text is left out
+_JPEG = b"\xff\xd8\xff"
+_MARKER = re.compile(rb"\xff+([\x02-\xcf\xd9-\xfe])")  # of a JPEG; in coded data FF is followed by 00 or a restart
+
+# What Pillow's decoders raise for damaged content; most of it is not an OSError.
+_DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+# catch_warnings changes global state, and a scan opens files from several threads.
+_WARNINGS = threading.Lock()
+
+
+class UnreadableImageError(InputError):
+    """A file that cannot be decoded as an image; the message is one line that begins with its path."""
+
+    def __init__(self, message: str) -> None:
+        # A DataLoader worker raises the error again with its whole traceback as the message: keep our line of it.
+        line = message.rstrip().rpartition("\n")[2]
+        super().__init__(line.removeprefix(f"{type(self).__module__}.{type(self).__qualname__}: "))
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read here: those of :data:`_FORMATS` that are installed."""
+    for name in _MODULES:
+        with suppress(ImportError):  # an older Pillow without AVIF
+            importlib.import_module(f"PIL.{name}ImagePlugin")
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    avif = getattr(importlib.import_module("PIL"), "AvifImagePlugin", None)
+    lacking = () if avif is not None and avif.SUPPORTED else ("AVIF",)
+    return tuple(name for name in _FORMATS if name in Image.OPEN and name not in lacking)
+
+
+def lacks_reader(name: str) -> bool:
+    """Whether a file name ends like an image of a format whose reader is not installed: HEIC as a rule."""
+    reader = _READERS.get(Path(name).suffix.lower())
+    return reader is not None and reader[0] not in formats()
+
+
+def reader_notes(names: Iterable[str]) -> list[str]:
+    """For each format whose reader is not installed a line: how many of the files have it, and what reads them."""
+    lacking: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        if lacks_reader(name):
+            lacking.setdefault(_READERS[Path(name).suffix.lower()][1:], []).append(name)
+    return [
+        f"{len(found)} {word} {'file' if len(found) == 1 else 'files'} left out, such as {found[0]}: {remedy}, "
+        "or save them as JPEG"
+        for (word, remedy), found in lacking.items()
+    ]
+
+
+@contextmanager
+def opened(open_file: Callable[[], IO[bytes]], where: str, *, decode: bool) -> Iterator[Image.Image]:
+    """``Image.open`` whose failures, also those while the image is used, are one-line errors.
+
+    Args:
+        open_file: gives the encoded image as a file that can be read again from its start.
+        where: what messages call it.
+        decode: whether all of it is decoded, not only its header.
+
+    Raises:
+        UnreadableImageError: it is empty, no image, damaged, or takes too much memory or time to decode.
+    """
+    kind, start = "image", b""
+    try:
+        # Given a path, Pillow maps a turned grey TIFF into memory with its sides swapped; given a file, it reads it.
+        with open_file() as file:
+            start = file.read(32)
+            kind = "JPEG" if start[:3] == _JPEG else kind
+            file.seek(0)
+            with _WARNINGS, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a large photo is no news: only above the limit is it refused
+                image = _open(file, start)
+            kind = image.format or kind
+            if decode and isinstance(image, JpegImagePlugin.JpegImageFile):
+                _bound_scans(image, file)
+            _bound_pixels(image)
+            if decode:
+                image.load()
+            yield image
+    except UnreadableImageError:
+        raise
+    except InputError as error:  # ours: what is wrong with it is said in it
+        raise UnreadableImageError(f"{where}: {error}") from error
+    except _DECODER_ERRORS as error:
+        raise UnreadableImageError(f"{where}: {_reason(start, kind, error)}") from error
+
+
+def _open(file: IO[bytes], start: bytes) -> Image.Image:
+    if start[:3] == _JPEG:  # not Image.open, which limits the pixels: a JPEG can be decoded reduced
+        return JpegImagePlugin.jpeg_factory(file, "")
+    if start[:4] == b"\x89PNG":
+        content = file.read()
+        file.seek(0)
+        if any(kind in content for kind in _TEXTS):
+            file = io.BytesIO(_without_long_texts(content))
+    return Image.open(file, formats=formats())
+
+
+def _bound_scans(image: Image.Image, file: IO[bytes]) -> None:
+    """Raises :class:`InputError` for a JPEG whose scans take too much memory or time."""
+    width, height = image.size
+    if (scans := _scans(file)) < 2:
+        return
+    if scans > MOST_SCANS or scans * width * height > MOST_SCANNED:
+        raise InputError(
+            f"a JPEG of {scans} scans of {width} x {height} pixels; expected at most {MOST_SCANS}, and "
+            f"{MOST_SCANNED} pixels in all of them: save it anew"
+        )
+    if width * height * len(image.getbands()) > MOST_COEFFICIENTS:
+        raise InputError(
+            f"a progressive JPEG of {width} x {height} pixels; expected at most {MOST_COEFFICIENTS // 3} of them, or a "
+            "baseline JPEG"
+        )
+
+
+def _bound_pixels(image: Image.Image) -> None:
+    """Sets a huge JPEG to be decoded reduced. Raises :class:`InputError` for another image of too many pixels."""
+    width, height = image.size
+    most = min(MOST_PIXELS, 2 * (Image.MAX_IMAGE_PIXELS or MOST_PIXELS))
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        parts = (part for part in (1, 2, 4, 8) if -(-width // part) * -(-height // part) <= most)
+        if (part := next(parts, 8)) > 1:
+            image.draft(image.mode, (max(1, width // part), max(1, height // part)))
+    if image.width * image.height > most:
+        raise InputError(
+            f"an image of {width} x {height} pixels, or a decompression bomb; expected at most {most} pixels, or a "
+            "JPEG, which is decoded reduced"
+        )
+
+
+def _scans(file: IO[bytes]) -> int:
+    """How many scans a JPEG has: the markers SOS before its end. Leaves the file where it was."""
+    at = file.tell()
+    file.seek(0)
+    content = file.read()
+    file.seek(at)
+    if content.count(b"\xff\xda") < 2:  # the rule: a baseline photo, without a thumbnail
+        return 1
+    place, scans = 2, 0
+    while found := _MARKER.search(content, place):
+        if found[1] == b"\xd9":
+            break
+        scans += found[1] == b"\xda"
+        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+    return scans
+
+
+def _without_long_texts(content: bytes) -> bytes:
+    """A PNG without the texts and the colour profile that Pillow refuses to read; its other chunks as they are."""
+    kept, at, total = [content[:8]], 8, 0
+    while at + 8 <= len(content):
+        (length,), kind = struct.unpack(">I", content[at : at + 4]), content[at + 4 : at + 8]
+        end = at + 12 + length
+        taken = _text_length(kind, content[at + 8 : end - 4]) if kind in _TEXTS else 0
+        if taken < _MOST_TEXT and total + taken < _MOST_TEXTS:
+            kept.append(content[at:end])
+            total += taken
+        at = end
+    return b"".join(kept)
+
+
+def _text_length(kind: bytes, chunk: bytes) -> int:
+    """How many bytes the text of a chunk takes once it is unpacked; above the limit it is not unpacked further."""
+    packed = chunk.partition(b"\0")[2]
+    if kind == b"iTXt":
+        packed = b"\0" + packed[2:].split(b"\0", 2)[-1] if packed[:1] == b"\1" else b""
+    if kind == b"tEXt" or not packed:
+        return len(chunk)
+    with suppress(zlib.error):
+        return len(zlib.decompressobj().decompress(packed[1:], _MOST_TEXT + 1))
+    return len(chunk)
+
+
+def _reason(start: bytes, kind: str, error: BaseException) -> str:
+    detail = one_line(error)
+    if isinstance(error, Image.DecompressionBombError):
+        return f"a decompression bomb ({detail}); expected at most {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels"
+    if isinstance(error, UnidentifiedImageError):
+        return _unknown(start)
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read ({error.strerror}); expected an image file"
+    state = "truncated" if "truncated" in detail else "damaged"
+    return f"{state} {kind} ({detail}); expected an image that decodes fully"
+
+
+def _unknown(start: bytes) -> str:
+    """What is wrong with a file of no format that is read."""
+    if not start:
+        return "an empty file (0 bytes); expected an image"
+    suffix = _BRANDS.get(start[8:12]) if start[4:8] == b"ftyp" else None
+    if suffix and _READERS[suffix][0] not in formats():
+        _, word, remedy = _READERS[suffix]
+        return f"{word}, whose reader is not installed; expected it ({remedy}), or an image in another format"
+    kinds = ", ".join(name for name in formats() if name != "DIB")
+    return f"not an image (no format that is read here); expected an image that decodes fully: {kinds}"
