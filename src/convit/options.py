@@ -41,6 +41,8 @@ class Arg:
 
     metavar: str = ""
     positional: bool = False
+    writes: Literal["", "file", "folder"] = ""
+    """What is written to the path that it names: it is looked at before the work (:mod:`convit.cli.output`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,6 +15,7 @@ from types import ModuleType
 from convit.cli import words
 from convit.cli.help import page
 from convit.cli.options import Command
+from convit.cli.output import check_outputs
 from convit.errors import InputError
 from convit.files import DISK_FAULTS, printable
 
@@ -37,6 +38,7 @@ def run(command: str, arguments: Sequence[str], load: Callable[[str, bool], Modu
             sys.stdout.flush()
             return 0
         options = cls.of_words(words.read(cls, arguments))
+        check_outputs(options)
         module = load(f"convit.cli.{command}", not getattr(options, "without_torch", False))
         status: int | None = module.main(options)
         sys.stdout.flush()

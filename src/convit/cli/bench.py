@@ -143,10 +143,8 @@ def _check_targets(options: BenchCommand, cases: Sequence[Case]) -> None:
         if path is None or path == "-":
             continue
         path = Path(path)
-        if path.suffix.lower() != suffix or path.is_dir():
+        if path.suffix.lower() != suffix:
             raise InputError(f"{name}: got {path}, expected the name of a {suffix} file")
-        if not path.absolute().parent.is_dir():
-            raise InputError(f"{name}: got {path}, expected a folder that is there")
     sizes = sorted({case.image_size for case in cases if case.timed})
     if options.plot and len(sizes) < 2:
         raise InputError(f"plot: got {sizes} as image-size, expected two or more, such as --image-size 224 320 448")

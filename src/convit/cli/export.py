@@ -12,7 +12,7 @@ from convit.data.select import Evaluating, Selection, select
 from convit.errors import InputError
 from convit.events import Advanced, PassBegan
 from convit.export import BATCHES, TOLERANCE, Exported, Run, export_onnx, export_torch, onnx_runner
-from convit.files import printable
+from convit.files import check_output, printable
 from convit.training import evaluate
 from convit.training.run_folder import RunFolder
 
@@ -23,6 +23,7 @@ def main(options: ExportCommand) -> None:
         raise InputError(f"format: got torch with --{'int8' if options.int8 else 'opset'}, expected --format onnx")
     name = "model.pt2" if options.format == "torch" else "model-int8.onnx" if options.int8 else "model.onnx"
     path = options.out or options.run / name
+    check_output("out", path)
     classifier = load_run(options.run, "cpu")
     if path.is_file() and not options.overwrite:
         raise InputError(f"{path}: exists; expected another --out FILE, or --overwrite")

@@ -25,7 +25,7 @@ from convit.data.images import read_image
 from convit.data.select import Evaluating, pictures, select
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, Said
-from convit.files import absolute, printable, write_json
+from convit.files import absolute, check_output, printable, write_json
 from convit.training.run_folder import RunFolder
 
 SHOWN = 4
@@ -48,6 +48,7 @@ def main(options: InspectCommand) -> None:
     out = options.out or options.run / "inspect"
     if absolute(out) == absolute(options.run):
         raise InputError(f"out: got the run's own folder {out}, expected another one, such as {out / 'inspect'}")
+    check_output("out", out, folder=True)
     classifier = load_run(options.run, options.device)
     view = _view(options, classifier)
     history = read_history(options.run / "metrics.jsonl")

@@ -7,6 +7,7 @@ from convit.cli.screen import Screen
 from convit.cli.tracking import tracking
 from convit.entry import start
 from convit.events import Listener, Said
+from convit.files import check_output
 from convit.training import Stopped, plots
 from convit.training.dry_run import dry_run
 from convit.training.lr_finder import find_lr
@@ -40,6 +41,7 @@ def _train(options: TrainCommand, screen: Screen) -> int:
 
 def _find_lr(asked: Asked, tell: Listener) -> None:
     """Draws the test, and says what is best."""
+    check_output("find-lr", RATE_PLOT)
     test = find_lr(asked, tell)
     plots.rate_test(test.rates, test.losses, test.smooth, test.suggestion, RATE_PLOT)
     if test.suggestion is None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from convit.errors import InputError, one_line
+from convit.files import kind_of, opened
 
 IMAGE_SUFFIXES = (
     ".jpg",
@@ -127,7 +128,7 @@ def pictures(paths: Sequence[Path]) -> Iterator[Path]:
         elif path.is_file():
             yield path
         else:
-            raise InputError(f"{path}: no such file or folder; expected a picture or a folder of pictures")
+            raise InputError(f"{path}: {kind_of(path)}; expected a picture or a folder of pictures")
 
 
 def read_image(path: Path) -> Image.Image:
@@ -136,12 +137,12 @@ def read_image(path: Path) -> Image.Image:
     Of an animation, the first frame. Raises :class:`UnreadableImageError` for a file that is missing, empty, truncated,
     damaged, no image, or a decompression bomb (more than twice ``PIL.Image.MAX_IMAGE_PIXELS``).
     """
-    return _decoded(lambda: path.open("rb"), str(path))
+    return _decoded(lambda: opened(path), str(path))
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """(width, height) of an image file once upright, from its header alone. Raises like :func:`read_image`."""
-    return _size(lambda: path.open("rb"), str(path))
+    return _size(lambda: opened(path), str(path))
 
 
 def decode_image(encoded: bytes, where: str) -> Image.Image:

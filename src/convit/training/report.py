@@ -11,12 +11,12 @@ from convit.classifier import load
 from convit.data.select import Selection
 from convit.errors import InputError
 from convit.events import PassBegan
-from convit.files import write_json
 from convit.model_card import TrainingFacts, data_name
 from convit.training import plots
 from convit.training.engine import Trainer
 from convit.training.evaluation import Evaluation, best_record, evaluate
-from convit.training.mistakes import Answers, write_mistakes
+from convit.training.evaluation_files import write_evaluation
+from convit.training.mistakes import Answers
 from convit.training.plan import Plan
 from convit.training.run_folder import SKIPPED
 from convit.training.workers import WorkerDied
@@ -87,11 +87,8 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     classifier.training = _card_facts(plan, history, evaluation if split == "test" else None)
     classifier.save(folder.path)  # once more, for its card: only now is it known how good it is
     plots.draw_history(history, folder.path)
-    title = f"{data_name(plan.facts.root)}, {split} images"
-    plots.confusion(evaluation, folder.path / "confusion.png", title=title)
-    write_mistakes(wrong, folder.path / "mistakes.csv")
-    plots.mistakes(wrong, folder.path / "mistakes.png", images=images, title=title)
-    write_json(folder.path / "evaluation.json", {"split": split, **evaluation.to_dict()})  # the last: all is there
+    root = plan.facts.root
+    write_evaluation(folder.path, evaluation, wrong, images, data=data_name(root), root=root, split=split)  # the last
     trainer.say(f"best epoch {best['epoch']}: validation top-1 {best['val_top1']:.2f}%")
     if split == "test":
         trainer.say(

@@ -26,7 +26,7 @@ from convit.data.sources.interface import (
     split_called,
 )
 from convit.errors import InputError
-from convit.files import absolute
+from convit.files import absolute, read
 
 PREFIX = "hf:"
 
@@ -96,7 +96,7 @@ class HubImages(EncodedImages):
         if cell["bytes"] is not None:
             return bytes(cell["bytes"])
         try:
-            return Path(cell["path"]).read_bytes()
+            return read(Path(cell["path"]))
         except (OSError, TypeError) as error:
             raise UnreadableImageError(f"{self.where(index)}: {cell['path']!r} cannot be read ({error})") from error
 

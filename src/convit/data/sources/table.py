@@ -19,7 +19,7 @@ from convit.data.sources.interface import (
     split_called,
 )
 from convit.errors import InputError, one_line
-from convit.files import absolute
+from convit.files import absolute, opened, read
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 
@@ -155,7 +155,7 @@ def _text_rows(path: Path) -> Iterator[_Row]:
 def _text(path: Path) -> str:
     """The file as text, without the mark that some programs put at its beginning."""
     try:
-        content = path.read_bytes()
+        content = read(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected {_EXPECTED}") from error
     try:
@@ -184,7 +184,7 @@ def _parquet_rows(path: Path) -> Iterator[_Row]:
             f"{path}: pyarrow, which reads Parquet, is not installed; expected it (pip install 'convit[hub]'), or .csv"
         ) from error
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with opened(path) as stream, pyarrow.parquet.ParquetFile(stream) as file:
             header = file.schema_arrow.names
             columns = _columns(path, header)
             table = file.read(columns=[header[i] for i in columns.values()])
