@@ -2,6 +2,7 @@
 version, a misspelt command and a mistyped option are answered at once, and Ctrl-C ends it without a traceback."""
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -43,6 +44,9 @@ def main() -> int:
     for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
         if getattr(sys, name) is None:  # closed by whoever started this
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # letters that a terminal lacks are shown by number
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _answer(sys.argv[1:])
     finally:

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import stat
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -222,9 +223,48 @@ def fingerprint_of_files(*paths: Path) -> str:
 
 
 def printable(text: str) -> str:
-    r"""A name from a user on one line, without control characters of terminals.
+    r"""A name from a user on one line, without control characters of terminals; bytes that are no UTF-8 as numbers.
 
-    >>> print(printable("a\nb"))
-    a\nb
+    >>> print(printable("a\nb"), printable(os.fsdecode(b"caf\xe9")))
+    a\nb caf\xe9
     """
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(letter: str) -> str:
+    raw = ord(letter) - 0xDC00  # of a byte that is no text
+    return f"\\x{raw:02x}" if 0x80 <= raw <= 0xFF else repr(letter)[1:-1]
+
+
+def composed(name: str) -> str:
+    r"""A name in Unicode's form NFC: of the two ways to write an accent, the one of a single letter.
+
+    Disks and programs change the form of a name, people see no difference. So names are compared in this form.
+
+    >>> composed("cafe\N{COMBINING ACUTE ACCENT}") == "caf\N{LATIN SMALL LETTER E WITH ACUTE}"
+    True
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+Listed = dict[Path, dict[str, list[str]]]
+"""Folder -> the names of its entries, by their composed form."""
+
+
+def on_disk(path: Path, listed: Listed) -> Path:
+    """The path as the disk has it, where its names have another Unicode form there; as it is where none or several do.
+
+    Args:
+        path: as a list of files has it.
+        listed: the folders that were read on the way; the same one for all paths of a list.
+    """
+    if str(path).isascii() or path == path.parent or os.path.lexists(path):
+        return path
+    folder = on_disk(path.parent, listed)
+    if folder not in listed:
+        listed[folder] = {}
+        with contextlib.suppress(OSError):
+            for entry in os.listdir(folder):
+                listed[folder].setdefault(composed(entry), []).append(entry)
+    found = listed[folder].get(composed(path.name), [])
+    return folder / found[0] if len(found) == 1 else folder / path.name

@@ -24,12 +24,13 @@ PAPER = (
 
 
 def data_name(data: str) -> str:
-    """What the data is called in public: the last part of a folder's path, or a data set's name as it is.
+    """What the data is called in public: the last part of a folder's path, or a data set's name as it is; ``?`` for
+    bytes that are no text.
 
     >>> data_name("/home/ann/photos/flowers/"), data_name("C:\\\\Users\\\\Ann\\\\flowers"), data_name("digits")
     ('flowers', 'flowers', 'digits')
     """
-    return re.split(r"[/\\]", data.rstrip("/\\"))[-1] or "data"
+    return re.split(r"[/\\]", data.rstrip("/\\"))[-1].encode(errors="replace").decode() or "data"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -83,7 +83,7 @@ def _read(paths: Sequence[Path], *, skip_bad: bool) -> tuple[list[Path], list[Im
         except UnreadableImageError as error:
             if not skip_bad:
                 raise InputError(f"{error}; mend it, or leave such files out with --skip-bad") from error
-            print(f"left out: {error}", file=sys.stderr)
+            print(f"left out: {printable(str(error))}", file=sys.stderr)
     return readable, images
 
 

@@ -13,6 +13,7 @@ from convit.data.selection import Selection
 from convit.data.sources import Source
 from convit.errors import InputError
 from convit.events import Listener, ignore
+from convit.files import composed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +68,7 @@ def to_evaluate_on(source: Source, choice: Evaluating) -> Selection:
     if (choice.split, split) == ("auto", "all") and choice.known is not None:
         if known.root is None:
             notes.append("it is not known which images the model learned from: they may be among these")
-        if learned := _learned(known).intersection(images.names):
+        if learned := _learned(known).intersection(map(composed, images.names)):
             notes.append(
                 f"{len(learned)} of the {len(images)} files have names of images that the run learned from: if they "
                 "are the same ones, take --split val"
@@ -101,7 +102,7 @@ def _chosen(source: Source, split: str, known: Known) -> tuple[str, ImageSet]:
     whole, train = source.splits.get("all"), source.splits.get("train")
     everything = train if whole is None else whole
     own = known.root is not None and known.root == source.root
-    moved = everything is not None and not _learned(known).isdisjoint(everything.names)
+    moved = everything is not None and not _learned(known).isdisjoint(map(composed, everything.names))
     divided = ("auto", "train", "val") if own else ("train", "val") if moved else ()
     own_split = "val" if split == "auto" else split
     if everything is not None and split in divided and own_split in known.split:
@@ -124,7 +125,7 @@ def _of_classes(name: str, images: ImageSet, known: Known) -> ImageSet:
         InputError: an image of a class that the model does not know, unless it learned some of the classes.
     """
     if known.some_classes:
-        learned = np.isin(np.array(images.class_names), known.class_names)
+        learned = np.isin(list(map(composed, images.class_names)), list(map(composed, known.class_names)))
         images = images.subset(np.flatnonzero(learned[images.targets]))
     if not len(images):
         raise InputError(f"{name}: no image of the run's classes {listing(known.class_names)}; expected some")
@@ -132,5 +133,5 @@ def _of_classes(name: str, images: ImageSet, known: Known) -> ImageSet:
 
 
 def _learned(known: Known) -> set[str]:
-    """The names of the images that a model learned from."""
-    return set(known.split.get("train", ()))
+    """The names of the images that a model learned from, in one Unicode form."""
+    return set(map(composed, known.split.get("train", ())))

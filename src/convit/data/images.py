@@ -103,10 +103,6 @@ def visible_files(folder: Path, above: frozenset[str] = frozenset()) -> Iterator
     for path in sorted(folder.iterdir()):
         if is_hidden(path.name):
             continue
-        try:
-            path.name.encode()
-        except UnicodeEncodeError:  # it could not be written into the run's files
-            raise InputError(f"{folder}: {path.name!r} in it is no UTF-8; expected a name that is, rename it") from None
         if path.is_dir():
             yield from visible_files(path, above | {here})
         elif path.is_file() or path.is_symlink():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from convit.data.image_sets import FileImages, listing
 from convit.data.images import IMAGE_SUFFIXES, is_hidden, is_image_name, visible_files
-from convit.data.sources.interface import Opening, Source, SourceKind, matched, path_of, split_called
+from convit.data.sources.interface import Opening, Source, SourceKind, class_called, matched, path_of, split_called
 from convit.errors import InputError
 from convit.files import absolute
 
@@ -77,18 +77,19 @@ def _read_classes(root: Path, folder: Path, *, empty_allowed: bool) -> tuple[Fil
     ignored = []
     for sub in _subfolders(folder):
         names = [path.relative_to(root).as_posix() for path in visible_files(sub)]
-        classes[sub.name] = [name for name in names if is_image_name(name.rpartition("/")[2])]
+        found = classes.setdefault(class_called(sub.name, folder), [])  # two forms of a name are one class
+        found += [name for name in names if is_image_name(name.rpartition("/")[2])]
         ignored += [name for name in names if not is_image_name(name.rpartition("/")[2])]
     if not any(classes.values()):
         raise InputError(f"{folder}: {_what_is_there(folder, len(classes), ignored)}; expected {_LAYOUT}")
     empty = [name for name, names in classes.items() if not names]
     if empty and not empty_allowed:
-        found = f" (only {listing(sorted({Path(name).suffix for name in ignored}))} files)" if ignored else ""
+        others = f" (only {listing(sorted({Path(name).suffix for name in ignored}))} files)" if ignored else ""
         raise InputError(
-            f"{folder}: no image in class {listing(empty)}{found}; "
+            f"{folder}: no image in class {listing(empty)}{others}; "
             f"expected at least one {', '.join(IMAGE_SUFFIXES[:4])}, ... in each class folder"
         )
-    class_names = [name for name in classes if classes[name]]
+    class_names = sorted(name for name in classes if classes[name])
     names = [name for label in class_names for name in classes[label]]
     targets = [target for target, label in enumerate(class_names) for _ in classes[label]]
     return FileImages(root, names, targets, class_names), ignored

@@ -34,7 +34,7 @@ from convit.data.sources.shard_files import (
     splits_of,
 )
 from convit.errors import InputError, one_line
-from convit.files import absolute, opened, read
+from convit.files import absolute, composed, opened, read
 
 _IMAGES = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 _LABELS = ("cls", "json", "txt")
@@ -272,7 +272,7 @@ def _parsed(content: str, suffix: str, where: str) -> int | str | None:
     if isinstance(label, int) and not isinstance(label, bool) and label >= 0:
         return label
     if isinstance(label, str) and label.strip() and is_one_line(label):
-        return label.strip()
+        return composed(label.strip())
     expected = "a whole number from 0 on" if suffix == "cls" else "the name of a class, in one line"
     raise InputError(f"{where}: the label is {content.strip()[:40]!r}; expected {expected}")
 
@@ -283,7 +283,7 @@ def _class_list(root: Path) -> tuple[str, ...]:
     if not files:
         return ()
     try:
-        names = tuple(line.strip() for line in read(files[0]).decode("utf-8-sig").rstrip().splitlines())
+        names = tuple(composed(line.strip()) for line in read(files[0]).decode("utf-8-sig").rstrip().splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{files[0]}: cannot be read ({error}); expected the name of a class in each line") from error
     seen: set[str] = set()

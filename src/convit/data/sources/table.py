@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from convit.data.sources.interface import (
     split_called,
 )
 from convit.errors import InputError, one_line
-from convit.files import absolute, opened, read
+from convit.files import Listed, absolute, composed, on_disk, opened, read
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 
@@ -58,7 +58,7 @@ def open_table(path: Path, *, min_classes: int = 2, missing: bool = False) -> So
     line with too many or too few values; and for columns that are not there, no row, a class of val or test that train
     lacks, or fewer than ``min_classes`` classes.
     """
-    rows = list(_parquet_rows(path) if path.suffix.lower() == ".parquet" else _text_rows(path))
+    rows = _as_on_disk(path, _parquet_rows(path) if path.suffix.lower() == ".parquet" else _text_rows(path))
     if not rows:
         raise InputError(f"{path}: no row below the header; expected one for each image")
     _check(path, rows, missing=missing)
@@ -71,6 +71,17 @@ def open_table(path: Path, *, min_classes: int = 2, missing: bool = False) -> So
         sets[split] = FileImages(absolute(path).parent, names, [position[row.label] for row in chosen], class_names)
     class_names, matching = matched(sets, min_classes=min_classes, where=str(path), expected="two labels")
     return Source(name=path.stem, root=str(absolute(path)), class_names=class_names, splits=matching)
+
+
+def _as_on_disk(path: Path, rows: Iterable[_Row]) -> list[_Row]:
+    """The rows, with paths of the Unicode form that the disk has: programs change it, and people see no difference."""
+    folder, listed, found = absolute(path).parent, Listed(), []
+    for row in rows:
+        if not row.path.isascii() and (file := on_disk(folder / row.path, listed)) != folder / row.path:
+            inside = file.is_relative_to(folder) and not Path(row.path).is_absolute()
+            row = row._replace(path=str(file.relative_to(folder) if inside else file))
+        found.append(row)
+    return found
 
 
 def _check(path: Path, rows: Sequence[_Row], *, missing: bool) -> None:
@@ -102,12 +113,13 @@ def _check(path: Path, rows: Sequence[_Row], *, missing: bool) -> None:
 
 
 def _row(path: Path, place: str, values: dict[str, str]) -> _Row:
+    label = composed(values["label"])  # two forms of a name are one class
     if "split" not in values:
-        return _Row(place, values["path"], values["label"], "all")
+        return _Row(place, values["path"], label, "all")
     split = split_called(values["split"])
     if split is None:
         raise InputError(f"{path}, {place}: split {values['split']!r}; expected train, val or test")
-    return _Row(place, values["path"], values["label"], split)
+    return _Row(place, values["path"], label, split)
 
 
 def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
