@@ -24,13 +24,12 @@ PAPER = (
 
 
 def data_name(data: str) -> str:
-    """What the data is called in public: the last part of a folder's path, or a data set's name as it is; ``?`` for
-    bytes that are no text.
+    """What the data is called in public: the last part of a folder's path, or a data set's name as it is.
 
     >>> data_name("/home/ann/photos/flowers/"), data_name("C:\\\\Users\\\\Ann\\\\flowers"), data_name("digits")
     ('flowers', 'flowers', 'digits')
     """
-    return re.split(r"[/\\]", data.rstrip("/\\"))[-1].encode(errors="replace").decode() or "data"
+    return re.split(r"[/\\]", data.rstrip("/\\"))[-1] or "data"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

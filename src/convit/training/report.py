@@ -118,13 +118,18 @@ def chance_note(confusion: NDArray[np.int64]) -> str | None:
     )
 
 
+def _public(data: str) -> str:
+    """The public name of data, with ? for bytes that are no text: other programs read the model's files."""
+    return data_name(data).encode(errors="replace").decode()
+
+
 def _card_facts(plan: Plan, history: list[dict[str, Any]], test: Evaluation | None) -> TrainingFacts:
     """What the model's card tells of the run."""
     options, best = plan.options, best_record(history)
     published = f"the published weights of {options.model}, ImageNet-1k" if options.pretrained else None
     return TrainingFacts(
-        data=data_name(plan.facts.root),
-        started_from=data_name(str(options.weights)) if options.weights is not None else published,
+        data=_public(plan.facts.root),
+        started_from=_public(str(options.weights)) if options.weights is not None else published,
         train_images=plan.images,
         val_images=sum(plan.facts.counts["val"]),
         test_images=test.num_images if test else None,
