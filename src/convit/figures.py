@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, fontManager, get_font
+from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -99,7 +100,7 @@ def _installed() -> tuple[tuple[str, str, frozenset[int]], ...]:
     for entry in sorted(fontManager.ttflist, key=lambda e: (e.style != "normal", e.weight != 400, e.name, e.fname)):
         if not entry.name.startswith(_SYMBOLS):
             try:
-                blocks = frozenset(code >> 8 for code in get_font(entry.fname).get_charmap())
+                blocks = frozenset(code >> 8 for code in FT2Font(entry.fname).get_charmap())
             except (OSError, RuntimeError):  # removed since matplotlib listed it, or of pixels
                 continue
             found.append((entry.fname, entry.name, blocks))

@@ -5,6 +5,7 @@
 - ``train``, ``evaluate``, ...: the commands.
 """
 
+import errno
 import importlib
 import os
 import signal
@@ -50,6 +51,8 @@ def run(command: str, arguments: Sequence[str], load: Callable[[str, bool], Modu
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return _fail(command, f"{error.strerror}; expected fewer --workers, or a higher ulimit -n")
         if error.errno not in DISK_FAULTS:
             raise
         where = f"{error.filename}: " if error.filename else ""

@@ -26,7 +26,7 @@ from convit.data.select import Evaluating, pictures, select
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, Said
 from convit.files import absolute, check_output, printable, write_json
-from convit.training.run_folder import RunFolder
+from convit.training.run_folder import CONFIG, RunFolder
 
 SHOWN = 4
 """How many of the run's own images the page shows when none are given."""
@@ -113,9 +113,11 @@ def _labelled(options: InspectCommand, tell: Listener) -> tuple[str, list[Pictur
     """What the images to average over are called, and the images; none if the run's own are not there any more."""
     run = RunFolder(options.run)
     if options.data is None and not run.is_run:
+        unsaid = f"{options.run}: does not say what it learned from (no {CONFIG} in it)"
         if options.images:
+            tell(Said(f"averages are over the pictures given: {unsaid}"))
             return "", []
-        raise InputError(f"{options.run}: does not say what it learned from; expected IMAGE..., or --data DATA")
+        raise InputError(f"{unsaid}; expected IMAGE..., or --data DATA")
     try:
         own = run.read_options() if options.data is None else None
         choice = Evaluating(
@@ -132,6 +134,8 @@ def _labelled(options: InspectCommand, tell: Listener) -> tuple[str, list[Pictur
             raise InputError(f"{error}; or expected IMAGE..., or --data DATA") from error
         tell(Said(f"averages are over the pictures given: {error}"))
         return "", []
+    for note in selection.notes:
+        tell(Said(note))
     ((split, images),) = selection.splits.items()
     return f"{selection.name}, {split} images", [
         Picture(name=images.names[i], label=images.class_names[images.targets[i]], read=partial(images.read, i))

@@ -203,8 +203,9 @@ class RunFolder:
     def known(self) -> Known:
         """What the folder says of the run's images, for those who choose images for its model."""
         class_names = tuple(read_config(self.path).class_names)
-        if not self.is_run:
-            return Known(class_names=class_names)
+        if not self.is_run:  # a model that was shared, or config.yaml is gone: what it was opened from is not known
+            split = self.read_split() if (self.path / SPLIT).is_file() else {}
+            return Known(class_names=class_names, split=split)
         options = self.read_options()
         return Known(
             class_names=class_names,
