@@ -48,8 +48,7 @@ class Stuck:
         raise RuntimeError("unable to allocate shared memory(shm)")
 
 
-def test_a_batch_that_cannot_be_handed_over_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
+def test_a_batch_that_cannot_be_handed_over_is_not_waited_for() -> None:
     loader = make_loader(torch.zeros(4, 2), 1, collate_fn=Stuck)
     with pytest.raises(WorkerDied, match="--workers 0"):
         list(batches(loader))

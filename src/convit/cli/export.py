@@ -23,7 +23,8 @@ def main(options: ExportCommand) -> None:
         raise InputError(f"format: got torch with --{'int8' if options.int8 else 'opset'}, expected --format onnx")
     name = "model.pt2" if options.format == "torch" else "model-int8.onnx" if options.int8 else "model.onnx"
     path = options.out or options.run / name
-    check_output("out", path)
+    if options.run.is_dir():  # else that is what is wrong
+        check_output("out", path)
     classifier = load_run(options.run, "cpu")
     if path.is_file() and not options.overwrite:
         raise InputError(f"{path}: exists; expected another --out FILE, or --overwrite")
