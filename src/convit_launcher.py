@@ -2,10 +2,12 @@
 version, a misspelt command and a mistyped option are answered at once, and Ctrl-C ends it without a traceback."""
 
 import importlib
+import io
 import os
 import signal
 import sys
 from types import FrameType, ModuleType
+from typing import NoReturn
 
 from convit_light import complete_package, put_off_package
 
@@ -36,15 +38,33 @@ example, without any data of your own:
 """
 
 
+def program() -> NoReturn:
+    """What a shell starts: :func:`main`, and to the end of the process Ctrl-C shows no traceback."""
+    status = main()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda signum, frame: os._exit(status))
+    sys.exit(status)
+
+
+def end_at_interrupts() -> None:
+    """Until a command can tidy up, Ctrl-C ends the process; not where whoever started it wants none."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
+
+
 def main() -> int:
     """Runs the command line; returns the exit status."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started this wants none
-        signal.signal(signal.SIGINT, _stop)
+    end_at_interrupts()
     for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
         if getattr(sys, name) is None:  # closed by whoever started this
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # letters that a terminal lacks are shown by number
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _answer(sys.argv[1:])
+    except KeyboardInterrupt:  # another one, while the first was answered
+        return 128 + signal.SIGINT
     finally:
         raise_interrupts()
 
@@ -57,7 +77,9 @@ def raise_interrupts() -> None:
 
 def _stop(signum: int, frame: FrameType | None) -> None:
     """Ends the process: an exception in the middle of an import comes out as whatever that library makes of it."""
-    os.write(2, f"{' '.join(['convit', *sys.argv[1:2]])}: interrupted\n".encode())
+    os.write(
+        2, f"{' '.join(['convit', *(word for word in sys.argv[1:2] if word in COMMANDS)])}: interrupted\n".encode()
+    )
     os._exit(128 + signum)
 
 
@@ -93,6 +115,6 @@ def _load(name: str, whole: bool) -> ModuleType:
 
 
 if __name__ == "__main__":
-    from convit_launcher import main  # the module that the package imports, in place of a second one
+    from convit_launcher import program  # the module that the package imports, in place of a second one
 
-    sys.exit(main())
+    program()

@@ -18,6 +18,7 @@ from convit_light import light_modules
 
 with light_modules():
     from convit.errors import InputError, one_line
+    from convit.files import kind_of
     from convit.prediction import Prediction, ranked
     from convit.preprocess import Preprocess, prepared
 
@@ -37,8 +38,7 @@ class OnnxClassifier:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            found = "a folder" if self.path.is_dir() else "no such file"
-            raise InputError(f"{path}: {found}; expected a file of 'convit export'")
+            raise InputError(f"{path}: {kind_of(self.path)}; expected a file of 'convit export'")
         self.session = _session(self.path)
         facts = self.session.get_modelmeta().custom_metadata_map
         if facts.get("convit_format") != FORMAT:

@@ -1,5 +1,12 @@
 """ConViT made practical: vision transformers that start out as convolutions (d'Ascoli et al., ICML 2021)."""
 
+import sys
+
+if sys.argv[:1] == ["-m"]:  # ``python -m convit`` imports this before ``__main__``, for seconds
+    from convit_launcher import end_at_interrupts
+
+    end_at_interrupts()
+
 from convit.analysis import inspect
 from convit.classifier import Classifier, load
 from convit.entry import train

@@ -1,7 +1,5 @@
 """``python -m convit`` is ``convit``."""
 
-import sys
+from convit_launcher import program
 
-from convit_launcher import main
-
-sys.exit(main())
+program()

@@ -208,7 +208,7 @@ class Classifier:
             InputError: the folder has a README.md that convit did not write. Nothing is written then.
         """
         path = Path(folder) / CARD
-        if card is None and path.exists() and MARKER.encode() not in path.read_bytes():
+        if card is None and path.exists() and MARKER.encode() not in files.read(path):
             raise InputError(f"{path}: exists and was not written by convit; expected a folder without, or card=TEXT")
         self.save(folder)
         _write(Path(folder), {CARD: (self.card() if card is None else card).encode()})
@@ -286,7 +286,7 @@ def load(
 def _load(folder: Path, device: torch.device | str) -> Classifier:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            found = "no such folder" if not folder.is_dir() else f"no {name} in it"
+            found = _lack(folder, name)
             near = f"; {HUB}{folder} is a repository on the Hugging Face Hub" if hub.is_repo_id(str(folder)) else ""
             raise InputError(f"{folder}: {found}; expected a run folder of 'convit train'{near}")
     name, classes, args, preprocess, training = _read_config(folder / CONFIG)
@@ -345,15 +345,14 @@ def read_config(folder: str | Path) -> ClassifierConfig:
     """
     path = Path(folder) / CONFIG
     if not path.is_file():
-        found = f"no {CONFIG} in it" if Path(folder).is_dir() else "no such folder"
-        raise InputError(f"{folder}: {found}; expected a run folder of 'convit train'")
+        raise InputError(f"{folder}: {_lack(Path(folder), CONFIG)}; expected a run folder of 'convit train'")
     return _read_config(path)
 
 
 def _read_config(path: Path) -> ClassifierConfig:
     """Model name, class names, model arguments, preprocessing and training facts of a ``config.json``."""
     try:
-        config = json.loads(path.read_bytes())
+        config = json.loads(files.read(path))
         cfg = dict(config["pretrained_cfg"])
         classes = cfg.pop("label_names")
         preprocess = {key: value for key, value in cfg.items() if key not in FOR_TIMM}
@@ -372,6 +371,13 @@ def _read_config(path: Path) -> ClassifierConfig:
         return ClassifierConfig(name, labels, args, Preprocess.from_dict(preprocess), training)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def _lack(folder: Path, name: str) -> str:
+    """What is there in place of a file of a folder, for a message."""
+    if not folder.is_dir():
+        return "no such folder"
+    return f"{name} in it is {files.kind_of(folder / name)}" if (folder / name).exists() else f"no {name} in it"
 
 
 def check_model_args(path: Path, args: dict[str, Any]) -> None:

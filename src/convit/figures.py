@@ -1,9 +1,8 @@
-"""Shared by the plots of training and of analysis: figures without global state, labels, colours, saving."""
+"""Shared by the plots of training and of analysis: figures without global state, labels, fonts, colours, saving."""
 
+import functools
 import io
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, fontManager, get_font
+from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from convit.errors import InputError
-from convit.files import replacing
+from convit.files import printable, replacing
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#666666"  # tell apart also without colour vision (Okabe and Ito)
 DPI = 130
@@ -29,8 +31,8 @@ class Picture(Figure):
 
     def _repr_png_(self) -> bytes:
         stream = io.BytesIO()
-        with missing_glyphs():
-            self.savefig(stream, format="png")
+        choose_fonts(self)
+        self.savefig(stream, format="png")
         return stream.getvalue()
 
 
@@ -54,12 +56,66 @@ def label(axes: Axes, title: str, x: str, y: str, grid: bool = True) -> None:
 
 
 def plain(text: str) -> str:
-    r"""Names come from users: a dollar sign in them is no formula.
+    r"""A text with names from users, as a picture can show it.
+
+    A dollar sign is no formula; otherwise as :func:`drawable`.
 
     >>> print(plain("a$b$"))
     a\$b\$
     """
-    return text.replace("$", r"\$")
+    return drawable(text).replace("$", r"\$")
+
+
+def drawable(text: str) -> str:
+    r"""A text of letters that a font has; a control character is its escape, and so is a letter that no installed font
+    has: better than a box, which is the same for all of them.
+
+    >>> print(drawable("\x1b[31m and \U000F0000"))
+    \x1b[31m and \U000f0000
+    """
+    lines = "\n".join(map(printable, text.split("\n")))
+    return "".join(c if c == "\n" or font_of(c) else ascii(c)[1:-1] for c in lines)
+
+
+_SYMBOLS = ("Last Resort", "cm", "STIXNonUnicode", "STIXSize")
+"""Families whose glyphs are not the letters, or are boxes with the letters' numbers."""
+
+
+@functools.cache
+def font_of(letter: str) -> str | None:
+    """The family of a font that has the letter: matplotlib's own if it has it, else one of the machine's, else None."""
+    usual = FontProperties()
+    if get_font(fontManager.findfont(usual)).get_char_index(ord(letter)):
+        return usual.get_name()
+    for file, family, blocks in _installed():
+        if ord(letter) >> 8 in blocks and get_font(file).get_char_index(ord(letter)):
+            return family
+    return None
+
+
+@functools.cache
+def _installed() -> tuple[tuple[str, str, frozenset[int]], ...]:
+    """File and family of every installed font, regular ones first, and the blocks of 256 letters that it is of."""
+    found = []
+    for entry in sorted(fontManager.ttflist, key=lambda e: (e.style != "normal", e.weight != 400, e.name, e.fname)):
+        if not entry.name.startswith(_SYMBOLS):
+            try:
+                blocks = frozenset(code >> 8 for code in FT2Font(entry.fname).get_charmap())
+            except (OSError, RuntimeError):  # removed since matplotlib listed it, or of pixels
+                continue
+            found.append((entry.fname, entry.name, blocks))
+    return tuple(found)
+
+
+def choose_fonts(figure: Figure) -> None:
+    """Gives every text of a figure the fonts that its letters need, after the usual one."""
+    for axes in figure.axes:
+        axes.get_xticklabels(), axes.get_yticklabels()  # which sets their texts
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        needed = dict.fromkeys(filter(None, map(font_of, text.get_text())))
+        if len(needed) > 1 or FontProperties().get_name() not in needed:
+            text.set_fontfamily([FontProperties().get_name(), *needed])
 
 
 def marker(points: Sequence[object]) -> str | None:
@@ -67,18 +123,11 @@ def marker(points: Sequence[object]) -> str | None:
     return "o" if len(points) == 1 else None
 
 
-@contextmanager
-def missing_glyphs() -> Iterator[None]:
-    """Text in a script that the font lacks is drawn as boxes, without a warning for each letter."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")
-        yield
-
-
 def save(figure: Figure, path: str | Path) -> None:
     """Writes the picture whole or not at all, in the format that the path's suffix names."""
     path = Path(path)
-    with replacing(path) as stream, missing_glyphs():
+    choose_fonts(figure)
+    with replacing(path) as stream:
         figure.savefig(stream, format=path.suffix.removeprefix(".") or "png")
 
 

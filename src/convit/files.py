@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, compared by fingerprints, and named in messages on one line."""
+"""Files: regular ones read, written whole or not at all, compared by fingerprints, named in messages on one line."""
 
 import contextlib
 import csv
@@ -8,9 +8,13 @@ import io
 import json
 import os
 import shutil
+import stat
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+from convit.errors import InputError
 
 DISK_FAULTS = frozenset(
     {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG}
@@ -23,6 +27,58 @@ DISK_FAULTS = frozenset(
     }  # a place that is not there, or no such place
 )
 """Errors of a path that a user gave, not of the program."""
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class NoRegularFileError(InputError, OSError):
+    """A pipe, a socket or a device where a file is expected: who reads one may wait for ever.
+
+    An ``OSError`` as well, so that it is met where a file that cannot be read is met.
+    """
+
+    def __init__(self, path: Path, kind: str) -> None:
+        OSError.__init__(self, errno.EINVAL, f"{kind}, not a regular file", str(path))
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}; expected a regular file"
+
+
+def kind_of(path: Path) -> str:
+    """What is at a path, in words for a message.
+
+    >>> kind_of(Path(os.sep)), kind_of(Path("nobody-made-this"))
+    ('a folder', 'no such file or folder')
+    """
+    try:
+        return _KINDS.get(stat.S_IFMT(path.stat().st_mode), "a file")
+    except (OSError, ValueError):
+        return "no such file or folder"
+
+
+def opened(path: Path) -> io.BufferedReader:
+    """A file of the user, opened for reading. Every path that a user gives is opened here.
+
+    Raises:
+        NoRegularFileError: a pipe, a socket or a device, also behind a link. It is not opened.
+        OSError: as ``open`` does.
+    """
+    if (kind := kind_of(path)) in ("a pipe", "a socket", "a device"):
+        raise NoRegularFileError(path, kind)
+    return path.open("rb")
+
+
+def read(path: Path) -> bytes:
+    """The content of a file that :func:`opened` opens."""
+    with opened(path) as stream:
+        return stream.read()
 
 
 @contextlib.contextmanager
@@ -38,7 +94,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         return
     if path.is_symlink():
         path = absolute(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_of(path)
     try:
         with temporary.open("wb") as stream:
             yield stream
@@ -59,7 +115,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
     A kill leaves the folder under its temporary name; after an error nothing of it is left. Folders above are made.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_of(path)
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
@@ -93,6 +149,46 @@ def write_json(path: Path, value: Any) -> None:
     write(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def check_output(option: str, path: Path, *, folder: bool = False) -> None:
+    """Whether a result can be written to a place, asked before the work whose result it is. Nothing is left there.
+
+    Args:
+        option: what the place is called in the message.
+        path: a file, whose folder has to be there; a device or a pipe that is there may be one.
+        folder: it is a folder of results, which is made if need be, with those above it.
+
+    Raises:
+        InputError: a folder for a file or the other way round, no folder around it, a name that is too long, a place
+            that cannot be written to.
+    """
+    try:
+        if folder:
+            there = next(above for above in (path.absolute(), *path.absolute().parents) if above.exists())
+            for name in path.absolute().relative_to(there).parts:
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    os.lstat(there / name)  # which a name that is too long does not pass
+        else:
+            there = path.absolute().parent
+            if path.is_dir():
+                raise InputError(f"{option}: got {path}, which is a folder; expected the name of a file")
+            if path.exists() and not path.is_file():
+                return  # a device or a pipe, which is written directly
+        if not there.is_dir():
+            what = "which" if there == path.absolute() else f"and {there}"
+            found = f"{what} is {kind_of(there) if there.exists() else 'not there'}"
+            raise InputError(f"{option}: got {path}, {found}; expected a folder")
+        probe = temporary_of(there / "convit" if folder else absolute(path))
+        probe.write_bytes(b"")
+        probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{option}: got {path} ({error.strerror}), expected a place that can be written to") from error
+
+
+def temporary_of(path: Path) -> Path:
+    """Where the new content of a file is until all of it is on the disk."""
+    return path.with_name(f".{path.name}.tmp")
+
+
 def absolute(path: Path) -> Path:
     """The path from the root, without links; where links go round in a circle, as far as they can be followed."""
     return Path(os.path.realpath(path))
@@ -121,15 +217,54 @@ def fingerprint_of_files(*paths: Path) -> str:
     """The same of the contents of files."""
     whole = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as stream:
+        with opened(path) as stream:
             whole.update(hashlib.file_digest(stream, "sha256").digest())
     return whole.hexdigest()[:16]
 
 
 def printable(text: str) -> str:
-    r"""A name from a user on one line, without control characters of terminals.
+    r"""A name from a user on one line, without control characters of terminals; bytes that are no UTF-8 as numbers.
 
-    >>> print(printable("a\nb"))
-    a\nb
+    >>> print(printable("a\nb"), printable(os.fsdecode(b"caf\xe9")))
+    a\nb caf\xe9
     """
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(letter: str) -> str:
+    raw = ord(letter) - 0xDC00  # of a byte that is no text
+    return f"\\x{raw:02x}" if 0x80 <= raw <= 0xFF else repr(letter)[1:-1]
+
+
+def composed(name: str) -> str:
+    r"""A name in Unicode's form NFC: of the two ways to write an accent, the one of a single letter.
+
+    Disks and programs change the form of a name, people see no difference. So names are compared in this form.
+
+    >>> composed("cafe\N{COMBINING ACUTE ACCENT}") == "caf\N{LATIN SMALL LETTER E WITH ACUTE}"
+    True
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+Listed = dict[Path, dict[str, list[str]]]
+"""Folder -> the names of its entries, by their composed form."""
+
+
+def on_disk(path: Path, listed: Listed) -> Path:
+    """The path as the disk has it, where its names have another Unicode form there; as it is where none or several do.
+
+    Args:
+        path: as a list of files has it.
+        listed: the folders that were read on the way; the same one for all paths of a list.
+    """
+    if str(path).isascii() or path == path.parent or os.path.lexists(path):
+        return path
+    folder = on_disk(path.parent, listed)
+    if folder not in listed:
+        listed[folder] = {}
+        with contextlib.suppress(OSError):
+            for entry in os.listdir(folder):
+                listed[folder].setdefault(composed(entry), []).append(entry)
+    found = listed[folder].get(composed(path.name), [])
+    return folder / found[0] if len(found) == 1 else folder / path.name

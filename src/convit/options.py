@@ -41,6 +41,8 @@ class Arg:
 
     metavar: str = ""
     positional: bool = False
+    writes: Literal["", "file", "folder"] = ""
+    """What is written to the path that it names: it is looked at before the work (:mod:`convit.cli.output`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +95,8 @@ class Option:
         try:
             if kind is Path:
                 return _path(value)
+            if self.arg.writes and isinstance(value, str) and value != "-":
+                return str(_path(value))
             if self.several and typing.get_args(kind)[0] is Path and isinstance(value, list | tuple):
                 return tuple(map(_path, value))
             return msgspec.convert(_builtin(value), self.kind, strict=not words)
@@ -102,8 +106,17 @@ class Option:
             shown = got if len(got) <= 80 else f"{got[:77]}..."
             near = nearest(got, map(str, self.choices))
             raise InputError(
-                f"{self.word}: got {shown or 'nothing'}, expected {expected(self.kind)}{near}{_hint(value)}"
+                f"{self.word}: got {shown or 'nothing'}, expected {expected(self.kind)}{near}{self._hint(value)}"
             ) from None
+
+    def _hint(self, value: Any) -> str:
+        """Where a word is another one than people mean: a home that is not known, a date of YAML."""
+        words = value if isinstance(value, list | tuple) else [value]
+        home = next((word for word in words if str(word).startswith("~")), None)
+        if home is not None and (self.arg.writes or "a path" in expected(self.kind)):
+            return f" (no home folder is known for {Path(home).parts[0]}; ./{home} is a name that begins with ~)"
+        named = type(value).__name__
+        return f" (YAML reads this as a {named}: put it in quotes)" if named in ("date", "datetime") else ""
 
 
 class Options:
@@ -264,12 +277,6 @@ def _builtin(value: Any) -> Any:
 def _bare(kind: Any) -> Any:
     """A type without its range."""
     return kind.__origin__ if typing.get_origin(kind) is Annotated else kind
-
-
-def _hint(value: Any) -> str:
-    """YAML reads more into a word than people mean."""
-    named = type(value).__name__
-    return f" (YAML reads this as a {named}: put it in quotes)" if named in ("date", "datetime") else ""
 
 
 def _plain(value: Any) -> Any:

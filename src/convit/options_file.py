@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convit.errors import InputError, one_line
+from convit.files import opened
 from convit.options import Options
 
 _MOST_BYTES = 1 << 20
@@ -25,7 +26,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     wanted = "a YAML file of options, 'name: value', such as the config.yaml of a run"
     try:
-        with path.open("rb") as stream:
+        with opened(path) as stream:
             text = stream.read(_MOST_BYTES + 1).decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"config: {path}: cannot be read ({error.strerror}); expected {wanted}") from error

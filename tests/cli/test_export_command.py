@@ -83,7 +83,7 @@ def test_torch(run: Path, animals: Path, tmp_path: Path, shell: Shell) -> None:
         ("RUN --format torch --int8", ("format: got torch with --int8, expected --format onnx",)),
         ("RUN --format tflite", ("format: got tflite, expected onnx or torch",)),
         ("RUN --opset 5", ("opset: got 5, expected 18 or later",)),
-        ("RUN --out none/x.onnx", ("none/x.onnx", "expected one that is there")),
+        ("RUN --out none/x.onnx", ("none/x.onnx", "expected a folder")),
         ("RUN --data missing", ("missing", "expected")),
         ("RUN --datas x", ("unknown option 'datas'; did you mean 'data'?",)),
     ],

@@ -137,7 +137,7 @@ def test_names_are_printable_everywhere(shell: Shell, run: Path, animals: Path, 
     assert got.out.replace("\n", "").isprintable()
     assert all(path.name.isprintable() for path in (run / "inspect").iterdir())
     document = json.loads((run / "inspect" / "inspection.json").read_text(encoding="utf-8"))
-    assert document["pictures"][0]["picture"] == r"-\u202egnp\x1b[2J\udcff.png"
+    assert document["pictures"][0]["picture"] == r"-\u202egnp\x1b[2J\xff.png"
     assert document["pictures"][0]["plot"].startswith("maps-_")
 
 

@@ -175,7 +175,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     fails(tmp_path / "none.tar", "no such folder or data set")
     fails("pipe:curl https://example.org/{0..3}.tar", "no file pipe:curl")
     (tmp_path / "train-002.tar").mkdir()
-    fails(tmp_path / "train-*.tar", "train-002.tar: no .tar file")
+    fails(tmp_path / "train-*.tar", "train-002.tar: a folder, no .tar file")
     shutil.rmtree(tmp_path / "train-002.tar")
     (tmp_path / "train-002.tar").touch()
     fails(tmp_path, "train-002.tar: not readable as .tar (empty file)")

@@ -89,7 +89,7 @@ class Masks(torch.utils.data.Dataset[list[int]]):
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signals of POSIX here")
 def test_loader_processes_hold_signals_back_from_their_first_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also before they come to ignore them: PyTorch's own handler would end them in between."""
-    monkeypatch.setattr(workers_module, "_ignore_signals", None)
+    monkeypatch.setattr(workers_module, "_begin_worker", None)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     loader = make_loader(Masks(), 1)
     try:

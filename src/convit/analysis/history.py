@@ -12,6 +12,7 @@ from convit.analysis.metrics import non_locality
 from convit.classifier import Classifier
 from convit.data import ImageSet
 from convit.errors import InputError
+from convit.files import read
 
 
 def attention_record(classifier: Classifier, images: ImageSet, most: int = 64) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     history = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(read(path).splitlines(), start=1):
         try:
             history.append(_attention_of(json.loads(line)))
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from convit.errors import InputError
-from convit.figures import DPI, Picture, missing_glyphs, plain
+from convit.figures import DPI, Picture, choose_fonts, drawable, plain
 from convit.grid import Grid
 
 Patch = tuple[int, int] | Literal["class token"]
@@ -210,13 +210,14 @@ def _sizes(grid: Grid, rows: int, columns: int, *, gated: bool) -> _Tiles:
 
 
 def _wrapped(figure: Figure, text: str, size: float, width: float, lines: int = 6) -> list[str]:
-    """The text in lines of ``width`` inches, cut after so many."""
+    """The text, drawable, in lines of ``width`` inches, cut after so many."""
     if not text.strip():
         return []
-    with missing_glyphs():
-        probe = figure.text(0, 0, plain(text), fontsize=size)
-        inches = probe.get_window_extent().width / figure.dpi
-        probe.remove()
+    text = drawable(text)
+    probe = figure.text(0, 0, plain(text), fontsize=size)
+    choose_fonts(figure)
+    inches = probe.get_window_extent().width / figure.dpi
+    probe.remove()
     letters = max(8, int(0.93 * width * len(text) / max(inches, 0.1)))
     return textwrap.wrap(text, letters, max_lines=lines, placeholder=" …")
 

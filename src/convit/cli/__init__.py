@@ -5,6 +5,7 @@
 - ``train``, ``evaluate``, ...: the commands.
 """
 
+import errno
 import importlib
 import os
 import signal
@@ -15,6 +16,7 @@ from types import ModuleType
 from convit.cli import words
 from convit.cli.help import page
 from convit.cli.options import Command
+from convit.cli.output import check_outputs
 from convit.errors import InputError
 from convit.files import DISK_FAULTS, printable
 
@@ -37,6 +39,7 @@ def run(command: str, arguments: Sequence[str], load: Callable[[str, bool], Modu
             sys.stdout.flush()
             return 0
         options = cls.of_words(words.read(cls, arguments))
+        check_outputs(options)
         module = load(f"convit.cli.{command}", not getattr(options, "without_torch", False))
         status: int | None = module.main(options)
         sys.stdout.flush()
@@ -48,6 +51,8 @@ def run(command: str, arguments: Sequence[str], load: Callable[[str, bool], Modu
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return _fail(command, f"{error.strerror}; expected fewer --workers, or a higher ulimit -n")
         if error.errno not in DISK_FAULTS:
             raise
         where = f"{error.filename}: " if error.filename else ""

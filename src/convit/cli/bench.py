@@ -1,6 +1,8 @@
 """``convit bench``: speed and memory beside plain attention and timm, in one interleaved run."""
 
 import json
+import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from convit.cli.screen import Screen
 from convit.device import pick_device
 from convit.errors import InputError
 from convit.export import onnx_runner
+from convit.training.memory import in_words
 
 
 def main(options: BenchCommand) -> None:
@@ -36,6 +39,7 @@ def main(options: BenchCommand) -> None:
     if any(case.memory for case in cases):
         check_memory_is_measurable(device)
     _check_targets(options, cases)
+    _check_memory(cases, device)
     if options.threads:
         torch.set_num_threads(options.threads)
     run: Callable[[Tensor], Tensor] | None = None
@@ -137,16 +141,32 @@ def _check_exported(exported: _Exported, cases: Sequence[Case]) -> None:
         )
 
 
+def _check_memory(cases: Sequence[Case], device: torch.device) -> None:
+    """Raises :class:`InputError` for images that alone take more memory than the device has, in fp32."""
+    if device.type == "cuda":
+        there = torch.cuda.get_device_properties(device).total_memory
+    elif hasattr(os, "sysconf"):
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        return
+    for case in cases:
+        images = case.batch_size * 3 * 4
+        if (taken := images * case.image_size**2) > there:
+            raise InputError(
+                f"image-size: got {case.image_size} with batch-size {case.batch_size}: the images alone take "
+                f"{in_words(taken)} of memory, and {in_words(there)} are there; expected less, and far less than "
+                f"--image-size {math.isqrt(there // images)}"
+            )
+
+
 def _check_targets(options: BenchCommand, cases: Sequence[Case]) -> None:
     """Raises :class:`InputError` for a file that could not be written, before minutes of work."""
     for name, path, suffix in (("plot", options.plot, ".png"), ("json", options.json, ".json")):
         if path is None or path == "-":
             continue
         path = Path(path)
-        if path.suffix.lower() != suffix or path.is_dir():
+        if path.suffix.lower() != suffix:
             raise InputError(f"{name}: got {path}, expected the name of a {suffix} file")
-        if not path.absolute().parent.is_dir():
-            raise InputError(f"{name}: got {path}, expected a folder that is there")
     sizes = sorted({case.image_size for case in cases if case.timed})
     if options.plot and len(sizes) < 2:
         raise InputError(f"plot: got {sizes} as image-size, expected two or more, such as --image-size 224 320 448")

@@ -1,5 +1,6 @@
 """``convit evaluate RUN DATA``: how good a run is on labelled images."""
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from convit.cli.options.evaluate import EvaluateCommand
 from convit.cli.output import left_out_lines, print_or_write_json
 from convit.cli.runs import load_run
 from convit.cli.screen import Screen
-from convit.data.select import Evaluating, select
+from convit.data.select import Evaluating, Selection, select
 from convit.errors import InputError
-from convit.events import Advanced, PassBegan, Said
-from convit.files import absolute, printable, write_csv, write_json
-from convit.training import Evaluation, evaluate, plots
-from convit.training.mistakes import Answers, write_mistakes
+from convit.events import Advanced, Listener, PassBegan, Said
+from convit.files import absolute, check_output, printable
+from convit.training import Evaluation, evaluate
+from convit.training.evaluation_files import others_in, write_evaluation
+from convit.training.mistakes import Answers
 from convit.training.run_folder import RunFolder
 
 
@@ -33,12 +35,10 @@ def main(options: EvaluateCommand) -> int:
         )
         selection = select(options.data, choice)
         bad = selection.left_out
+        ((split, images),) = selection.splits.items()
+        out = _place(options, selection, split, screen)
         for note in (*selection.notes, *left_out_lines(bad)):
             screen(Said(note))
-        ((split, images),) = selection.splits.items()
-        out = options.out or options.run / f"evaluation-{Path(selection.name).name}-{split}"
-        if absolute(out) == absolute(options.run):
-            raise InputError(f"out: got the run's own folder {out}, expected another one")
         out.mkdir(parents=True, exist_ok=True)
         screen(PassBegan("evaluating", len(images)))
         answers = Answers()
@@ -50,34 +50,47 @@ def main(options: EvaluateCommand) -> int:
             on_batch=lambda count: screen(Advanced(count)),
             on_logits=answers.add,
         )
-    title, wrong = f"{selection.name}, {split} images", answers.mistakes(images)
-    numbers = {"split": split, **result.to_dict()}
-    (out / "left-out.csv").unlink(missing_ok=True)
-    if bad:
-        numbers["left_out"] = [{"image": image.name, "reason": image.reason} for image in bad]
-        write_csv(out / "left-out.csv", [("image", "reason"), *((image.name, image.reason) for image in bad)])
-    write_json(out / "evaluation.json", numbers)
-    heading = ("true class \\ taken for", *result.class_names)
-    rows = ([name, *row] for name, row in zip(result.class_names, result.confusion.tolist(), strict=True))
-    write_csv(out / "confusion.csv", [heading, *rows])
-    plots.confusion(result, out / "confusion.png", title=title)
-    write_mistakes(wrong, out / "mistakes.csv")
-    plots.mistakes(wrong, out / "mistakes.png", images=images, title=title)
+    wrong, of = answers.mistakes(images), {"data": selection.name, "root": selection.root, "split": split}
+    written = write_evaluation(out, result, wrong, images, left_out=bad, **of)
     if options.json:
-        print_or_write_json({"run": str(options.run), "data": options.data, **numbers}, options.json)
+        named = {"left_out": [{"image": image.name, "reason": image.reason} for image in bad]} if bad else {}
+        document = {"run": str(options.run), "data": options.data, "split": split, **result.to_dict(), **named}
+        print_or_write_json(document, options.json)
     if options.json != "-":
-        _show(result, title, classifier.model_name)
-        more = (", mistakes.png" if wrong else "") + (", left-out.csv" if bad else "")
-        print(f"written to {printable(str(out))}: evaluation.json, confusion.csv, confusion.png, mistakes.csv{more}")
+        _show(result, f"{selection.name}, {split} images", classifier.model_name)
+        print(f"written to {printable(str(out))}: {', '.join(written)}")
     if not bad or options.skip_bad:
         return 0
-    total = len(images) + len(bad)
     print(
-        f"convit evaluate: {len(bad)} of {total} images do not decode and are not counted; expected all to, or "
-        "--skip-bad",
+        f"convit evaluate: {len(bad)} of {len(images) + len(bad)} images do not decode and are not counted; "
+        "expected all to, or --skip-bad",
         file=sys.stderr,
     )
     return 1
+
+
+def _place(options: EvaluateCommand, selection: Selection, split: str, tell: Listener) -> Path:
+    """The folder of the results: ``--out``, or one in the run whose name has a number where other images have it.
+
+    Raises:
+        InputError: the run's own folder, one with the results of other images, or one that cannot be written to.
+    """
+    own = options.run / f"evaluation-{Path(selection.name).name}-{split}"
+    out = options.out or own
+    if absolute(out) == absolute(options.run):
+        raise InputError(f"out: got the run's own folder {out}, expected another one")
+    check_output("out", out, folder=True)
+    others = others_in(out, selection.root)
+    if others is None:
+        return out
+    if options.out is not None:
+        raise InputError(
+            f"out: got {out}, which has the results of {others}; expected another one for {selection.root}"
+        )
+    numbered = (own.with_name(f"{own.name}-{number}") for number in itertools.count(2))
+    out = next(place for place in numbered if others_in(place, selection.root) is None)
+    tell(Said(f"{own} has the results of {others}: those of {selection.root} go to {out.name}"))
+    return out
 
 
 def _show(result: Evaluation, title: str, model: str) -> None:

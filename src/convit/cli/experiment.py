@@ -11,6 +11,7 @@ from convit.events import Said
 from convit.experiments.grid import Standing, StoppedGrid
 from convit.experiments.run import run_experiment
 from convit.experiments.settings import Settings
+from convit.files import printable
 
 
 class GridScreen:
@@ -41,7 +42,7 @@ class GridScreen:
     def __call__(self, event: Said | Standing) -> None:
         """Draws what an event says."""
         if isinstance(event, Said):
-            self.console.print(event.text, markup=False, soft_wrap=not self.console.is_terminal)
+            self.console.print(printable(event.text), markup=False, soft_wrap=not self.console.is_terminal)
             self.console.file.flush()
             return
         for name in self.tasks.keys() - event.running.keys():
@@ -64,6 +65,6 @@ def main(options: ExperimentCommand) -> int:
         except StoppedGrid as stopped:
             screen(Said(f"{stopped}; the same command goes on (without --overwrite)"))
             return 128 + stopped.signum
-    print(outcome.markdown)
+    print("\n".join(map(printable, outcome.markdown.split("\n"))))
     screen(Said(f"all of it is in {outcome.folder}"))
     return 0

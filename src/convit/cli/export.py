@@ -13,7 +13,7 @@ from convit.data.select import Evaluating, Selection, select
 from convit.errors import InputError
 from convit.events import Advanced, PassBegan, Said
 from convit.export import BATCHES, TOLERANCE, Exported, Run, export_onnx, export_torch, onnx_runner
-from convit.files import printable
+from convit.files import check_output, printable
 from convit.training import evaluate
 from convit.training.run_folder import RunFolder
 
@@ -24,6 +24,8 @@ def main(options: ExportCommand) -> None:
         raise InputError(f"format: got torch with --{'int8' if options.int8 else 'opset'}, expected --format onnx")
     name = "model.pt2" if options.format == "torch" else "model-int8.onnx" if options.int8 else "model.onnx"
     path = options.out or options.run / name
+    if options.run.is_dir():  # else that is what is wrong
+        check_output("out", path)
     classifier = load_run(options.run, "cpu")
     if path.is_file() and not options.overwrite:
         raise InputError(f"{path}: exists; expected another --out FILE, or --overwrite")

@@ -25,8 +25,8 @@ from convit.data.images import read_image
 from convit.data.select import Evaluating, pictures, select
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, Said
-from convit.files import absolute, printable, write_json
-from convit.training.run_folder import RunFolder
+from convit.files import absolute, check_output, printable, write_json
+from convit.training.run_folder import CONFIG, RunFolder
 
 SHOWN = 4
 """How many of the run's own images the page shows when none are given."""
@@ -48,6 +48,7 @@ def main(options: InspectCommand) -> None:
     out = options.out or options.run / "inspect"
     if absolute(out) == absolute(options.run):
         raise InputError(f"out: got the run's own folder {out}, expected another one, such as {out / 'inspect'}")
+    check_output("out", out, folder=True)
     classifier = load_run(options.run, options.device)
     view = _view(options, classifier)
     history = read_history(options.run / "metrics.jsonl")
@@ -117,9 +118,11 @@ def _labelled(options: InspectCommand, full_scale: float | None, tell: Listener)
     """What the images to average over are called, and the images; none if the run's own are not there any more."""
     run = RunFolder(options.run)
     if options.data is None and not run.is_run:
+        unsaid = f"{options.run}: does not say what it learned from (no {CONFIG} in it)"
         if options.images:
+            tell(Said(f"averages are over the pictures given: {unsaid}"))
             return "", []
-        raise InputError(f"{options.run}: does not say what it learned from; expected IMAGE..., or --data DATA")
+        raise InputError(f"{unsaid}; expected IMAGE..., or --data DATA")
     try:
         own = run.read_options() if options.data is None else None
         choice = Evaluating(
@@ -136,6 +139,8 @@ def _labelled(options: InspectCommand, full_scale: float | None, tell: Listener)
             raise InputError(f"{error}; or expected IMAGE..., or --data DATA") from error
         tell(Said(f"averages are over the pictures given: {error}"))
         return "", []
+    for note in selection.notes:
+        tell(Said(note))
     ((split, images),) = selection.splits.items()
     return f"{selection.name}, {split} images", [
         Picture(name=images.names[i], label=images.class_names[images.targets[i]], read=partial(images.read, i))

@@ -13,6 +13,7 @@ from typing import Any
 from convit.analysis import Inspection, LayerSummary, plots, position_weights
 from convit.classifier import Classifier
 from convit.figures import History, save
+from convit.files import read
 
 DOCUMENT = "inspection.json"
 LONGEST = 48
@@ -55,7 +56,7 @@ def into(out: Path) -> Iterator[Path]:
 def _plots_of_last(path: Path) -> list[str]:
     """The plots of pictures that an inspection lists; whatever else the file may name stays."""
     try:
-        listed = [str(picture["plot"]) for picture in json.loads(path.read_bytes())["pictures"]]
+        listed = [str(picture["plot"]) for picture in json.loads(read(path))["pictures"]]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
     return [name for name in listed if re.fullmatch(r"maps-[^/\\\0]*\.png", name)]

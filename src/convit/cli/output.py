@@ -1,4 +1,4 @@
-"""What comes out of a command besides lines: one JSON document, and nothing else with it."""
+"""What comes out of a command besides lines: where it may go, and one JSON document with nothing else."""
 
 import json
 import sys
@@ -8,12 +8,36 @@ from typing import Any
 
 from convit import files
 from convit.data.scan import BadImage
+from convit.errors import InputError
+from convit.options import Options, options_of
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+"""What is never written to by an option that forgot its own file: it takes the next word, which may be a photo."""
 
 
 def left_out_lines(bad: Sequence[BadImage]) -> list[str]:
     """What is said of files that do not decode: a line for each of the first ten, and one for the others."""
     lines = [f"left out: {image.name}: {image.reason}" for image in bad[:10]]
     return lines if len(bad) <= 10 else [*lines, f"and {len(bad) - 10} more"]
+
+
+def check_outputs(options: Options) -> None:
+    """Looks at every place that a command is told to write to, before its work (:func:`convit.files.check_output`).
+
+    Raises:
+        InputError: one of them cannot be written to, is a picture, or is that of another option too.
+    """
+    places: dict[Path, str] = {}
+    for option in options_of(type(options)):
+        value = getattr(options, option.name)
+        if not option.arg.writes or value is None or str(value) == "-":
+            continue
+        place = Path(value)
+        files.check_output(option.word, place, folder=option.arg.writes == "folder")
+        if option.arg.writes == "file" and place.suffix.lower() in PICTURES and option.word != "plot":
+            raise InputError(f"{option.word}: got {place}, the name of a picture; expected another name")
+        if (other := places.setdefault(files.absolute(place), option.word)) != option.word:
+            raise InputError(f"{other} and {option.word}: got {place} for both, expected a file for each")
 
 
 def print_or_write_json(document: Any, target: str) -> None:

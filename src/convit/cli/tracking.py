@@ -15,7 +15,7 @@ from typing import Any
 
 from convit.errors import InputError, one_line
 from convit.events import EpochEnded, Event, Listener, Planned, RunBegan, ignore
-from convit.files import write_json
+from convit.files import read, write_json
 
 NAMES = {
     "train_loss": "loss/training",
@@ -162,7 +162,7 @@ def _id(folder: Path) -> str:
     """What the run of this folder is called at Weights & Biases: the same when it goes on."""
     path = folder / IDS
     if path.is_file():
-        return str(json.loads(path.read_text(encoding="utf-8"))["wandb"])
+        return str(json.loads(read(path))["wandb"])
     name = secrets.token_hex(8)
     write_json(path, {"wandb": name})
     return name

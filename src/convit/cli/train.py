@@ -6,7 +6,8 @@ from convit.cli.options.train import TrainCommand
 from convit.cli.screen import Screen
 from convit.cli.tracking import tracking
 from convit.entry import start
-from convit.events import Listener, Said
+from convit.events import Listener, Said, together
+from convit.files import check_output
 from convit.training import Stopped, plots
 from convit.training.dry_run import dry_run
 from convit.training.lr_finder import find_lr
@@ -17,20 +18,19 @@ RATE_PLOT = Path("lr-finder.png")
 
 def main(options: TrainCommand) -> int:
     """Trains, or looks ahead; 128 + the signal's number if training was stopped, with its state saved."""
-    with Screen() as screen:
+    with Screen() as screen, tracking(options.track, lambda text: screen(Said(text))) as tracker:
         if options.dry_run:
-            dry_run(options.only(Asked), screen)
+            dry_run(options.only(Asked), together(screen, tracker))
         elif options.find_lr:
-            _find_lr(options.only(Asked), screen)
+            _find_lr(options.only(Asked), together(screen, tracker))
         else:
-            return _train(options, screen)
+            return _train(options, screen, tracker)
     return 0
 
 
-def _train(options: TrainCommand, screen: Screen) -> int:
+def _train(options: TrainCommand, screen: Screen, tracker: Listener) -> int:
     try:
-        with tracking(options.track, lambda text: screen(Said(text))) as tracker:
-            start(options.only(Asked), screen, tracker)
+        start(options.only(Asked), screen, tracker)
     except Stopped as stopped:
         screen(Said(f"{stopped}"))
         screen(Said(f"continue with: convit train --resume {stopped.folder}"))
@@ -40,6 +40,7 @@ def _train(options: TrainCommand, screen: Screen) -> int:
 
 def _find_lr(asked: Asked, tell: Listener) -> None:
     """Draws the test, and says what is best."""
+    check_output("find-lr", RATE_PLOT)
     test = find_lr(asked, tell)
     plots.rate_test(test.rates, test.losses, test.smooth, test.suggestion, RATE_PLOT)
     if test.suggestion is None:

@@ -16,6 +16,7 @@ from convit.data.sources import Source
 from convit.data.sources.layout import right_level
 from convit.errors import InputError
 from convit.events import Listener, ignore
+from convit.files import composed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +111,7 @@ def _said_of_learned(images: ImageSet, known: Known, asked_and_taken: tuple[str,
     if (asked, taken) == ("auto", "all"):
         if known.root is None:
             return ["it is not known which images the model learned from: they may be among these"]
-        if learned := _learned(known).intersection(images.names):
+        if learned := _learned(known).intersection(map(composed, images.names)):
             return [
                 f"{len(learned)} of the {len(images)} files have names of images that the run learned from: if they "
                 "are the same ones, take --split val"
@@ -126,8 +127,8 @@ def _new(source: Source, known: Known) -> list[str]:
     """The names of images that are not of the run: neither learned from nor validated on nor left out."""
     if known.some_images or known.some_classes:
         return []  # what was not drawn is not known by name
-    names = {name for names in known.split.values() for name in names}.union(known.left_out)
-    return [name for images in source.splits.values() for name in images.names if name not in names]
+    names = {composed(name) for names in (*known.split.values(), known.left_out) for name in names}
+    return [name for images in source.splits.values() for name in images.names if composed(name) not in names]
 
 
 def _named(bad: BadImage) -> str:
@@ -151,7 +152,7 @@ def _chosen(source: Source, split: str, known: Known) -> tuple[str, ImageSet]:
     whole, train = source.splits.get("all"), source.splits.get("train")
     everything = train if whole is None else whole
     own = known.root is not None and known.root == source.root
-    moved = everything is not None and not _learned(known).isdisjoint(everything.names)
+    moved = everything is not None and not _learned(known).isdisjoint(map(composed, everything.names))
     divided = ("auto", "train", "val") if own else ("train", "val") if moved else ()
     own_split = "val" if split == "auto" else split
     if everything is not None and split in divided and own_split in known.split:
@@ -174,7 +175,7 @@ def _of_classes(source: Source, images: ImageSet, known: Known) -> ImageSet:
         InputError: an image of a class that the model does not know, unless it learned some of the classes.
     """
     if known.some_classes:
-        learned = np.isin(np.array(images.class_names), known.class_names)
+        learned = np.isin(list(map(composed, images.class_names)), list(map(composed, known.class_names)))
         images = images.subset(np.flatnonzero(learned[images.targets]))
     if not len(images):
         raise InputError(f"{source.name}: no image of the run's classes {listing(known.class_names)}; expected some")
@@ -185,5 +186,5 @@ def _of_classes(source: Source, images: ImageSet, known: Known) -> ImageSet:
 
 
 def _learned(known: Known) -> set[str]:
-    """The names of the images that a model learned from."""
-    return set(known.split.get("train", ()))
+    """The names of the images that a model learned from, in one Unicode form."""
+    return set(map(composed, known.split.get("train", ())))

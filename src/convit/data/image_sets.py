@@ -4,7 +4,7 @@ import copy
 import hashlib
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -15,7 +15,7 @@ from PIL import Image
 from convit.data.decoding import UnreadableImageError
 from convit.data.images import encoded_size, image_size, named_rgb, stored_image, stored_in
 from convit.errors import InputError, nearest
-from convit.files import fingerprint_of_files
+from convit.files import composed, fingerprint_of_files
 
 
 class ImageSet(ABC):
@@ -84,12 +84,14 @@ class ImageSet(ABC):
         same.full_scale = full_scale
         return same
 
-    def called(self, names: Container[str]) -> Self:
-        """The images that have one of these names, in the order that they have here."""
-        return self.subset([i for i, name in enumerate(self.names) if name in names])
+    def called(self, names: Iterable[str]) -> Self:
+        """The images that have one of these names, in either Unicode form, in the order that they have here."""
+        wanted = set(map(composed, names))
+        return self.subset([i for i, name in enumerate(self.names) if composed(name) in wanted])
 
     def with_classes(self, class_names: Sequence[str]) -> Self:
-        """The same images with targets for other class names, matched by name and never by position.
+        """The same images with targets for other class names, matched by name, in either Unicode form, and never by
+        position.
 
         Raises :class:`InputError` for an image whose class is not among them.
 
@@ -98,16 +100,16 @@ class ImageSet(ABC):
         >>> images.with_classes(["ape", "cat", "dog"]).targets.tolist()
         [1, 2, 2]
         """
-        position = {name: i for i, name in enumerate(class_names)}
+        position = {composed(name): i for i, name in enumerate(class_names)}
         for label in np.flatnonzero(self.counts()):
-            if (name := self.class_names[label]) not in position:
+            if composed(name := self.class_names[label]) not in position:
                 first = self.where(int(np.flatnonzero(self.targets == label)[0]))
                 raise InputError(
                     f"unknown class {name!r} (as in {first}); expected one of {listing(class_names)}"
                     f"{nearest(name, class_names)}"
                 )
         # A class without an image here may be unknown: nothing points to its -1.
-        lookup = np.array([position.get(name, -1) for name in self.class_names], dtype=np.int64)
+        lookup = np.array([position.get(composed(name), -1) for name in self.class_names], dtype=np.int64)
         same = self._rebuilt(np.arange(len(self)), lookup[self.targets], tuple(class_names))
         return same.scaled(self.full_scale)
 

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from convit import files
 from convit.data.decoding import UnreadableImageError, lacks_reader, opened, reader_notes
 from convit.errors import InputError, one_line
+from convit.files import kind_of
 from convit.preprocess import to_rgb
 
 IMAGE_SUFFIXES = (
@@ -87,10 +89,6 @@ def entries_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator
         if is_hidden(path.name):
             yield path
             continue
-        try:
-            path.name.encode()
-        except UnicodeEncodeError:  # it could not be written into the run's files
-            raise InputError(f"{folder}: {path.name!r} in it is no UTF-8; expected a name that is, rename it") from None
         if path.is_dir():
             yield from entries_below(path, above | {here})
         elif path.is_file() or path.is_symlink():
@@ -116,9 +114,9 @@ def pictures(paths: Sequence[Path]) -> Pictures:
     lacking: list[str] = []
     for path in paths:
         if path.is_dir():
-            files = list(visible_files(path))
-            found = [file for file in files if is_image_name(file.name)]
-            left = [file.name for file in files if lacks_reader(file.name)]
+            inside = list(visible_files(path))
+            found = [file for file in inside if is_image_name(file.name)]
+            left = [file.name for file in inside if lacks_reader(file.name)]
             if not found:
                 why = "".join(f"; {note}" for note in reader_notes(left))
                 raise InputError(f"{path}: no picture in it; expected files that end like .jpg or .png{why}")
@@ -127,7 +125,7 @@ def pictures(paths: Sequence[Path]) -> Pictures:
         elif path.is_file():
             taken.append(path)
         else:
-            raise InputError(f"{path}: no such file or folder; expected a picture or a folder of pictures")
+            raise InputError(f"{path}: {kind_of(path)}; expected a picture or a folder of pictures")
     return Pictures(tuple(taken), tuple(reader_notes(lacking)))
 
 
@@ -150,7 +148,7 @@ def read_image(path: Path, full_scale: float | None = None) -> Image.Image:
 
 def stored_image(path: Path) -> Image.Image:
     """As :func:`read_image`, but in the mode that the file has."""
-    return _stored(lambda: path.open("rb"), str(path))
+    return _stored(lambda: files.opened(path), str(path))
 
 
 def stored_in(encoded: bytes, where: str) -> Image.Image:
@@ -168,7 +166,7 @@ def named_rgb(image: Image.Image, full_scale: float | None, where: str) -> Image
 
 def image_size(path: Path) -> tuple[int, int]:
     """(width, height) of an image file once upright, from its header alone. Raises like :func:`read_image`."""
-    return _size(lambda: path.open("rb"), str(path))
+    return _size(lambda: files.opened(path), str(path))
 
 
 def encoded_size(encoded: bytes, where: str) -> tuple[int, int]:

@@ -111,7 +111,7 @@ def _folders_to_evaluate(data: str, known: Known | None) -> Mapping[str, Path]:
     copied = all((root / folder).is_dir() for folder in folders) and not set(folders) <= {Path()}
     if copied or (folders and str(absolute(root)) == known.root):
         return known.folders
-    names = {class_called(folder.name) for folder in subfolders(root)}
+    names = {class_called(folder.name, root) for folder in subfolders(root)}
     return {"all": Path()} if names and names <= set(known.class_names) else {}
 
 

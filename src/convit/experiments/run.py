@@ -20,7 +20,7 @@ from convit.experiments.studies import STUDIES
 from convit.experiments.study import Report, Study
 from convit.experiments.tables import chosen
 from convit.figures import save
-from convit.files import absolute, fingerprint, fingerprint_of_files, write
+from convit.files import absolute, check_output, fingerprint, fingerprint_of_files, write
 from convit.options import options_of
 from convit.training.stopping import stop_on_signals
 
@@ -58,6 +58,7 @@ def run_experiment(
         StoppedGrid: Ctrl-C or SIGTERM; the runs are saved.
     """
     out = out or Path("experiments") / f"{asked.name}-{Path(asked.data).name}"
+    check_output("out", out, folder=True)
     study, settings, folder = STUDIES[asked.name], settle(asked), ExperimentFolder(out)
     selection = selected(settings)
     if Path(selection.root).is_absolute() and absolute(out).is_relative_to(selection.root):

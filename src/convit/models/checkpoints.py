@@ -21,6 +21,7 @@ from timm.models import clean_state_dict
 from torch import Tensor
 
 from convit.errors import InputError, one_line
+from convit.files import kind_of, read
 from convit.grid import Grid
 from convit.models.convit import ConViT
 from convit.models.seal import read_sealed
@@ -118,7 +119,7 @@ def read_weights(path: str | Path, *, ema: bool = True) -> tuple[dict[str, Tenso
     except OSError:  # a name too long, say
         is_folder = exists = False
     if not exists:
-        found = f"no {WEIGHTS_FILE} in it" if is_folder else "no such file"
+        found = f"no {WEIGHTS_FILE} in it" if is_folder else kind_of(path)
         where = path.parent if is_folder else path
         raise InputError(f"{where}: {found}; expected weights as .safetensors or .pth, or a run folder")
     if path.suffix.lower() == ".safetensors":
@@ -283,7 +284,7 @@ def _grid_beside(path: Path, tensors: Mapping[str, Tensor]) -> Grid | None:
     if path.name != WEIGHTS_FILE:
         return None
     try:
-        _, height, width = json.loads((path.parent / CONFIG_FILE).read_bytes())["pretrained_cfg"]["input_size"]
+        _, height, width = json.loads(read(path.parent / CONFIG_FILE))["pretrained_cfg"]["input_size"]
         _, count, _ = tensors["pos_embed"].shape
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -13,6 +13,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
+from convit import files
 from convit.errors import InputError
 
 BLANK = "0" * 64
@@ -57,7 +58,7 @@ def read_sealed(path: Path) -> dict[str, Tensor]:
         InputError: its checksum is that of another content.
         SafetensorError, OSError: it is no such file, or cannot be read.
     """
-    content = path.read_bytes()
+    content = files.read(path)
     tensors = safetensors.torch.load(content)
     if not is_whole(content):
         raise InputError(f"{path}: damaged, it is not what was written (checksum); expected a whole copy of it")

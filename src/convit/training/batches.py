@@ -39,6 +39,7 @@ class TrainingBatches:
         self.loader = make_loader(
             dataset,
             options.workers or 0,
+            beside_another=True,
             batch_size=plan.batch_size // world.size,
             sampler=self.sampler,
             drop_last=True,

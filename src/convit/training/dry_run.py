@@ -5,7 +5,7 @@ import time
 
 from convit.data.select import Selection
 from convit.errors import InputError
-from convit.events import Listener, Said, ignore
+from convit.events import Listener, Planned, Said, ignore
 from convit.models.variants import multiply_adds
 from convit.training import watch
 from convit.training.engine import Trainer
@@ -42,6 +42,7 @@ def begin_trial(asked: Asked, tell: Listener = ignore) -> tuple[Selection, Train
     selection, plan = planned(asked, tell)
     folder = RunFolder(decided(plan.options.out))
     folder.check_free(overwrite=asked.overwrite)
+    tell(Planned(folder.path))  # a tracker that cannot start says so
     return selection, Trainer(plan, selection.splits, folder, ignore, StopRequest())
 
 

@@ -1,7 +1,5 @@
 """The misclassified images, the highest loss first."""
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convit.data import ImageSet
-from convit.files import write
+from convit.files import write_csv
 from convit.training.distributed import ALONE, World
 
 
@@ -80,8 +78,6 @@ class Answers:
 
 def write_mistakes(mistakes: list[Mistake], path: Path) -> None:
     """A line for each, as CSV: image, true class, predicted class, its probability, loss."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(["image", "true class", "taken for", "probability", "loss"])
-    writer.writerows([m.name, m.true, m.predicted, f"{m.probability:.6f}", f"{m.loss:.6f}"] for m in mistakes)
-    write(path, text.getvalue())
+    heading = ("image", "true class", "taken for", "probability", "loss")
+    rows = [(m.name, m.true, m.predicted, f"{m.probability:.6f}", f"{m.loss:.6f}") for m in mistakes]
+    write_csv(path, [heading, *rows])

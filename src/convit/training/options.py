@@ -196,7 +196,7 @@ class AugmentationOptions:
 class RunOptions:
     """Run: where it goes and where it runs."""
 
-    out: Path | None = None
+    out: Annotated[Path | None, Arg(writes="folder")] = None
     """The run folder [runs/NAME]."""
     seed: Annotated[int, Meta(ge=0, le=2**62)] = 0
     """Decides everything random: the split, the start, the order, the augmentation."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from convit.classifier import CONFIG, WEIGHTS, ClassifierConfig, read_config
-from convit.data import BadImage, Preprocess
+from convit.data import BadImage, Preprocess, first_change
 from convit.data.duplicates import duplicate_notes
 from convit.data.select import Facts, Learning, Selection, check, refuse_bad, select
 from convit.data.sources.layout import split_folder
@@ -67,7 +67,13 @@ def _chosen(
         raise InputError("data: got none, expected a folder of images or the name of a data set, such as digits")
     selection = world.in_turn(partial(select, asked.data, learning(asked, bad, full_scale)))
     plan = make_plan(asked, selection.facts(), processes=world.size)
-    world.check_same("images", [list(images.names) for images in selection.splits.values()])
+    if world.size > 1:
+        first = world.from_main(lambda: selection.record)
+        if change := first_change(first, selection.record):
+            raise InputError(
+                f"process {world.rank} of {world.size}: other images than process 0: {change}; expected the same files "
+                "for all of them"
+            )
     return selection, plan
 
 

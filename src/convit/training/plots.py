@@ -73,7 +73,7 @@ def confusion(result: Evaluation, path: Path, *, title: str) -> None:
     figure, (axes,) = new_figure(side + 0.8, side)
     image = axes.imshow(part, cmap="Blues", vmin=0, vmax=1)
     if count <= MOST_CLASSES:
-        names = [plain(name if len(name) <= 24 else name[:23] + "…") for name in result.class_names]
+        names = [plain(_start(name)) for name in result.class_names]
         slanted = max(map(len, names)) > 3
         axes.set_xticks(range(count), names, rotation=45 if slanted else 0, ha="right" if slanted else "center")
         axes.set_yticks(range(count), names)

@@ -12,12 +12,12 @@ from convit.data.scan import SAMPLE
 from convit.data.select import Facts, Selection
 from convit.errors import InputError
 from convit.events import PassBegan
-from convit.files import write_json
 from convit.model_card import TrainingFacts, data_name
 from convit.training import plots
 from convit.training.engine import Trainer
 from convit.training.evaluation import Evaluation, best_record, evaluate
-from convit.training.mistakes import Answers, write_mistakes
+from convit.training.evaluation_files import write_evaluation
+from convit.training.mistakes import Answers
 from convit.training.plan import Plan
 from convit.training.run_folder import SKIPPED
 from convit.training.workers import WorkerDied
@@ -108,11 +108,8 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     classifier.training = _card_facts(plan, history, evaluation if split == "test" else None)
     classifier.save(folder.path)  # once more, for its card: only now is it known how good it is
     plots.draw_history(history, folder.path)
-    title = f"{data_name(plan.facts.root)}, {split} images"
-    plots.confusion(evaluation, folder.path / "confusion.png", title=title)
-    write_mistakes(wrong, folder.path / "mistakes.csv")
-    plots.mistakes(wrong, folder.path / "mistakes.png", images=images, title=title)
-    write_json(folder.path / "evaluation.json", {"split": split, **evaluation.to_dict()})  # the last: all is there
+    root = plan.facts.root
+    write_evaluation(folder.path, evaluation, wrong, images, data=data_name(root), root=root, split=split)  # the last
     trainer.say(f"best epoch {best['epoch']}: validation top-1 {best['val_top1']:.2f}%")
     if split == "test":
         trainer.say(f"test {evaluation.accuracy} on {evaluation.num_images} images that were left for the end")
@@ -139,13 +136,18 @@ def chance_note(confusion: NDArray[np.int64]) -> str | None:
     )
 
 
+def _public(data: str) -> str:
+    """The public name of data, with ? for bytes that are no text: other programs read the model's files."""
+    return data_name(data).encode(errors="replace").decode()
+
+
 def _card_facts(plan: Plan, history: list[dict[str, Any]], test: Evaluation | None) -> TrainingFacts:
     """What the model's card tells of the run."""
     options, best = plan.options, best_record(history)
     published = f"the published weights of {options.model}, ImageNet-1k" if options.pretrained else None
     return TrainingFacts(
-        data=data_name(plan.facts.root),
-        started_from=data_name(str(options.weights)) if options.weights is not None else published,
+        data=_public(plan.facts.root),
+        started_from=_public(str(options.weights)) if options.weights is not None else published,
         train_images=plan.images,
         val_images=sum(plan.facts.counts["val"]),
         test_images=test.num_images if test else None,

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from convit.classifier import CONFIG as MODEL_CONFIG
-from convit.classifier import read_config
+from convit.classifier import WEIGHTS, read_config
 from convit.data.record import first_change
 from convit.data.select import Selection, select
 from convit.errors import InputError
@@ -42,9 +42,21 @@ def read(asked: Asked, world: World, held: contextlib.ExitStack) -> tuple[Select
     if world.main:
         held.enter_context(folder.locked())
     plan = folder.read_plan()
+    _check_model(folder)
     _check_options(folder, plan, asked)
     plan = replace(plan, options=_moved(plan.options, asked, folder.path))
     return _images(folder, plan, world), plan
+
+
+def _check_model(folder: RunFolder) -> None:
+    """The best model so far, which the run may never surpass, is there if an epoch is complete."""
+    if any(not path.name.startswith("epoch-0000-") for path in states(folder.checkpoints)):
+        for name in (MODEL_CONFIG, WEIGHTS):
+            if not (folder.path / name).is_file():
+                raise InputError(
+                    f"{folder.path}: no {name} in it, of the best model so far; expected what 'convit train' wrote, "
+                    f"or a new run: --config {folder.path / CONFIG} and another --out"
+                )
 
 
 def _check_options(folder: RunFolder, plan: Plan, asked: Asked) -> None:

@@ -13,7 +13,7 @@ from convit.data import BadImage, ImageSet
 from convit.data.select import Known
 from convit.errors import InputError
 from convit.events import EpochEnded, Event, Said
-from convit.files import printable, write, write_json
+from convit.files import check_output, printable, read, write, write_json
 from convit.lock import FILE as LOCK
 from convit.lock import locked
 from convit.model_card import MARKER
@@ -25,7 +25,7 @@ from convit.training.plan import Plan
 CONFIG, PLAN, SPLIT, RECORD, SKIPPED = "config.yaml", "plan.json", "split.json", "images.json", "skipped.json"
 OWN = (
     *(SPLIT, RECORD, PLAN, SKIPPED, "config.json", "model.safetensors", "metrics.jsonl", "evaluation.json"),
-    *("curves.png", "gates.png", "confusion.png", "log.txt", "checkpoints", "evaluation-*", "inspect"),
+    *("curves.png", "gates.png", "confusion.png", "confusion.csv", "log.txt", "checkpoints", "evaluation-*", "inspect"),
     *("mistakes.csv", "mistakes.png", "tensorboard", "wandb", "tracking.json", CONFIG),
 )
 """Everything that a run, and its evaluations, write into the folder, in the order in which ``--overwrite`` removes it:
@@ -66,7 +66,8 @@ class RunFolder:
         """Whether a new run may start here. Nothing is written.
 
         Raises:
-            InputError: a folder that exists, unless it is a run and ``overwrite`` says to replace it.
+            InputError: a folder that exists, unless it is a run and ``overwrite`` says to replace it; a place that
+                cannot be written to.
         """
         exists = self.path.exists() and not (self.path.is_dir() and {p.name for p in self.path.iterdir()} <= BEGINNING)
         if overwrite and exists and not self._is_ours():
@@ -75,6 +76,7 @@ class RunFolder:
             free = next(f"{self.path}-{n}" for n in range(2, 1000) if not Path(f"{self.path}-{n}").exists())
             what = f"a run: --resume {self.path} continues it, --overwrite replaces it" if self.is_run else "no run"
             raise InputError(f"{self.path}: exists ({what}); expected a new folder, such as --out {free}")
+        check_output("out", self.path, folder=True)
 
     def check_run(self) -> None:
         """Whether there is a run to resume.
@@ -194,15 +196,16 @@ class RunFolder:
         """A record for each epoch that is complete."""
         path = self.path / "metrics.jsonl"
         try:
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            return [json.loads(line) for line in read(path).decode().splitlines()]
         except (OSError, ValueError) as error:
             raise _unreadable(path, error) from error
 
     def known(self) -> Known:
         """What the folder says of the run's images, for those who choose images for its model."""
         class_names = tuple(read_config(self.path).class_names)
-        if not self.is_run:
-            return Known(class_names=class_names)
+        if not self.is_run:  # a model that was shared, or config.yaml is gone: what it was opened from is not known
+            split = self.read_split() if (self.path / SPLIT).is_file() else {}
+            return Known(class_names=class_names, split=split)
         options = self.read_options()
         return Known(
             class_names=class_names,
@@ -228,7 +231,7 @@ class RunFolder:
     def _read_json(self, name: str, kind: type = dict) -> Any:
         path = self.path / name
         try:
-            value = json.loads(path.read_bytes())
+            value = json.loads(read(path))
             if not isinstance(value, kind):
                 raise TypeError(f"a {type(value).__name__}")
             return value

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from convit.errors import InputError
-from convit.files import replacing_folder
+from convit.files import opened, read, replacing_folder
 from convit.training.plan import MAY_CHANGE
 from convit.training.run_folder import first_difference
 
@@ -192,7 +192,7 @@ def _counting(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
-    check, body = (path / META).read_text().rstrip("\n").split("\n", 1)
+    check, body = read(path / META).decode().rstrip("\n").split("\n", 1)
     if hashlib.sha256(body.encode()).hexdigest() != check:
         raise ValueError(f"checksum of {META}")
     return dict(json.loads(body))
@@ -200,7 +200,7 @@ def _read_meta(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     meta = _read_meta(path)
-    content = (path / TENSORS).read_bytes()
+    content = read(path / TENSORS)
     if hashlib.sha256(content).hexdigest() != meta["sha256"]:
         raise ValueError(f"checksum of {TENSORS}")
     return meta, safetensors.torch.load(content)
@@ -211,7 +211,7 @@ def _is_whole(path: Path, plan: str) -> bool:
         meta = _read_meta(path)
         if meta.get("plan") != plan:
             return False
-        with (path / TENSORS).open("rb") as stream:
+        with opened(path / TENSORS) as stream:
             return bool(hashlib.file_digest(stream, "sha256").hexdigest() == meta["sha256"])
     except DAMAGE:
         return False

@@ -11,6 +11,7 @@ from typing import NoReturn
 import torch.distributed as dist
 
 from convit.errors import InputError
+from convit.files import printable
 from convit.training.stopping import Stopped
 
 BEAT = 0.5
@@ -116,7 +117,10 @@ class Watch:
         who = "another process" if rank is None else f"process {rank}"
         if not self._done.is_set():
             logging.getLogger(__name__).critical(
-                "convit train: %s of %d is gone (killed, or its machine is down); %s", who, self.size, self.newest()
+                "convit train: %s of %d is gone (killed, or its machine is down); %s",
+                who,
+                self.size,
+                printable(self.newest()),
             )
         self._exit(1)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 from convit.options import Arg, Options, make, options_of
 
 T = TypeVar("T", bound=Options)
-JsonTarget = Annotated[str | None, Arg("[FILE]")]
+JsonTarget = Annotated[str | None, Arg("[FILE]", writes="file")]
 """The value of ``--json``: a file, or ``-`` for standard output."""
 
 

@@ -20,7 +20,7 @@ class EvaluateCommand(Command):
     torchvision data set."""
     split: Literal["auto", "train", "val", "test", "all"] = "auto"
     """Which images: 'auto' takes the test split, else those that the run did not learn from, else all."""
-    out: Path | None = None
+    out: Annotated[Path | None, Arg(writes="folder")] = None
     """Where the results go [RUN/evaluation-DATA-SPLIT]."""
     json: JsonTarget = None
     """Print one JSON document and nothing else, or write it to this .json file."""

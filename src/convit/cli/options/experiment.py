@@ -3,19 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from convit.cli.options import Command
 from convit.errors import InputError
 from convit.experiments.settings import Settings
-from convit.options import Count
+from convit.options import Arg, Count
 
 
 @dataclass(frozen=True, kw_only=True)
 class CommandOptions:
     """Command: where it goes, and how."""
 
-    out: Path | None = None
+    out: Annotated[Path | None, Arg(writes="folder")] = None
     """The folder of runs, results, table and pictures; one that is there goes on [experiments/NAME-DATA]."""
     jobs: Count = 1
     """Runs at once; the CPU threads are divided among them."""

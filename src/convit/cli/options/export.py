@@ -15,7 +15,7 @@ class ExportCommand(Command):
 
     run: Annotated[Path, Arg("RUN", positional=True)]
     """A run folder of 'convit train'."""
-    out: Path | None = None
+    out: Annotated[Path | None, Arg(writes="file")] = None
     """The file [RUN/model.onnx, RUN/model-int8.onnx or RUN/model.pt2]."""
     format: Literal["onnx", "torch"] = "onnx"
     """'onnx' for onnxruntime and others, 'torch' for torch.export.load."""

@@ -21,7 +21,7 @@ class InspectCommand(Command):
     """A run folder of 'convit train'."""
     images: Annotated[tuple[Path, ...], Arg("IMAGE|FOLDER", positional=True)] = ()
     """Pictures, or folders of pictures, to look at [four of the run's test or validation images]."""
-    out: Path | None = None
+    out: Annotated[Path | None, Arg(writes="folder")] = None
     """Where page and plots go [RUN/inspect]."""
     layers: tuple[Count, ...] = ()
     """Show maps of these layers only, counted from 1 [all]."""

@@ -19,7 +19,7 @@ class PredictCommand(Command):
     """Pictures, or folders of pictures."""
     top_k: Count = 5
     """How many classes to give for each picture."""
-    csv: Path | None = None
+    csv: Annotated[Path | None, Arg(writes="file")] = None
     """Write a table to this file: a line for each picture and class."""
     json: JsonTarget = None
     """Print one JSON document and nothing else, or write it to this .json file."""

@@ -16,6 +16,7 @@ from convit.data.sources.shards import SHARDS
 from convit.data.sources.table import SUFFIXES, TABLE
 from convit.data.sources.torchvision import TORCHVISION
 from convit.errors import InputError, nearest
+from convit.files import kind_of
 
 SOURCES: tuple[SourceKind, ...] = (
     DIGITS,
@@ -83,7 +84,7 @@ def open_source(
             if data.strip() and kind.takes(data):
                 return _by_name(kind, data, opening) if kind.names else kind.open(data, opening)
         if data.strip() and path_of(data).exists():
-            raise InputError(f"{data}: a file; expected {expected}, or the name of a data set")
+            raise InputError(f"{data}: {kind_of(path_of(data))}; expected {expected}, or the name of a data set")
     except OSError as error:  # a folder that may not be listed
         raise InputError(f"{error.filename or data}: cannot be read ({error.strerror}); expected {expected}") from error
     raise InputError(

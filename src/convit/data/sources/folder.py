@@ -91,7 +91,7 @@ class _Found:
         classes: dict[str, list[str]] = {}
         labels = [sub for sub in subfolders(folder) if not any(o.is_relative_to(absolute(sub)) for o in others)]
         for sub in labels:
-            classes.setdefault(class_called(sub.name), []).extend(self._names(root, sub))
+            classes.setdefault(class_called(sub.name, folder), []).extend(self._names(root, sub))
         self.hide_in(folder)
         if not any(classes.values()):
             found = _what_is_there(folder, len(classes), self.ignored)
@@ -149,7 +149,7 @@ def _annotated(root: Path, images: Path, file: Path) -> FileImages:
         if not line.strip():
             continue
         name, _, rest = line.partition("\t")
-        label = class_called(rest.partition("\t")[0].strip())
+        label = class_called(rest.partition("\t")[0].strip(), f"{file}, line {number}")
         if not label or name not in there:
             what = f"no image {name!r} in {images}" if label else "no label"
             raise InputError(f"{file}, line {number}: {what}; expected the name of an image, a tab and its class")

@@ -26,7 +26,7 @@ from convit.data.sources.interface import (
     split_called,
 )
 from convit.errors import InputError
-from convit.files import absolute
+from convit.files import absolute, composed, read
 
 PREFIX = "hf:"
 
@@ -98,7 +98,7 @@ class HubImages(EncodedImages):
         if cell["bytes"] is not None:
             return bytes(cell["bytes"])
         try:
-            return Path(cell["path"]).read_bytes()
+            return read(Path(cell["path"]))
         except (OSError, TypeError) as error:
             raise UnreadableImageError(f"{self.where(index)}: {cell['path']!r} cannot be read ({error})") from error
 
@@ -253,14 +253,15 @@ def _images(dataset: Any, word: _Word, title: str, prefix: str) -> HubImages | N
         return None
     if any(hidden):
         raise InputError(f"{title}[{hidden.index(True)}]: no label; expected one in each row, or in none of a split")
-    labels = [feature.names[value] if isinstance(feature, ClassLabel) else str(value).strip() for value in column]
+    words = [composed(name) for name in feature.names] if isinstance(feature, ClassLabel) else []
+    labels = [words[value] if words else composed(str(value).strip()) for value in column]
     used = set(labels)
     for name in used:
         if not name or not is_one_line(name):
             raise InputError(
                 f"{title}[{labels.index(name)}]: label {name!r}; expected the name of a class, in one line"
             )
-    listed = feature.names if isinstance(feature, ClassLabel) else class_order(used)
+    listed = words or class_order(used)
     class_names = tuple(name for name in listed if name in used)  # nothing is learned of a class without an image
     position = {name: i for i, name in enumerate(class_names)}
     return HubImages(

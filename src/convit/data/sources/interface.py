@@ -8,6 +8,7 @@ from pathlib import Path
 
 from convit.data.image_sets import ImageSet
 from convit.errors import InputError
+from convit.files import composed, printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,12 +148,6 @@ def _words(name: str) -> list[str]:
     return [next((word.removesuffix(f) for f in _FILLERS if word.removesuffix(f) in _SPLITS), word) for word in words]
 
 
-def class_called(name: str) -> str:
-    """The class that a folder or a label of this name means: the same whether its accents are letters of their own, as
-    on a Mac, or not (Unicode's NFC)."""
-    return unicodedata.normalize("NFC", name)
-
-
 def class_order(names: Iterable[str]) -> tuple[str, ...]:
     """Each name once, sorted; by value if all are whole numbers.
 
@@ -162,6 +157,24 @@ def class_order(names: Iterable[str]) -> tuple[str, ...]:
     known = set(names)
     numbers = all(len(name) < 19 and name.isascii() and name.isdecimal() for name in known)
     return tuple(sorted(known, key=lambda name: (int(name) if numbers else 0, name)))
+
+
+def class_called(name: str, where: object) -> str:
+    """The class that a folder or label of this name means: the same for both Unicode forms of a name.
+
+    Args:
+        name: of the folder, or the label.
+        where: for the message.
+
+    Raises:
+        InputError: no UTF-8: a model's files name its classes, on any machine.
+    """
+    try:
+        return composed(name.encode().decode())
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{where}: the class {printable(name)} is no UTF-8; expected a name that is: rename it"
+        ) from None
 
 
 def is_one_line(text: str) -> bool:

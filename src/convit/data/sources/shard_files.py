@@ -10,6 +10,7 @@ from pathlib import Path
 from convit.data.images import is_hidden, is_image_name, visible_files
 from convit.data.sources.interface import path_of, split_called
 from convit.errors import InputError
+from convit.files import kind_of
 
 CLASS_FILES = ("classes.txt", "classnames.txt")
 LAYOUT = ".tar shards of images, KEY.jpg, each with its label in KEY.cls, KEY.json or KEY.txt"
@@ -57,7 +58,7 @@ def find_shards(data: str) -> tuple[Path, list[str]]:
         if _is_compressed(file.name):
             raise InputError(f"{file}: compressed; expected a plain .tar file, in which images are read by their place")
         if file.suffix.lower() != ".tar" or not file.is_file():
-            raise InputError(f"{file}: no .tar file; expected {LAYOUT}")
+            raise InputError(f"{file}: {kind_of(file)}, no .tar file; expected {LAYOUT}")
     return root, sorted({file.relative_to(root).as_posix() for file in files})
 
 

@@ -35,7 +35,7 @@ from convit.data.sources.shard_files import (
     splits_of,
 )
 from convit.errors import InputError, one_line
-from convit.files import absolute
+from convit.files import absolute, composed, opened, read
 
 _IMAGES = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 _LABELS = ("cls", "json", "txt")
@@ -78,7 +78,7 @@ class ShardImages(EncodedImages):
         if size > _MOST_IMAGE_BYTES:
             raise UnreadableImageError(f"{self.where(index)}: {size} bytes; expected at most {_MOST_IMAGE_BYTES}")
         try:
-            with (self.root / self.shards[shard]).open("rb", buffering=0) as file:
+            with opened(self.root / self.shards[shard]) as file:
                 file.seek(offset)
                 content = file.read(size)
         except OSError as error:
@@ -141,7 +141,7 @@ def _read_split(root: Path, shards: Sequence[str], listed: tuple[str, ...]) -> t
         path = root / shard
         samples, others = _index(path)
         ignored += [f"{shard}/{name}" for name in others]
-        with path.open("rb") as file:
+        with opened(path) as file:
             for members in samples.values():
                 image = _image(path, members)
                 labels.append(_label(file, path, image.name, members, listed))
@@ -186,7 +186,7 @@ def _members(shard: Path) -> Iterator[tarfile.TarInfo]:
     expected = "a whole .tar file that is not compressed"
     try:
         size = shard.stat().st_size
-        with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with opened(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
                 # Before it goes on: from a negative size it would go back, and never end.
@@ -273,7 +273,7 @@ def _parsed(content: str, suffix: str, where: str) -> int | str | None:
     if isinstance(label, int) and not isinstance(label, bool) and label >= 0:
         return label
     if isinstance(label, str) and label.strip() and is_one_line(label):
-        return label.strip()
+        return composed(label.strip())
     expected = "a whole number from 0 on" if suffix == "cls" else "the name of a class, in one line"
     raise InputError(f"{where}: the label is {content.strip()[:40]!r}; expected {expected}")
 
@@ -284,7 +284,7 @@ def _class_list(root: Path) -> tuple[str, ...]:
     if not files:
         return ()
     try:
-        names = tuple(line.strip() for line in files[0].read_text(encoding="utf-8-sig").rstrip().splitlines())
+        names = tuple(composed(line.strip()) for line in read(files[0]).decode("utf-8-sig").rstrip().splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{files[0]}: cannot be read ({error}); expected the name of a class in each line") from error
     seen: set[str] = set()

@@ -3,8 +3,7 @@
 import csv
 import io
 import os
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from convit.data.sources.interface import (
     split_called,
 )
 from convit.errors import InputError, one_line
-from convit.files import absolute
+from convit.files import Listed, absolute, on_disk, opened, read
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 
@@ -60,7 +59,7 @@ def open_table(path: Path, *, min_classes: int = 2, missing: bool = False) -> So
     line with too many or too few values; and for columns that are not there, no row, a class of val or test that train
     lacks, or fewer than ``min_classes`` classes.
     """
-    rows = list(_parquet_rows(path) if path.suffix.lower() == ".parquet" else _text_rows(path))
+    rows = _as_on_disk(path, _parquet_rows(path) if path.suffix.lower() == ".parquet" else _text_rows(path))
     if not rows:
         raise InputError(f"{path}: no row below the header; expected one for each image")
     _check(path, rows, missing=missing)
@@ -73,6 +72,17 @@ def open_table(path: Path, *, min_classes: int = 2, missing: bool = False) -> So
         sets[split] = FileImages(absolute(path).parent, names, [position[row.label] for row in chosen], class_names)
     class_names, matching = matched(sets, min_classes=min_classes, where=str(path), expected="two labels")
     return Source(name=path.stem, root=str(absolute(path)), class_names=class_names, splits=matching)
+
+
+def _as_on_disk(path: Path, rows: Iterable[_Row]) -> list[_Row]:
+    """The rows, with paths of the Unicode form that the disk has: programs change it, and people see no difference."""
+    folder, listed, found = absolute(path).parent, Listed(), []
+    for row in rows:
+        if not row.path.isascii() and (file := on_disk(folder / row.path, listed)) != folder / row.path:
+            inside = file.is_relative_to(folder) and not Path(row.path).is_absolute()
+            row = row._replace(path=str(file.relative_to(folder) if inside else file))
+        found.append(row)
+    return found
 
 
 def _check(path: Path, rows: Sequence[_Row], *, missing: bool) -> None:
@@ -104,22 +114,13 @@ def _check(path: Path, rows: Sequence[_Row], *, missing: bool) -> None:
 
 
 def _row(path: Path, place: str, values: dict[str, str]) -> _Row:
-    file, label = _as_on_disk(path, values["path"]), class_called(values["label"])
+    label = class_called(values["label"], f"{path}, {place}")
     if "split" not in values:
-        return _Row(place, file, label, "all")
+        return _Row(place, values["path"], label, "all")
     split = split_called(values["split"])
     if split is None:
         raise InputError(f"{path}, {place}: split {values['split']!r}; expected train, val or test")
-    return _Row(place, file, label, split)
-
-
-def _as_on_disk(path: Path, name: str) -> str:
-    """The name of a file of a list with its accents as the disk has them: letters of their own, as from a Mac, or
-    not."""
-    if name.isascii() or "\0" in name or os.path.isfile((folder := absolute(path).parent) / name):
-        return name
-    forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
-    return next((form for form in forms if os.path.isfile(folder / form)), name)
+    return _Row(place, values["path"], label, split)
 
 
 def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
@@ -167,7 +168,7 @@ def _text_rows(path: Path) -> Iterator[_Row]:
 def _text(path: Path) -> str:
     """The file as text, without the mark that some programs put at its beginning."""
     try:
-        content = path.read_bytes()
+        content = read(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected {_EXPECTED}") from error
     try:
@@ -196,7 +197,7 @@ def _parquet_rows(path: Path) -> Iterator[_Row]:
             f"{path}: pyarrow, which reads Parquet, is not installed; expected it (pip install 'convit[hub]'), or .csv"
         ) from error
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with opened(path) as stream, pyarrow.parquet.ParquetFile(stream) as file:
             header = file.schema_arrow.names
             columns = _columns(path, header)
             table = file.read(columns=[header[i] for i in columns.values()])

@@ -151,8 +151,16 @@ def _files(dataset: Any) -> tuple[list[str], Sequence[int]]:
 
 
 def default_root() -> Path:
-    """Where data sets are downloaded to: ``$CONVIT_DATA``, or else ``~/.cache/convit/data``."""
-    return Path(os.environ.get("CONVIT_DATA") or "~/.cache/convit/data").expanduser()
+    """Where data sets are downloaded to: ``$CONVIT_DATA``, or else ``~/.cache/convit/data``.
+
+    Raises:
+        InputError: no home folder is known.
+    """
+    place = Path(os.environ.get("CONVIT_DATA") or "~/.cache/convit/data")
+    try:
+        return place.expanduser()
+    except RuntimeError as error:
+        raise InputError(f"data-root: no home folder is known for {place}, expected one: --data-root DIR") from error
 
 
 def _takes(data: str) -> bool:

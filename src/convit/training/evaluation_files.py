@@ -1,0 +1,83 @@
+"""The files of an evaluation: numbers, confusion matrix, mistakes. A run writes them at its end, ``convit evaluate``
+into a folder of its own."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from convit.data import BadImage, ImageSet
+from convit.errors import InputError
+from convit.files import kind_of, read, write_csv, write_json
+from convit.training import plots
+from convit.training.evaluation import Evaluation
+from convit.training.mistakes import Mistake, write_mistakes
+
+RESULT = "evaluation.json"
+LEFT_OUT = "left-out.csv"
+EVALUATION_FILES = (RESULT, "confusion.csv", "confusion.png", "mistakes.csv", "mistakes.png", LEFT_OUT)
+"""What :func:`write_evaluation` writes; no ``mistakes.png`` and no ``left-out.csv`` where there are none."""
+
+
+def write_evaluation(
+    folder: Path,
+    result: Evaluation,
+    wrong: list[Mistake],
+    images: ImageSet,
+    *,
+    data: str,
+    root: str,
+    split: str,
+    left_out: Sequence[BadImage] = (),
+) -> list[str]:
+    """Writes an evaluation into a folder; ``evaluation.json`` is the last: with it the others are there.
+
+    Args:
+        folder: where to; it is there.
+        result: of the images.
+        wrong: its mistakes, the highest loss first.
+        images: that were evaluated on.
+        data: their name, as titles have it.
+        root: the value of DATA that opens them, from anywhere.
+        split: which of them.
+        left_out: images that do not decode, which are not counted.
+
+    Returns:
+        The names of the files.
+    """
+    title = f"{data}, {split} images"
+    heading = ("true class \\ taken for", *result.class_names)
+    rows = ([name, *row] for name, row in zip(result.class_names, result.confusion.tolist(), strict=True))
+    write_csv(folder / "confusion.csv", [heading, *rows])
+    plots.confusion(result, folder / "confusion.png", title=title)
+    write_mistakes(wrong, folder / "mistakes.csv")
+    plots.mistakes(wrong, folder / "mistakes.png", images=images, title=title)
+    bad = [{"image": image.name, "reason": image.reason} for image in left_out]
+    (folder / LEFT_OUT).unlink(missing_ok=True)
+    if bad:
+        write_csv(folder / LEFT_OUT, [("image", "reason"), *((image.name, image.reason) for image in left_out)])
+    numbers = {"data": data, "root": root, "split": split, **result.to_dict()} | ({"left_out": bad} if bad else {})
+    write_json(folder / RESULT, numbers)
+    without = {name for name, there in (("mistakes.png", wrong), (LEFT_OUT, bad)) if not there}
+    return [name for name in EVALUATION_FILES if name not in without]
+
+
+def others_in(folder: Path, root: str) -> str | None:
+    """The other images whose evaluation a folder holds; None if there is none, or one of the same images.
+
+    Args:
+        folder: it need not be there.
+        root: the images that are evaluated now.
+
+    Raises:
+        InputError: an ``evaluation.json`` that is not one of ours, which is not replaced.
+    """
+    path = folder / RESULT
+    if not path.exists():
+        return None
+    try:
+        before = str(json.loads(read(path))["root"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"out: {path}, {kind_of(path)}, does not say which images it is of; expected another one, or it deleted"
+        ) from error
+    return None if before == root else before
