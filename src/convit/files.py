@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -91,6 +92,41 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes one JSON document whole or not at all. Floats that are no numbers are refused: JSON has none."""
     write(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def parse_json(content: str | bytes, *, finite: bool = True) -> Any:
+    """A JSON document of somebody else.
+
+    Args:
+        content: the text.
+        finite: whether NaN and infinities are refused; JSON has none, a loss that diverged is one.
+
+    Raises:
+        ValueError: not JSON, a name twice in one object, a number beyond the range of floats, nested too deeply.
+
+    >>> parse_json('{"a": [1, 2.5]}')
+    {'a': [1, 2.5]}
+    """
+
+    def number(text: str) -> float:
+        value = float(text)
+        if finite and not math.isfinite(value):
+            raise ValueError(f"the number {text[:40]}")
+        return value
+
+    try:
+        return json.loads(content, object_pairs_hook=_each_once, parse_float=number, parse_constant=number)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise ValueError(f"{twice[:80]!r} twice")
+    return out
 
 
 def absolute(path: Path) -> Path:
