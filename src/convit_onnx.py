@@ -15,7 +15,7 @@ from PIL import Image
 from convit_light import light_modules
 
 with light_modules():
-    from convit.errors import InputError, one_line, shown
+    from convit.errors import InputError, brief, one_line
     from convit.files import parse_json
     from convit.prediction import Prediction, ranked
     from convit.preprocess import Preprocess, prepared
@@ -45,7 +45,7 @@ class OnnxClassifier:
             raise InputError(f"{path}: metadata that are no text; expected a file of 'convit export'") from error
         if facts.get("convit_format") != FORMAT:
             found = (
-                f"format {shown(facts['convit_format'])}" if "convit_format" in facts else "no convit metadata in it"
+                f"format {brief(facts['convit_format'])}" if "convit_format" in facts else "no convit metadata in it"
             )
             raise InputError(f"{path}: {found}; expected a file that 'convit export' of this version wrote")
         try:
@@ -80,7 +80,7 @@ class OnnxClassifier:
 def _class_names(names: Any) -> tuple[str, ...]:
     """Raises ValueError for what is no list of different texts."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not names:
-        raise ValueError(f"class_names: got {shown(names)}, expected a list of texts")
+        raise ValueError(f"class_names: got {brief(names)}, expected a list of texts")
     if len(set(names)) < len(names):
         raise ValueError(f"class_names: {len(names) - len(set(names))} of them are there twice")
     return tuple(names)
@@ -88,7 +88,7 @@ def _class_names(names: Any) -> tuple[str, ...]:
 
 def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"preprocessing: got {shown(value)}, expected an object")
+        raise ValueError(f"preprocessing: got {brief(value)}, expected an object")
     return value
 
 
@@ -103,8 +103,8 @@ def _check_place(place: Any, sizes: tuple[int, ...]) -> None:
         not isinstance(is_, int) or is_ == should for is_, should in zip(found[1:], wanted[1:], strict=True)
     )
     if place.type != "tensor(float)" or not fits or isinstance(found[0], int):
-        said = f"{place.type} of {shown(found)}"
-        raise ValueError(f"{shown(place.name)} is a {said}, expected a tensor(float) of ['batch', {sizes}]")
+        said = f"{place.type} of {brief(found)}"
+        raise ValueError(f"{brief(place.name)} is a {said}, expected a tensor(float) of ['batch', {sizes}]")
 
 
 def _session(path: Path) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor
 from convit import files, hub
 from convit.data import Preprocess, evaluation_transform
 from convit.data.images import Picture, as_rgb
-from convit.errors import InputError, one_line, shown
+from convit.errors import InputError, brief, one_line
 from convit.layers import GatedPositionalSelfAttention
 from convit.model_card import MARKER, TrainingFacts, model_card
 from convit.models import ConViT, create_model
@@ -91,7 +91,8 @@ class Classifier:
             batch_size: how many run at once.
 
         Raises:
-            InputError: a file that is no image, an array of another form, or something else.
+            InputError: a file that is no image, an array of another form, or something else; a model whose answers are
+                not finite.
         """
         if batch_size < 1:
             raise InputError(f"batch_size: got {batch_size}, expected at least 1")
@@ -112,7 +113,13 @@ class Classifier:
                 run()
         if batch:
             run()
-        return torch.cat(out) if out else torch.empty(0, len(self.class_names))
+        answers = torch.cat(out) if out else torch.empty(0, len(self.class_names))
+        if not answers.isfinite().all():
+            raise InputError(
+                f"model: {self.model_name} answers with numbers that are not finite: its weights are damaged, or its "
+                "training diverged; expected another one"
+            )
+        return answers
 
     @overload  # a text is an iterable of texts too
     def predict(self, images: Image.Image | str | Path, top_k: int = 5) -> list[Prediction]: ...  # type: ignore[overload-overlap]
@@ -391,6 +398,6 @@ def _check_class_names(names: Sequence[Any], outputs: int) -> None:
         InputError: they are not.
     """
     if others := [name for name in names if not isinstance(name, str)]:
-        raise InputError(f"class_names: got {shown(others[0])}, expected texts")
+        raise InputError(f"class_names: got {brief(others[0])}, expected texts")
     if len(names) != outputs or len(set(names)) != len(names) or not names:
         raise InputError(f"class_names: got {len(set(names))} different ones, expected {outputs}, one per output")

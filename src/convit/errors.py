@@ -20,10 +20,10 @@ def one_line(error: BaseException, most: int = 200) -> str:
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
-def shown(value: object, most: int = 80) -> str:
+def brief(value: object, most: int = 80) -> str:
     """Any value on one line of at most so many letters, as Python writes it.
 
-    >>> shown("a\\n"), shown([1] * 99, 12), shown(10**5000)
+    >>> brief("a\\n"), brief([1] * 99, 12), brief(10**5000)
     ("'a\\\\n'", '[1, 1, 1,...', 'an int of too many digits')
     """
     try:

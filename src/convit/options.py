@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from convit.errors import InputError, nearest, shown
+from convit.errors import InputError, brief, nearest
 
 T = TypeVar("T", bound="Options")
 
@@ -96,7 +96,7 @@ class Option:
             if self.several and typing.get_args(kind)[0] is Path and isinstance(value, list | tuple):
                 return tuple(map(_path, value))
             return msgspec.convert(_builtin(value), self.kind, strict=not words)
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, UnicodeEncodeError):  # the second for half a character
             got = " ".join(map(_word, value)) if isinstance(value, list | tuple) else _word(value)
             got = got if len(got) <= 80 else f"{got[:77]}..."
             near = nearest(got, map(str, self.choices))
@@ -241,7 +241,7 @@ def _word(value: Any) -> str:
     try:
         text = str(value)
     except (ValueError, RecursionError):
-        text = shown(value)
+        text = brief(value)
     return text if text.isprintable() else ascii(text)[1:-1]
 
 

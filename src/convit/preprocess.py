@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convit.errors import InputError, nearest, shown
+from convit.errors import InputError, brief, nearest
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of red, green and blue in ImageNet: most published weights were trained with them."""
@@ -127,14 +127,14 @@ def _without_far_ends(image: Image.Image, limit: float) -> Image.Image:
 def check(name: str, value: object, holds: bool, expected: str) -> None:
     """Raises :class:`InputError` where it does not hold."""
     if not holds:
-        raise InputError(f"{name}: got {shown(value)}, expected {expected}")
+        raise InputError(f"{name}: got {brief(value)}, expected {expected}")
 
 
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
     """Raises :class:`InputError` for a word that is not known."""
     if value not in known:
         raise InputError(
-            f"{name}: got {shown(value)}, expected one of {_listed(known)}{nearest(str(value)[:80], known)}"
+            f"{name}: got {brief(value)}, expected one of {_listed(known)}{nearest(str(value)[:80], known)}"
         )
 
 
@@ -154,4 +154,4 @@ def are_numbers(values: Any, count: int, low: float, high: float, *, whole: bool
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(shown(name, 40) for name in names[:8]) + (", ..." if len(names) > 8 else "")
+    return ", ".join(brief(name, 40) for name in names[:8]) + (", ..." if len(names) > 8 else "")

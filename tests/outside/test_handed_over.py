@@ -7,6 +7,7 @@ import argparse
 import collections
 import contextlib
 import datetime
+import hashlib
 import io
 import json
 import pathlib
@@ -29,11 +30,14 @@ from torch import Tensor
 import convit
 from convit import Classifier, create_model, load_weights
 from convit.data import Preprocess
+from convit.files import fingerprint
 from convit.options_file import read_yaml
+from convit.training.run_folder import RunFolder
 from convit_onnx import OnnxClassifier
-from tests.cli.command import Shell
+from tests.cli.command import Shell, photos
 from tests.helpers import tiny_model
 from tests.models.checkpoint_files import not_loaded, refused, same_weights, saved
+from tests.outside.onnx_files import FLOAT, onnx, onnx_file
 
 MODEL, ARGS = "convit_micro_patch4_32", {"img_size": [8, 8], "patch_size": 4, "depth": 2, "local_up_to_layer": 1}
 MEGABYTES = 1024  # ru_maxrss on Linux is in units of 1024 bytes
@@ -453,6 +457,7 @@ YAML = {
     "true for a number": "epochs: true",
     "a number for a word": "model: 3",
     "sixties": "epochs: 1:30",
+    "half a character": 'precision: "\\udcff"',
 }
 
 
@@ -470,37 +475,6 @@ def test_yaml_in_another_encoding(encoding: str, tmp_path: Path) -> None:
 
 
 # -- ONNX --------------------------------------------------------------------------------------------------------------
-
-onnx = pytest.importorskip("onnx")
-FLOAT = 1
-
-
-def onnx_file(path: Path, change: Callable[[Any], object] = lambda model: None, **facts: str | None) -> Path:
-    """A small exported classifier by hand: the mean of each channel, then three classes."""
-    h = onnx.helper
-    weight = onnx.numpy_helper.from_array(np.arange(9, dtype=np.float32).reshape(3, 3), "weight")
-    nodes = [
-        h.make_node("GlobalAveragePool", ["images"], ["pooled"]),
-        h.make_node("Flatten", ["pooled"], ["flat"]),
-        h.make_node("MatMul", ["flat", "weight"], ["logits"]),
-    ]
-    inputs = [h.make_tensor_value_info("images", FLOAT, ["batch", 3, 8, 8])]
-    outputs = [h.make_tensor_value_info("logits", FLOAT, ["batch", 3])]
-    model = h.make_model(h.make_graph(nodes, "g", inputs, outputs, [weight]), opset_imports=[h.make_opsetid("", 18)])
-    model.ir_version = 10
-    written = {
-        "convit_format": "1",
-        "model_name": MODEL,
-        "model_args": "{}",
-        "class_names": '["ape", "bee", "cow"]',
-        "preprocessing": json.dumps(Preprocess(image_size=(8, 8)).to_dict()),
-        "patch_size": "4",
-        "dynamic_size": "false",
-    }
-    h.set_model_props(model, {k: v for k, v in (written | facts).items() if v is not None})
-    change(model)
-    path.write_bytes(model.SerializeToString())
-    return path
 
 
 def ask(path: Path) -> np.ndarray[Any, Any]:
@@ -665,3 +639,123 @@ def test_exported_files_by_the_command_line(tmp_path: Path, shell: Shell) -> Non
     for facts in ({"patch_size": "x"}, {"patch_size": None}, {"model_args": "[1]"}, {"model_args": '{"depth": 1e9}'}):
         path = onnx_file(tmp_path / "a.onnx", **facts)  # type: ignore[arg-type]
         shell.refuses("bench", "--onnx", path, says=(path, "export it again"))
+
+
+# -- the files of a run ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch; read only."""
+    place = tmp_path_factory.mktemp("handed")
+    data = photos(place / "animals", {"ape": 6, "bee": 6, "cow": 7})
+    return convit.train(config=None, listeners=(), **vars_of(data, place / "run")).folder
+
+
+def vars_of(data: Path, out: Path) -> dict[str, Any]:
+    given = {"data": str(data), "out": out, "model": MODEL, "image_size": 8, "patch_size": 4, "epochs": 1}
+    return given | {"workers": 0, "batch_size": 8, "device": "cpu"}
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+TEXTS = [
+    *("", "null", "3", "[]", "{}", '"a"', "[" * 100_000, '{"a":' * 100_000, '{"train": NaN}', '{"a": 1, "a": 2}'),
+    *('{"train": "abc"}', '{"train": [1, 2]}', '{"train": {"a": 1}}', '{"train": null}', f'{{"train": {"9" * 5000}}}'),
+]
+
+
+@pytest.mark.parametrize("name", ["plan.json", "split.json", "images.json", "skipped.json"])
+def test_a_file_of_a_run_in_another_form(name: str, run: Path, shell: Shell) -> None:
+    for text in TEXTS:
+        (run / name).write_text(text)
+        if (name, text) == ("skipped.json", "[]"):
+            continue
+        shell.refuses("train", "--resume", run, "--device", "cpu", says=(run,))
+
+
+@pytest.mark.parametrize(
+    "line", ["null", "[]", "{}", '{"epoch": 1}', "[" * 100_000, '{"epoch": true}', '{"epoch": 1, "epoch": 1}', "\xff"]
+)
+def test_metrics_in_another_form(line: str, run: Path) -> None:
+    (run / "metrics.jsonl").write_text(line)
+    refused(RunFolder(run).read_history, "metrics.jsonl: not readable")
+
+
+def plan_by_hand(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes the plan as somebody would who knows of its checksum."""
+    plan = json.loads((run / "plan.json").read_text())
+    del plan["checksum"]
+    change(plan)
+    (run / "plan.json").write_text(json.dumps(plan | {"checksum": fingerprint(plan)}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plan: plan.update(blocks=10**400),
+        lambda plan: plan.update(cache="yes"),
+        lambda plan: plan.update(given=[1]),
+        lambda plan: plan.update(sources={}),
+        lambda plan: plan.update(sources={"images": 3}),
+        lambda plan: plan["model_args"].update(depth=10**6),
+        lambda plan: plan["model_args"].update(device="meta"),
+        lambda plan: plan["options"].update(epochs=10**400),
+        lambda plan: plan["facts"].update(counts={"train": [10**400] * 3}),
+        lambda plan: plan["preprocess"].update(crop_pct=1e-9),
+    ],
+)
+def test_a_plan_by_hand(change: Callable[[dict[str, Any]], object], run: Path, shell: Shell) -> None:
+    plan_by_hand(run, change)
+    shell.refuses("train", "--resume", run, "--device", "cpu", says=(run / "plan.json",))
+
+
+def state_by_hand(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes every state of the run as somebody would who knows of their checksums."""
+    for state in (run / "checkpoints").iterdir():
+        meta = json.loads((state / "state.json").read_text().split("\n")[1])
+        change(meta)
+        body = json.dumps(meta)
+        (state / "state.json").write_text(f"{hashlib.sha256(body.encode()).hexdigest()}\n{body}\n")
+
+
+STATES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "epochs below none": lambda meta: meta["progress"].update(epoch=-1),
+    "more epochs than planned": lambda meta: meta["progress"].update(epoch=9),
+    "true for an epoch": lambda meta: meta["progress"].update(epoch=True),
+    "huge steps": lambda meta: meta["progress"].update(step=10**400),
+    "a loss that is no number": lambda meta: meta["progress"].update(loss_sum=float("nan")),
+    "no history": lambda meta: meta["progress"].update(history=None),
+    "another history": lambda meta: meta["progress"].update(history=[{"epoch": 1}]),
+    "unknown progress": lambda meta: meta["progress"].update(teeth=3),
+    "no progress": lambda meta: meta.update(progress=[]),
+    "no groups": lambda meta: meta.update(param_groups=[]),
+    "other groups": lambda meta: meta["param_groups"][0].update(params=[0]),
+    "a rate that is no number": lambda meta: meta["param_groups"][0].update(lr="fast"),
+    "an infinite rate": lambda meta: meta["param_groups"][0].update(lr=float("inf")),
+    "three betas": lambda meta: meta["param_groups"][0].update(betas=[0.9, 0.9, 0.9]),
+    "another decay": lambda meta: meta["param_groups"][0].update(weight_decay=1e9),
+}
+
+
+@pytest.mark.parametrize("what", STATES)
+def test_a_state_by_hand(what: str, run: Path, shell: Shell) -> None:
+    state_by_hand(run, STATES[what])
+    shell.refuses("train", "--resume", run, "--device", "cpu", says=(run / "checkpoints", "expected"))
+
+
+def test_a_run_that_nobody_changed_goes_on(run: Path, shell: Shell) -> None:
+    plan_by_hand(run, lambda plan: None)
+    state_by_hand(run, lambda meta: None)
+    assert shell("train", "--resume", run, "--device", "cpu").status == 0
+
+
+def test_a_model_that_diverged_does_not_answer(folder: Path, tmp_path: Path) -> None:
+    path = folder / "model.safetensors"
+    weights = safetensors.torch.load_file(path)
+    safetensors.torch.save_file(weights | {"norm.bias": torch.full_like(weights["norm.bias"], torch.nan)}, path)
+    refused(lambda: convit.load(folder).predict(Image.new("RGB", (9, 7))), "not finite")

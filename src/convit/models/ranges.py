@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from convit.errors import InputError, shown
+from convit.errors import InputError, brief
 from convit.layers.init import FAN_IN
 
 
@@ -93,7 +93,7 @@ def check_ranges(arguments: Mapping[str, Any]) -> None:
     """
     for name, value in arguments.items():
         if not RANGES[name].holds(value):
-            raise InputError(f"{name}: got {shown(value)}, expected {RANGES[name].expected}")
+            raise InputError(f"{name}: got {brief(value)}, expected {RANGES[name].expected}")
     depth, local = arguments.get("depth", math.inf), arguments.get("local_up_to_layer", 0)
     if local > depth:
         raise InputError(f"local_up_to_layer: got {local}, expected 0 to the depth, {depth}")
@@ -107,5 +107,5 @@ def check_of_file(arguments: Mapping[str, Any]) -> None:
     """
     unknown = [name for name in arguments if name not in RANGES or name in NOT_OF_A_FILE]
     if unknown:
-        raise InputError(f"unknown model_args {shown(sorted(unknown))}; expected arguments of ConViT")
+        raise InputError(f"unknown model_args {brief(sorted(unknown))}; expected arguments of ConViT")
     check_ranges(arguments)

@@ -18,7 +18,7 @@ from convit.data.sources.interface import (
     path_of,
     split_called,
 )
-from convit.errors import InputError, one_line
+from convit.errors import InputError, brief, one_line
 from convit.files import absolute
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -96,7 +96,7 @@ def _check(path: Path, rows: Sequence[_Row], *, missing: bool) -> None:
     if gone:
         more = f", and {len(gone) - 1} more are missing" if len(gone) > 1 else ""
         raise InputError(
-            f"{path}, {gone[0].place}: no file {gone[0].path!r}{more}; "
+            f"{path}, {gone[0].place}: no file {brief(gone[0].path, 200)}{more}; "
             f"expected paths relative to {folder}, or absolute ones; or leave them out with --skip-bad"
         )
 
