@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from convit.data.images import UnreadableImageError, decode_image, encoded_size, image_size, read_image, to_rgb
-from convit.errors import InputError
+from convit.errors import InputError, brief
 
 
 class ImageSet(ABC):
@@ -178,5 +178,5 @@ def listing(words: Iterable[str], most: int = 10) -> str:
     ("'cat', 'dog'", "'a', 'b', ... (4 in all)")
     """
     known = list(words)
-    shown = ", ".join(repr(word) for word in known[:most])
+    shown = ", ".join(brief(word, 200) for word in known[:most])
     return shown if len(known) <= most else f"{shown}, ... ({len(known)} in all)"

@@ -132,8 +132,8 @@ class Plan:
         check_of_file(plain["model_args"])
         check_ranges({"depth": plain["blocks"]})
         sources = dict(values["sources"])
-        if "images" not in sources or not all(isinstance(value, str) for value in sources.values()):
-            raise TypeError(f"sources: got {brief(sources)}, expected fingerprints, one of images")
+        if not all(isinstance(value, str) for value in sources.values()):
+            raise TypeError(f"sources: got {brief(sources)}, expected fingerprints")
         return cls(
             **plain,
             facts=Facts.from_dict(values["facts"]),

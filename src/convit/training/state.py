@@ -22,7 +22,7 @@ from convit.training.run_folder import first_difference
 
 KEEP = 2
 """How many states are kept: should the newest be damaged, the one before it is there."""
-DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError, OverflowError)
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError, OverflowError)
 """What reading a state raises that is not whole, or that another program wrote."""
 TENSORS, META = "tensors.safetensors", "state.json"
 
