@@ -91,8 +91,8 @@ class TrainingFacts:
         known = [field.name for field in fields(cls)]
         if not isinstance(values, Mapping) or "data" not in values:
             raise InputError(f"training facts: got {brief(values)}, expected at least the key 'data'")
-        if unknown := next((key for key in values if key not in known), None):
-            raise InputError(f"training facts: unknown key {brief(unknown)}{nearest(str(unknown)[:80], known)}")
+        if unknown := [key for key in values if key not in known]:
+            raise InputError(f"training facts: unknown key {brief(unknown[0])}{nearest(str(unknown[0])[:80], known)}")
         return cls(**values)
 
     @property

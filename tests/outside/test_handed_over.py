@@ -186,7 +186,12 @@ def test_a_model_takes_no_more_memory_than_its_file(folder: Path) -> None:
 
 
 def test_facts_of_the_training(folder: Path) -> None:
-    for facts in ({"data": "x", "val_top1": 10**400}, {"data": "x", "seed": True}, {"data": "x", "epochs": "3"}):
+    for facts in (
+        {"data": "x", "val_top1": 10**400},
+        {"data": "x", "seed": True},
+        {"data": "x", "epochs": "3"},
+        {"data": "x", "": 3},
+    ):
         changed(folder, lambda config, facts=facts: config.update(training=facts))
         refused(lambda: convit.load(folder), "config.json: ")
 

@@ -84,8 +84,8 @@ def _check(path: Path, rows: Sequence[_Row], *, missing: bool) -> None:
                 raise InputError(f"{path}, {row.place}: no {what}; expected one in each row")
             if not is_one_line(value):
                 raise InputError(
-                    f"{path}, {row.place}: {what} {brief(value, 200)} is more than plain text in one line; expected that, "
-                    "and every quote closed"
+                    f"{path}, {row.place}: {what} {brief(value, 200)} is more than plain text in one line; expected "
+                    "that, and every quote closed"
                 )
         file = os.path.normpath(folder / row.path)
         if file in seen:
