@@ -735,6 +735,8 @@ STATES: dict[str, Callable[[dict[str, Any]], object]] = {
     "a loss that is no number": lambda meta: meta["progress"].update(loss_sum=float("nan")),
     "no history": lambda meta: meta["progress"].update(history=None),
     "another history": lambda meta: meta["progress"].update(history=[{"epoch": 1}]),
+    "no gates": lambda meta: meta["progress"]["history"][0].pop("gates"),
+    "gates that are no numbers": lambda meta: meta["progress"]["history"][0].update(gates=[["x"]]),
     "unknown progress": lambda meta: meta["progress"].update(teeth=3),
     "no progress": lambda meta: meta.update(progress=[]),
     "no groups": lambda meta: meta.update(param_groups=[]),
