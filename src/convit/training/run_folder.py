@@ -284,7 +284,7 @@ def _is_number(value: object) -> bool:
 
 def _shape(gates: object) -> list[int] | None:
     """How many heads each layer has; None for what are no gates."""
-    rows = gates if isinstance(gates, list) else [None]
+    rows: list[Any] = gates if isinstance(gates, list) else [None]
     good = all(isinstance(row, list) and all(_is_number(gate) for gate in row) for row in rows)
     return [len(row) for row in rows] if good else None
 
