@@ -194,7 +194,7 @@ def test_broken_config(text: bytes, folder: Path) -> None:
 def test_truncated_weights(left: float, folder: Path) -> None:
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: int(left * len(data)) if left < 1 else int(left)])
-    refused(folder, "model.safetensors", "not the weights of convit_micro_patch4_32 in config.json")
+    refused(folder, "model.safetensors", "not a whole .safetensors file")
 
 
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.999])
@@ -223,12 +223,12 @@ def label_names(config: dict[str, Any], names: Any) -> None:
         (lambda c: label_names(c, ["a", "b"]), "model.safetensors", "not the weights"),
         (lambda c: label_names(c, ["a", "b", "b"]), "config.json", "class_names: got 2 different ones, expected 3"),
         (lambda c: label_names(c, "abc"), "config.json", "wrong type"),
-        (lambda c: label_names(c, []), "model.safetensors", "head"),
+        (lambda c: label_names(c, []), "config.json", "class_names"),
         (lambda c: c["model_args"].update(teeth=3), "config.json", "unknown model_args ['teeth']"),
         (lambda c: c["model_args"].update(pretrained=True), "config.json", "unknown model_args ['pretrained']"),
         (lambda c: c["model_args"].update(checkpoint_path="x"), "config.json", "unknown model_args"),
         (lambda c: c["model_args"].update(num_classes=3), "config.json", "num_classes"),
-        (lambda c: c["model_args"].update(depth=0), "config.json", "depth: got 0, expected at least 1"),
+        (lambda c: c["model_args"].update(depth=0), "config.json", "depth: got 0, expected a whole number from 1 to"),
         (lambda c: c["model_args"].update(depth="six"), "config.json", ""),
         (lambda c: c["model_args"].update(patch_size=5), "config.json", "nearest: 5 x 10 or 10 x 15"),
         (lambda c: c["model_args"].update(img_size=[8]), "config.json", ""),

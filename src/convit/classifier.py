@@ -1,26 +1,29 @@
 """A model with its preprocessing and class names, in one object and one folder."""
 
-import inspect
 import json
 import tempfile
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self, overload
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor
 
 from convit import files, hub
 from convit.data import Preprocess, evaluation_transform
 from convit.data.images import Picture, as_rgb, is_file
-from convit.errors import InputError, one_line
+from convit.errors import InputError, brief, one_line
 from convit.layers import GatedPositionalSelfAttention
 from convit.model_card import MARKER, TrainingFacts, model_card
 from convit.models import ConViT, create_model
+from convit.models.checkpoints import check_numbers
+from convit.models.ranges import check_of_file
 from convit.models.seal import read_sealed, sealed
+from convit.models.stem import patch_grid
 from convit.prediction import Prediction, ranked
 
 WEIGHTS = "model.safetensors"
@@ -42,7 +45,8 @@ class Classifier:
         training: how it was trained, for its model card.
 
     Raises:
-        InputError: the number of class names is not that of the outputs, or a name is there twice.
+        InputError: the number of class names is not that of the outputs, or a name is no text or there twice; a model
+            that answers for every token, or that does not take images of this size.
     """
 
     def __init__(
@@ -55,10 +59,12 @@ class Classifier:
         model_args: dict[str, Any] | None = None,
         training: TrainingFacts | None = None,
     ) -> None:
-        if len(class_names) != model.num_classes or len(set(class_names)) != len(class_names):
-            raise InputError(
-                f"class_names: got {len(set(class_names))} different ones, expected {model.num_classes}, one per output"
-            )
+        _check_class_names(class_names, model.num_classes)
+        if model.global_pool == "":
+            raise InputError("model: got global_pool '', an answer for every token; expected 'token' or 'avg'")
+        if model.in_chans != 3:
+            raise InputError(f"model: got in_chans {model.in_chans}, expected 3: red, green, blue")
+        patch_grid(*preprocess.image_size, model.patch_size)  # which refuses a size that the patch does not divide
         self.model = model
         self.preprocess = preprocess
         self.class_names = tuple(class_names)
@@ -85,7 +91,8 @@ class Classifier:
             batch_size: how many run at once.
 
         Raises:
-            InputError: a file that is no image, an array of another form, or something else.
+            InputError: a file that is no image, an array of another form, or something else; a model whose answers are
+                not finite.
         """
         if batch_size < 1:
             raise InputError(f"batch_size: got {batch_size}, expected at least 1")
@@ -106,7 +113,13 @@ class Classifier:
                 run()
         if batch:
             run()
-        return torch.cat(out) if out else torch.empty(0, len(self.class_names))
+        answers = torch.cat(out) if out else torch.empty(0, len(self.class_names))
+        if not answers.isfinite().all():
+            raise InputError(
+                f"model: {self.model_name} answers with numbers that are not finite: its weights are damaged, or its "
+                "training diverged; expected another one"
+            )
+        return answers
 
     @overload  # a text is an iterable of texts too
     def predict(self, images: Image.Image | str | Path | bytes, top_k: int = 5) -> list[Prediction]: ...  # type: ignore[overload-overlap]
@@ -291,16 +304,23 @@ def _load(folder: Path, device: torch.device | str) -> Classifier:
             raise InputError(f"{folder}: {found}; expected a run folder of 'convit train'{near}")
     name, classes, args, preprocess, training = _read_config(folder / CONFIG)
     try:
-        model = create_model(name, num_classes=len(classes), **args)
-        classifier = Classifier(model, preprocess, classes, model_name=name, model_args=args, training=training)
+        made = partial(create_model, name, num_classes=len(classes), **args)
+        known: dict[str, Any] = {"model_name": name, "model_args": args, "training": training}
+        outline = Classifier(made(device="meta"), preprocess, classes, **known).model
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise InputError(f"{folder / CONFIG}: {error}") from error
+        raise InputError(f"{folder / CONFIG}: {one_line(error, 400)}") from error
+    weights = read_sealed(folder / WEIGHTS)
+    check_numbers(folder / WEIGHTS, outline.state_dict(), weights)
     try:
-        model.load_state_dict(read_sealed(folder / WEIGHTS))
-    except (SafetensorError, RuntimeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a model without memory takes no weights
+            outline.load_state_dict(weights)
+    except RuntimeError as error:
         wanted = f"not the weights of {name} in {CONFIG}"
         raise InputError(f"{folder / WEIGHTS}: {wanted} ({one_line(error)})") from error
-    return classifier.to(device)
+    model = made()  # of the size of the file: no sooner is memory taken for it
+    model.load_state_dict(weights)
+    return Classifier(model, preprocess, classes, **known).to(device)
 
 
 def _as_several(images: Any) -> tuple[bool, Iterable[Picture]]:
@@ -352,23 +372,25 @@ def read_config(folder: str | Path) -> ClassifierConfig:
 def _read_config(path: Path) -> ClassifierConfig:
     """Model name, class names, model arguments, preprocessing and training facts of a ``config.json``."""
     try:
-        config = json.loads(files.read(path))
+        config = files.parse_json(files.read(path), finite=False)  # the field is named
         cfg = dict(config["pretrained_cfg"])
         classes = cfg.pop("label_names")
         preprocess = {key: value for key, value in cfg.items() if key not in FOR_TIMM}
-        preprocess |= {"image_size": cfg["input_size"][1:], "full_scale": config.get("full_scale")}
+        preprocess |= {"image_size": list(cfg["input_size"])[1:], "full_scale": config.get("full_scale")}
         name, args = config["architecture"], config["model_args"]
         if not (isinstance(name, str) and isinstance(args, dict) and isinstance(classes, list)):
             raise TypeError("an entry of the wrong type")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path}: not a model's configuration ({error!r}); expected what 'convit train' writes"
+            f"{path}: not a model's configuration ({one_line(error)}); expected what 'convit train' writes"
         ) from error
-    check_model_args(path, args)
     try:
+        check_of_file(args)
+        _check_class_names(classes, len(classes))
         training = TrainingFacts.from_dict(config["training"]) if "training" in config else None
-        labels = [str(label) for label in classes]
-        return ClassifierConfig(name, labels, args, Preprocess.from_dict(preprocess), training)
+        return ClassifierConfig(name, classes, args, Preprocess.from_dict(preprocess), training)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -380,12 +402,13 @@ def _lack(folder: Path, name: str) -> str:
     return f"{name} in it is {files.kind_of(folder / name)}" if (folder / name).exists() else f"no {name} in it"
 
 
-def check_model_args(path: Path, args: dict[str, Any]) -> None:
-    """Checks the model arguments of an untrusted file: only those of the model, none that loads or downloads.
+def _check_class_names(names: Sequence[Any], outputs: int) -> None:
+    """Whether the names are texts, each of them once, and one for each output.
 
     Raises:
-        InputError: another name.
+        InputError: they are not.
     """
-    unknown = set(args) - set(inspect.signature(ConViT).parameters)
-    if unknown:
-        raise InputError(f"{path}: unknown model_args {sorted(unknown)}; expected arguments of ConViT")
+    if others := [name for name in names if not isinstance(name, str)]:
+        raise InputError(f"class_names: got {brief(others[0])}, expected texts")
+    if len(names) != outputs or len(set(names)) != len(names) or not names:
+        raise InputError(f"class_names: got {len(set(names))} different ones, expected {outputs}, one per output")

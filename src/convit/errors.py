@@ -20,6 +20,22 @@ def one_line(error: BaseException, most: int = 200) -> str:
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
+def brief(value: object, most: int = 80) -> str:
+    """Any value on one line of at most so many letters, as Python writes it.
+
+    >>> brief("a\\n"), brief([1] * 99, 12), brief(10**5000)
+    ("'a\\\\n'", '[1, 1, 1,...', 'an int of too many digits')
+    """
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a {type(value).__name__}, nested too deeply"
+    except ValueError:  # Python writes no more than some thousand digits
+        text = "an int of too many digits" if isinstance(value, int) else f"a {type(value).__name__} of huge numbers"
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name: ``"; did you mean 'cifar10'?"``, or an empty string if nothing is close.
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import stat
@@ -187,6 +188,41 @@ def check_output(option: str, path: Path, *, folder: bool = False) -> None:
 def temporary_of(path: Path) -> Path:
     """Where the new content of a file is until all of it is on the disk."""
     return path.with_name(f".{path.name}.tmp")
+
+
+def parse_json(content: str | bytes, *, finite: bool = True) -> Any:
+    """A JSON document of somebody else.
+
+    Args:
+        content: the text.
+        finite: whether NaN and infinities are refused; JSON has none, a loss that diverged is one.
+
+    Raises:
+        ValueError: not JSON, a name twice in one object, a number beyond the range of floats, nested too deeply.
+
+    >>> parse_json('{"a": [1, 2.5]}')
+    {'a': [1, 2.5]}
+    """
+
+    def number(text: str) -> float:
+        value = float(text)
+        if finite and not math.isfinite(value):
+            raise ValueError(f"the number {text[:40]}")
+        return value
+
+    try:
+        return json.loads(content, object_pairs_hook=_each_once, parse_float=number, parse_constant=number)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise ValueError(f"{twice[:80]!r} twice")
+    return out
 
 
 def absolute(path: Path) -> Path:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from convit.errors import InputError, nearest
+from convit.errors import InputError, brief, nearest
 
 MARKER = "<!-- Written by convit: saving again replaces this file. Remove this line to keep changes of your own. -->"
 """Is in every card, to distinguish a README.md that may be replaced from one that convit did not write."""
@@ -67,9 +67,9 @@ class TrainingFacts:
             # `kind` is a class or a union, which isinstance takes alike; a whole number is a fine float.
             fits = isinstance(value, kind) or (type(value) is int and kind == float | None)  # type: ignore[arg-type]
             number = isinstance(value, int | float)
-            if not fits or isinstance(value, bool) or (number and not 0 <= value < float("inf")):
+            if not fits or isinstance(value, bool) or (number and not 0 <= value < 2**63):
                 expected = "a name" if field.name in ("data", "started_from") else "a number of at least 0, or None"
-                raise InputError(f"training facts: {field.name}: got {value!r}, expected {expected}")
+                raise InputError(f"training facts: {field.name}: got {brief(value)}, expected {expected}")
         for name, value in (("data", self.data), ("started_from", self.started_from)):
             if value is not None and value != (public := data_name(value)):
                 raise InputError(
@@ -90,9 +90,9 @@ class TrainingFacts:
         """
         known = [field.name for field in fields(cls)]
         if not isinstance(values, Mapping) or "data" not in values:
-            raise InputError(f"training facts: got {values!r:.80}, expected at least the key 'data'")
-        if unknown := next((key for key in values if key not in known), None):
-            raise InputError(f"training facts: unknown key {unknown!r}{nearest(str(unknown), known)}")
+            raise InputError(f"training facts: got {brief(values)}, expected at least the key 'data'")
+        if unknown := [key for key in values if key not in known]:
+            raise InputError(f"training facts: unknown key {brief(unknown[0])}{nearest(str(unknown[0])[:80], known)}")
         return cls(**values)
 
     @property

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from convit.errors import InputError, nearest
+from convit.errors import InputError, brief, nearest
 
 T = TypeVar("T", bound="Options")
 
@@ -100,13 +100,12 @@ class Option:
             if self.several and typing.get_args(kind)[0] is Path and isinstance(value, list | tuple):
                 return tuple(map(_path, value))
             return msgspec.convert(_builtin(value), self.kind, strict=not words)
-        except msgspec.ValidationError:
-            got = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            got = ascii(got)[1:-1] if not got.isprintable() else got
-            shown = got if len(got) <= 80 else f"{got[:77]}..."
+        except (msgspec.ValidationError, UnicodeEncodeError):  # the second for half a character
+            got = " ".join(map(_word, value)) if isinstance(value, list | tuple) else _word(value)
+            got = got if len(got) <= 80 else f"{got[:77]}..."
             near = nearest(got, map(str, self.choices))
             raise InputError(
-                f"{self.word}: got {shown or 'nothing'}, expected {expected(self.kind)}{near}{self._hint(value)}"
+                f"{self.word}: got {got or 'nothing'}, expected {expected(self.kind)}{near}{self._hint(value)}"
             ) from None
 
     def _hint(self, value: Any) -> str:
@@ -248,6 +247,15 @@ def expected(kind: Any) -> str:
         words += [f"{spoken[end]} {value:g}" for end, value in bounds.items()]
     words += [f"that is a multiple of {meta.multiple_of}" for meta in metas if meta.multiple_of]
     return " ".join(words)
+
+
+def _word(value: Any) -> str:
+    """A value in a message: a text as it is, of anything else no more than a line."""
+    try:
+        text = str(value)
+    except (ValueError, RecursionError):
+        text = brief(value)
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def _path(value: Any) -> Path:

@@ -61,6 +61,8 @@ def _check_flat(events: Iterable[Any], path: Path, wanted: str) -> None:
         if depth == 1 and is_name and isinstance(event, yaml.ScalarEvent):
             if event.value in names:
                 raise InputError(f"config: {path}, {line}: {event.value[:80]!r} twice; expected each option once")
+            if event.value == "<<" and not event.style:
+                raise InputError(f"config: {path}, {line}: '<<', other options in it; expected {wanted}")
             names.add(event.value)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
@@ -73,14 +75,19 @@ def _check_flat(events: Iterable[Any], path: Path, wanted: str) -> None:
 
 
 def _loader() -> Any:
-    """PyYAML's safe one; unlike it, it takes 1e-3 for a number, as YAML 1.2 and people do."""
+    """PyYAML's safe one; as people do, it takes 1e-3 for a number, and 1:30 or a number of 100 digits for none."""
     import yaml
 
     class Loader(yaml.SafeLoader):
         pass
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_NUMBER), list("-+0123456789."))
-    Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: _float(str(node.value)))
+
+    def plain(read: Any) -> Any:
+        return lambda loader, node: node.value if ":" in node.value or len(node.value) > 99 else read(loader, node)
+
+    Loader.add_constructor("tag:yaml.org,2002:float", plain(lambda _, node: _float(str(node.value))))
+    Loader.add_constructor("tag:yaml.org,2002:int", plain(yaml.SafeLoader.construct_yaml_int))
     return Loader
 
 

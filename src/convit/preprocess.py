@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convit.errors import InputError, nearest
+from convit.errors import InputError, brief, nearest
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of red, green and blue in ImageNet: most published weights were trained with them."""
@@ -20,6 +20,11 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 LARGEST = 2**24
 """Of an image that would have more pixels than this once it is resized, only the part that is kept is resized: very
 long ones would take gigabytes."""
+
+
+MOST_SIDE, LEAST_PART = 8192, 0.05
+"""The largest side of an input in pixels, and the smallest part of an image that evaluation keeps: images are resized
+to their quotient first, so that beyond these a file of a few letters would take gigabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +50,16 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         size, part = self.image_size, self.crop_pct
-        check("image_size", size, are_numbers(size, 2, whole=True, above=0), "(height, width) in pixels")
-        check("mean", self.mean, are_numbers(self.mean, 3), "three numbers: red, green, blue")
-        check("std", self.std, are_numbers(self.std, 3, above=0), "three numbers above 0: red, green, blue")
+        sides = f"(height, width) in pixels, up to {MOST_SIDE}"
+        check("image_size", size, are_numbers(size, 2, 1, MOST_SIDE, whole=True), sides)
+        check("mean", self.mean, are_numbers(self.mean, 3, -1e4, 1e4), "three numbers: red, green, blue")
+        check("std", self.std, are_numbers(self.std, 3, 1e-6, 1e6), "three numbers above 0: red, green, blue")
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
-        check("crop_pct", part, is_part(part) and part > 0, "a number above 0 and up to 1")
+        check("crop_pct", part, is_part(part) and part >= LEAST_PART, f"a number from {LEAST_PART} to 1")
+        most = 2 * MOST_SIDE
+        check("crop_pct", part, max(size) <= most * part, f"at least {max(size) / most:.2g} for {max(size)} pixels")
         white = self.full_scale
-        check("full_scale", white, white is None or are_numbers((white,), 1, above=0), "a number above 0, or None")
+        check("full_scale", white, white is None or are_numbers((white,), 1, 1e-6, 1e9), "a number above 0, or None")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON knows them: tuples become lists."""
@@ -187,29 +195,31 @@ def _resized_part(
 def check(name: str, value: object, holds: bool, expected: str) -> None:
     """Raises :class:`InputError` where it does not hold."""
     if not holds:
-        raise InputError(f"{name}: got {value!r}, expected {expected}")
+        raise InputError(f"{name}: got {brief(value)}, expected {expected}")
 
 
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
     """Raises :class:`InputError` for a word that is not known."""
     if value not in known:
-        raise InputError(f"{name}: got {value!r}, expected one of {_listed(known)}{nearest(str(value), known)}")
+        raise InputError(
+            f"{name}: got {brief(value)}, expected one of {_listed(known)}{nearest(str(value)[:80], known)}"
+        )
 
 
 def is_part(value: object) -> bool:
     """Whether it is a number from 0 to 1."""
-    return isinstance(value, int | float) and 0 <= value <= 1
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
-def are_numbers(values: Any, count: int, *, whole: bool = False, above: float = -math.inf) -> bool:
-    """Whether it is a tuple of so many finite numbers above a bound."""
+def are_numbers(values: Any, count: int, low: float, high: float, *, whole: bool = False) -> bool:
+    """Whether it is a tuple of so many numbers between two bounds, these included."""
     kinds = (int,) if whole else (int, float)
     return (
         isinstance(values, tuple)
         and len(values) == count
-        and all(type(value) in kinds and above < value < math.inf for value in values)
+        and all(type(value) in kinds and low <= value <= high for value in values)
     )
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names)
+    return ", ".join(brief(name, 40) for name in names[:8]) + (", ..." if len(names) > 8 else "")

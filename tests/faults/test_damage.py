@@ -226,7 +226,7 @@ def test_damage_to_the_best_model(damage: Callable[[bytes], bytes], short: Whole
     """Of a complete run, where nothing writes it again."""
     shutil.copytree(short.run, out)
     (out / "model.safetensors").write_bytes(damage((out / "model.safetensors").read_bytes()))
-    says = "model.safetensors: damaged" if damage is flipped else "model.safetensors: not the weights of"
+    says = "model.safetensors: damaged" if damage is flipped else "model.safetensors: not a whole"
     for command in (short.arguments(out), ("evaluate", out, short.data), ("predict", out, short.data)):
         assert says in refused(short.forks(*command))
     COUNTS["damaged runs refused"] += 1

@@ -103,9 +103,9 @@ def test_channels(channels: int) -> None:
 
 
 BAD_ARGUMENTS = {
-    "depth": ({"depth": 0}, "depth: got 0, expected at least 1"),
+    "depth": ({"depth": 0}, "depth: got 0, expected a whole number from 1 to"),
     "too many GPSA blocks": ({"local_up_to_layer": 4}, "local_up_to_layer: got 4, expected 0 to the depth, 3"),
-    "fewer than none": ({"local_up_to_layer": -1}, "local_up_to_layer: got -1, expected 0 to the depth, 3"),
+    "fewer than none": ({"local_up_to_layer": -1}, "local_up_to_layer: got -1, expected a whole number from 0"),
     "pooling": ({"global_pool": "max"}, "global_pool: got 'max', expected 'token', 'avg' or ''"),
     "heads": ({"num_heads": 7}, "num_heads: got 7 for a width of 36, expected a divisor of the width, such as 6"),
     "strength": ({"locality_strength": 0.0}, "locality_strength: got 0.0, expected a positive number"),

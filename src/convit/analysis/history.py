@@ -1,6 +1,5 @@
 """The attention metrics that a run records after each epoch, and how to read them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ from convit.analysis.capture import average
 from convit.analysis.metrics import non_locality
 from convit.classifier import Classifier
 from convit.data import ImageSet
-from convit.errors import InputError
-from convit.files import read
+from convit.errors import InputError, one_line
+from convit.files import parse_json, read
 
 
 def attention_record(classifier: Classifier, images: ImageSet, most: int = 64) -> dict[str, Any]:
@@ -73,11 +72,11 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     history = []
     for number, line in enumerate(read(path).splitlines(), start=1):
         try:
-            history.append(_attention_of(json.loads(line)))
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            history.append(_attention_of(parse_json(line, finite=False)))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise InputError(
-                f"{path}: line {number} is no epoch's record ({error!r}); expected a JSON object, as 'convit train' "
-                "writes"
+                f"{path}: line {number} is no epoch's record ({one_line(error)}); expected a JSON object, "
+                "as 'convit train' writes"
             ) from error
     return history
 

@@ -20,6 +20,9 @@ from convit.cli.output import check_outputs
 from convit.errors import InputError
 from convit.files import DISK_FAULTS, printable
 
+_LONGEST = 1500
+"""Letters of a message that are shown."""
+
 
 def run(command: str, arguments: Sequence[str], load: Callable[[str, bool], ModuleType]) -> int:
     """Runs one command; returns 0, 2 for bad input (one line on standard error), or 128 + a signal's number.
@@ -61,5 +64,8 @@ def run(command: str, arguments: Sequence[str], load: Callable[[str, bool], Modu
 
 
 def _fail(command: str, message: str, status: int = 2) -> int:
-    print(f"convit {command}: {printable(' '.join(message.split()))}", file=sys.stderr)
+    text = printable(" ".join(message.split()))
+    if len(text) > _LONGEST:  # a name out of somebody's file; the end says what was expected
+        text = f"{text[: _LONGEST * 2 // 3]} ... {text[-_LONGEST // 3 :]}"
+    print(f"convit {command}: {text}", file=sys.stderr)
     return status

@@ -1,6 +1,5 @@
 """``convit bench``: speed and memory beside plain attention and timm, in one interleaved run."""
 
-import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -22,13 +21,14 @@ from convit.benchmark import (
     measure,
     table,
 )
-from convit.classifier import check_model_args
 from convit.cli.options.bench import BenchCommand
 from convit.cli.output import print_or_write_json
 from convit.cli.screen import Screen
 from convit.device import pick_device
-from convit.errors import InputError
+from convit.errors import InputError, one_line
 from convit.export import onnx_runner
+from convit.files import parse_json
+from convit.models.ranges import check_of_file, check_ranges
 from convit.training.memory import in_words
 
 
@@ -78,18 +78,20 @@ def _exported(path: Path) -> _Exported:
     file = convit_onnx.OnnxClassifier(path)
     facts = file.session.get_modelmeta().custom_metadata_map
     try:
-        model_args = dict(json.loads(facts.get("model_args", "{}")))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: its model_args are not readable ({error}); export it again") from error
-    check_model_args(path, model_args)
+        model_args = dict(parse_json(facts.get("model_args", "{}")))
+        patch, any_size = parse_json(facts["patch_size"]), facts["dynamic_size"] == "true"
+        check_of_file(model_args)
+        check_ranges({"patch_size": patch})
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: metadata that do not fit it ({one_line(error)}); export it again") from error
     return _Exported(
         path=path,
         model=file.model_name,
         model_args=model_args,
-        patch=int(facts["patch_size"]),
+        patch=patch,
         num_classes=len(file.class_names),
         image_size=file.preprocess.image_size,
-        any_size=facts["dynamic_size"] == "true",
+        any_size=any_size,
     )
 
 

@@ -15,7 +15,7 @@ def load_run(path: Path, device: Device = "auto") -> Classifier:
         InputError: no run, no such device, or a model that is no use because its training diverged.
     """
     classifier = load(path, pick_device(device))
-    if not all(parameter.isfinite().all() for parameter in classifier.model.parameters()):
+    if not all(tensor.isfinite().all() for tensor in classifier.model.state_dict().values()):
         raise InputError(
             f"{path}: the model's weights are not finite, its training diverged; expected another run, such as one "
             "with a lower --lr"

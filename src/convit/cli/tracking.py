@@ -6,7 +6,6 @@ not end the training.
 
 import contextlib
 import importlib
-import json
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 
 from convit.errors import InputError, one_line
 from convit.events import EpochEnded, Event, Listener, Planned, RunBegan, ignore
-from convit.files import read, write_json
+from convit.files import parse_json, read, write_json
 
 NAMES = {
     "train_loss": "loss/training",
@@ -162,7 +161,10 @@ def _id(folder: Path) -> str:
     """What the run of this folder is called at Weights & Biases: the same when it goes on."""
     path = folder / IDS
     if path.is_file():
-        return str(json.loads(read(path))["wandb"])
+        try:
+            return str(parse_json(read(path))["wandb"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{path}: not readable ({one_line(error)}); expected it as it was, or deleted") from error
     name = secrets.token_hex(8)
     write_json(path, {"wandb": name})
     return name

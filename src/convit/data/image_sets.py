@@ -14,7 +14,7 @@ from PIL import Image
 
 from convit.data.decoding import UnreadableImageError
 from convit.data.images import encoded_size, image_size, named_rgb, stored_image, stored_in
-from convit.errors import InputError, nearest
+from convit.errors import InputError, brief, nearest
 from convit.files import composed, fingerprint_of_files
 
 
@@ -221,5 +221,5 @@ def listing(words: Iterable[str], most: int = 10) -> str:
     ("'cat', 'dog'", "'a', 'b', ... (4 in all)")
     """
     known = list(words)
-    shown = ", ".join(repr(word) for word in known[:most])
+    shown = ", ".join(brief(word, 200) for word in known[:most])
     return shown if len(known) <= most else f"{shown}, ... ({len(known)} in all)"

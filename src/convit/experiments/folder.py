@@ -12,7 +12,7 @@ from typing import Any
 
 from convit.errors import InputError
 from convit.experiments.results import Cell, Result
-from convit.files import fingerprint_of_files, read, write, write_json
+from convit.files import fingerprint_of_files, parse_json, read, write, write_json
 from convit.lock import FILE as LOCK
 from convit.lock import locked
 from convit.options_file import read_yaml, to_yaml
@@ -66,7 +66,7 @@ class ExperimentFolder:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         elif file.is_file():
             try:
-                found = first_difference(json.loads(read(file)), json.loads(json.dumps(identity)))
+                found = first_difference(parse_json(read(file)), json.loads(json.dumps(identity)))
                 if found and isinstance(found[2], dict):
                     name, *values = first_difference(found[1], found[2]) or ("", "", "")
                     found = (f"{found[0]} {name}", *values)

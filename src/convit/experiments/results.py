@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from convit.classifier import read_config
-from convit.errors import InputError
-from convit.files import read, write_json
+from convit.errors import InputError, one_line
+from convit.files import parse_json, read, write_json
 from convit.models import create_model
 from convit.models.variants import multiply_adds
 from convit.training.evaluation import best_record
@@ -80,7 +80,7 @@ def read_result(cell: Cell, path: Path) -> Result:
     """
     run = RunFolder(path)
     try:
-        evaluation = json.loads(read(path / "evaluation.json"))
+        evaluation = parse_json(read(path / "evaluation.json"))
         history, model = run.read_history(), read_config(path)
         best = best_record(history)
         args = json.dumps({"num_classes": len(model.class_names), **model.model_args})
@@ -102,7 +102,7 @@ def read_result(cell: Cell, path: Path) -> Result:
             folder=path,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not readable ({error}); delete it to make that run again") from error
+        raise InputError(f"{path}: not readable ({one_line(error)}); delete it to make that run again") from error
 
 
 @functools.cache
@@ -114,7 +114,12 @@ def _cost(name: str, size: tuple[int, int], args: str) -> tuple[int, int]:
 
 def kept(file: Path, wanted: Iterable[str], measure: Callable[[list[str]], Mapping[str, T]]) -> dict[str, T]:
     """Values by name; a JSON file keeps them, and ``measure`` gives those that are not in it yet."""
-    known: dict[str, T] = json.loads(read(file)) if file.is_file() else {}
+    known: dict[str, T] = {}
+    if file.is_file():
+        try:
+            known = dict(parse_json(read(file)))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{file}: not readable ({one_line(error)}); delete it to measure again") from error
     if missing := [name for name in wanted if name not in known]:
         known |= measure(missing)
         write_json(file, known)

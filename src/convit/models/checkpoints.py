@@ -3,33 +3,35 @@
 Only tensors are read from a file. Nothing that it names is imported, nothing in it is run.
 """
 
-import argparse
-import json
 import math
-import pickle
 import re
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from timm.layers import resample_abs_pos_embed
-from timm.models import clean_state_dict
 from torch import Tensor
 
-from convit.errors import InputError, one_line
-from convit.files import kind_of, read
+from convit.errors import InputError
+from convit.files import kind_of, parse_json, read
 from convit.grid import Grid
 from convit.models.convit import ConViT
+from convit.models.pickles import LeftOut, read_pickle
 from convit.models.seal import read_sealed
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
-EMA_ENTRIES = ("state_dict_ema", "model_ema")
-WEIGHT_ENTRIES = ("state_dict", "model")
+EMA_ENTRIES = ("state_dict_ema", "model_ema", "ema", "ema_state_dict", "model_ema_state_dict")
+WEIGHT_ENTRIES = ("state_dict", "model", "model_state_dict")
+PREFIXES = ("module.", "_orig_mod.", "model.", "ema_model.")
+"""Before every name: of models in parallel, compiled, within a module of Lightning, averaged."""
+REAL = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+"""The types of weights."""
+NOT_WHOLE = (*REAL, torch.complex64, torch.complex128)
+COUNTERS = ("n_averaged", "initted", "step")
+"""Beside averaged weights: how many they are the average of."""
 HEAD = ("head.weight", "head.bias")
 
 
@@ -63,10 +65,11 @@ def load_weights(
     Args:
         model: the model, of any image size.
         path: ``.safetensors`` (timm's or ours); ``.pth``, ``.pt``, ``.bin`` or ``.tar`` as PyTorch saves them, with the
-            weights bare or under ``model`` or ``state_dict``; or a folder with a ``model.safetensors``, such as a run.
+            weights bare or under ``model``, ``state_dict`` or ``model_state_dict``; or a folder with a
+            ``model.safetensors``, such as a run.
         new_head: do not load the classifier (``head``), for example for other classes.
         partial: load the parameters that fit and report the rest, in place of an error.
-        ema: take averaged weights (``state_dict_ema``, ``model_ema``) where a file has both.
+        ema: take averaged weights (``state_dict_ema``, ``model_ema``, ``ema``) where a file has both.
         grid: ``(height, width)`` of the patches that the file's position embeddings were trained on. By default it is
             read from the config.json beside a file of ours; for other files a square is assumed.
 
@@ -85,6 +88,7 @@ def load_weights(
     """
     weights, known_grid = read_weights(path, ema=ema)
     ours = model.state_dict()
+    check_numbers(path, ours, weights)
     if new_head:
         weights = {name: tensor for name, tensor in weights.items() if name not in HEAD}
     missing, unexpected, reshaped = _differences(ours, weights, without=HEAD if new_head else ())
@@ -124,23 +128,76 @@ def read_weights(path: str | Path, *, ema: bool = True) -> tuple[dict[str, Tenso
         raise InputError(f"{where}: {found}; expected weights as .safetensors or .pth, or a run folder")
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
-    content = _read_pickle(path)
-    for entry in (*EMA_ENTRIES, *WEIGHT_ENTRIES) if ema else (*WEIGHT_ENTRIES, *EMA_ENTRIES):
-        if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping) and content[entry]:
-            content = content[entry]
-            break
-    named = isinstance(content, Mapping) and all(isinstance(name, str) for name in content)
-    if not named or not content or not all(isinstance(value, Tensor) for value in content.values()):
-        found = f"entries {_some(content, 5)}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+    content = _weights_in(
+        read_pickle(path), (*EMA_ENTRIES, *WEIGHT_ENTRIES) if ema else (*WEIGHT_ENTRIES, *EMA_ENTRIES)
+    )
+    if not _are_weights(content):
+        kind = "an object" if isinstance(content, LeftOut) else f"a {type(content).__name__}"
+        found = f"entries {_some(content, 5)}" if isinstance(content, Mapping) else kind
         raise InputError(f"{path}: no weights in it (found {found}); expected tensors by name, or under 'model'")
     _check_plain(path, content)
-    return clean_state_dict(dict(content)), None
+    return own_names(content), None
+
+
+def _weights_in(content: Any, entries: Sequence[str]) -> Any:
+    """The entry of a checkpoint that has the weights, or the whole of it.
+
+    Averaged weights that are none, such as ``{"decay": 0.99}`` alone, are passed over.
+    """
+    for entry in entries:
+        held = content.get(entry) if isinstance(content, Mapping) else None
+        if isinstance(held, Mapping) and held:
+            inner = next((held[name] for name in WEIGHT_ENTRIES if _are_weights(held.get(name))), held)
+            if entry not in EMA_ENTRIES or _are_weights(inner):
+                return inner
+    return content
+
+
+def _are_weights(content: object) -> bool:
+    return (
+        isinstance(content, Mapping)
+        and len(content) > 0
+        and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
+    )
+
+
+def own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without the :data:`PREFIXES` and :data:`COUNTERS` that training programs put around a model.
+
+    >>> list(own_names({"n_averaged": torch.tensor(3), "module.model.cls_token": torch.zeros(1)}))
+    ['cls_token']
+    """
+    weights = dict(weights)
+    while prefix := next((p for p in PREFIXES if any(name.startswith(p) for name in weights)), None):
+        weights = {name: tensor for name, tensor in weights.items() if name not in COUNTERS or tensor.numel() > 1}
+        bare = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+        if len(bare) < len(weights):
+            return weights  # two models in one file: which is meant?
+        weights = bare
+    return weights
+
+
+def check_numbers(path: str | Path, ours: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Refuses tensors of another kind of number than the parameter: cast into place, they would be other weights.
+
+    Raises:
+        InputError: the first of them, by name.
+    """
+    for name, tensor in weights.items():
+        if name in ours and (tensor.dtype not in REAL if ours[name].is_floating_point() else tensor.dtype in NOT_WHOLE):
+            found, wanted = (str(dtype).removeprefix("torch.") for dtype in (tensor.dtype, ours[name].dtype))
+            raise InputError(f"{path}: {name} is of {found}; expected {wanted}, as the parameter is")
 
 
 def _check_plain(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Refuses what is no ordinary tensor, and one that claims to be larger than what is stored of it."""
     for name, tensor in weights.items():
-        plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        plain = (
+            not tensor.is_nested
+            and tensor.layout == torch.strided
+            and tensor.device.type == "cpu"
+            and not tensor.is_quantized
+        )
         if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise InputError(f"{path}: {_printable(name)} is not stored as an ordinary tensor; expected plain weights")
 
@@ -175,8 +232,9 @@ def filter_pretrained(weights: dict[str, Tensor], model: ConViT) -> dict[str, Te
         InputError: weights of another model, by name.
     """
     cfg: Any = model.pretrained_cfg
-    weights = clean_state_dict(weights)
+    weights = own_names(weights)
     origin = str(cfg.get("hf_hub_id") or cfg.get("file") or "the pretrained weights")
+    check_numbers(origin, model.state_dict(), weights)
     stem = f"{model.first_conv}.weight"
     new_head = model.num_classes != cfg["num_classes"]
     # A head of other classes is timm's to leave out, and a stem of other channels to adapt.
@@ -272,11 +330,8 @@ def _printable(name: str) -> str:
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Grid | None]:
     """The tensors, and the grid from the ``config.json`` beside them."""
-    try:
-        tensors = read_sealed(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a whole .safetensors file ({one_line(error)})") from error
-    return clean_state_dict(tensors), _grid_beside(path, tensors)
+    tensors = read_sealed(path)
+    return own_names(tensors), _grid_beside(path, tensors)
 
 
 def _grid_beside(path: Path, tensors: Mapping[str, Tensor]) -> Grid | None:
@@ -284,32 +339,12 @@ def _grid_beside(path: Path, tensors: Mapping[str, Tensor]) -> Grid | None:
     if path.name != WEIGHTS_FILE:
         return None
     try:
-        _, height, width = json.loads(read(path.parent / CONFIG_FILE))["pretrained_cfg"]["input_size"]
+        _, height, width = parse_json(read(path.parent / CONFIG_FILE))["pretrained_cfg"]["input_size"]
         _, count, _ = tensors["pos_embed"].shape
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     if not (type(height) is type(width) is int and 0 < count <= height * width):
         return None
     patch = math.isqrt(height * width // count)
     grid = Grid(height // patch, width // patch)
     return grid if min(grid) > 0 and grid.num_patches == count else None
-
-
-def _read_pickle(path: Path) -> Any:
-    """What ``torch.save`` wrote, by the reader that makes tensors and containers and nothing else."""
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            warnings.simplefilter("ignore")  # about pickle's versions
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        wanted = re.search(r"(?:GLOBAL|class) (\S+)", str(error))
-        if wanted:
-            raise InputError(
-                f"{path}: refused, it carries code or objects ({wanted[1]}); "
-                "expected tensors alone, such as torch.save(model.state_dict(), FILE)"
-            ) from error
-        raise InputError(f"{path}: not a file of weights; expected .safetensors, or what torch.save wrote") from error
-    except PermissionError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except Exception as error:  # PyTorch's readers raise of every kind for a damaged file
-        raise InputError(f"{path}: damaged, or no file of weights; expected .safetensors or .pth, whole") from error

@@ -23,6 +23,7 @@ from convit.layers import (
 )
 from convit.layers.init import PUBLISHED_STD, start_weights
 from convit.models.position import position_embedding
+from convit.models.ranges import RANGES, check_ranges
 from convit.models.stem import ConvStem, make_stem, patch_grid
 
 
@@ -69,7 +70,8 @@ class ConViT(nn.Module):
         device, dtype: of the parameters.
 
     Raises:
-        ValueError: sizes that do not fit together, with the nearest that do.
+        ValueError: an argument out of its range (:mod:`convit.models.ranges`), before anything is allocated; sizes that
+            do not fit together, with the nearest that do.
 
     Example:
         >>> model = ConViT(img_size=32, patch_size=4, num_classes=10, embed_dim=36, depth=2, num_heads=9,
@@ -109,11 +111,9 @@ class ConViT(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name in RANGES}
         super().__init__()
-        if depth < 1:
-            raise ValueError(f"depth: got {depth}, expected at least 1")
-        if not 0 <= local_up_to_layer <= depth:
-            raise ValueError(f"local_up_to_layer: got {local_up_to_layer}, expected 0 to the depth, {depth}")
+        check_ranges(given)
         if global_pool == "token" and not class_token:
             raise ValueError("class_token: got False with global_pool='token', which reads it, expected True, or 'avg'")
         if batch_norm and norm_layer is not LayerNorm:
@@ -122,7 +122,7 @@ class ConViT(nn.Module):
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.num_classes = num_classes
         self.in_chans = in_chans
-        self.global_pool = _checked_pooling(global_pool)
+        self.global_pool = global_pool
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
         self.patch_size = patch_size
         self.local_up_to_layer = local_up_to_layer
@@ -341,7 +341,8 @@ class ConViT(nn.Module):
         if global_pool is not None:
             has_token = self.cls_token is not None  # an AssertionError is what timm's own models raise
             assert global_pool != "token" or has_token, "global_pool: got 'token', but the model has no class token"
-            self.global_pool = _checked_pooling(global_pool)
+            check_ranges({"global_pool": global_pool})
+            self.global_pool = global_pool
         self.num_classes = num_classes
         self.head = self._new_head().train(self.training)
 
@@ -357,9 +358,3 @@ class ConViT(nn.Module):
 def image_grid(x: Tensor, patch_size: int) -> Grid:
     """The grid of patches of images ``(B, C, H, W)``. (FX takes it as one step: it cannot trace the check.)"""
     return patch_grid(x.shape[2], x.shape[3], patch_size)
-
-
-def _checked_pooling(global_pool: str) -> str:
-    if global_pool not in ("token", "avg", ""):
-        raise ValueError(f"global_pool: got {global_pool!r}, expected 'token', 'avg' or '' for none")
-    return global_pool

@@ -14,7 +14,7 @@ import safetensors.torch
 from torch import Tensor
 
 from convit import files
-from convit.errors import InputError
+from convit.errors import InputError, one_line
 
 BLANK = "0" * 64
 _SEAL = re.compile(  # earlier versions wrote no format
@@ -55,11 +55,15 @@ def read_sealed(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file, on the CPU.
 
     Raises:
-        InputError: its checksum is that of another content.
-        SafetensorError, OSError: it is no such file, or cannot be read.
+        InputError: it is no such file, cannot be read, or has the checksum of another content.
     """
-    content = files.read(path)
-    tensors = safetensors.torch.load(content)
+    try:
+        content = files.read(path)
+        tensors = safetensors.torch.load(content)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from error
+    except Exception as error:  # SafetensorError; and of other kinds, for types of numbers that PyTorch has not
+        raise InputError(f"{path}: not a whole .safetensors file ({one_line(error)}); expected one") from error
     if not is_whole(content):
         raise InputError(f"{path}: damaged, it is not what was written (checksum); expected a whole copy of it")
     return tensors

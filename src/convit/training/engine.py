@@ -15,7 +15,7 @@ from torch import nn
 from convit.classifier import Classifier
 from convit.data import Draw, ImageSet, seeded
 from convit.device import pick_device
-from convit.errors import InputError
+from convit.errors import InputError, one_line
 from convit.events import Advanced, EpochEnded, Listener, PassBegan, Said
 from convit.layers import GatedPositionalSelfAttention
 from convit.models import ConViT, create_model, load_weights
@@ -25,7 +25,7 @@ from convit.training.evaluation import Evaluation, best_record, epochs_since_bes
 from convit.training.learner import Learner, decided
 from convit.training.parameters import freeze
 from convit.training.plan import Plan
-from convit.training.run_folder import RunFolder
+from convit.training.run_folder import RunFolder, check_history
 from convit.training.saving import Saver, going_on
 from convit.training.state import Progress, State, load_state, states
 from convit.training.stopping import StopRequest
@@ -133,12 +133,27 @@ class Trainer:
             self.say("the run has no state yet: starting from the beginning")
             return
         passed_over = load_state(self.folder.checkpoints, self.state)
+        self._check_progress()
         self.world.check_same("state", [self.progress.epoch, self.progress.step])
         for line in passed_over:
             self.say(line)
         if self.world.main:
             self.folder.write_metrics(self.progress.history)  # the line of its last epoch may be missing
         self.say(f"resuming after epoch {self.progress.epoch}, step {self.progress.step}")
+
+    def _check_progress(self) -> None:
+        """Raises InputError for a state that is whole, but says what no run of this plan would."""
+        plan, progress = self.plan, self.progress
+        try:
+            check_history(progress.history)
+            if len(progress.history) != progress.epoch:
+                raise ValueError(f"records of {len(progress.history)} epochs, expected {progress.epoch}")
+            if progress.epoch > plan.epochs or progress.step > plan.steps_per_epoch:
+                raise ValueError(f"epoch {progress.epoch}, step {progress.step} of {plan.steps_per_epoch}")
+        except ValueError as error:
+            raise InputError(
+                f"{self.folder.checkpoints}: not of this run ({one_line(error)}); expected what 'convit train' wrote"
+            ) from error
 
     def fit(self) -> None:
         """Trains to the end, or until patience runs out.

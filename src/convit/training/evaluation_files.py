@@ -1,13 +1,12 @@
 """The files of an evaluation: numbers, confusion matrix, mistakes. A run writes them at its end, ``convit evaluate``
 into a folder of its own."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from convit.data import BadImage, ImageSet
 from convit.errors import InputError
-from convit.files import kind_of, read, write_csv, write_json
+from convit.files import kind_of, parse_json, read, write_csv, write_json
 from convit.training import plots
 from convit.training.evaluation import Evaluation
 from convit.training.mistakes import Mistake, write_mistakes
@@ -75,7 +74,7 @@ def others_in(folder: Path, root: str) -> str | None:
     if not path.exists():
         return None
     try:
-        before = str(json.loads(read(path))["root"])
+        before = str(parse_json(read(path))["root"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"out: {path}, {kind_of(path)}, does not say which images it is of; expected another one, or it deleted"

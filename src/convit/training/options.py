@@ -65,7 +65,7 @@ class ModelOptions:
     """Name of the model, from 'convit models' [by the size of the images]."""
     image_size: Sides | None = None
     """Side of the model's input in pixels, or height and width [by the size of the images]."""
-    crop_pct: Annotated[float, Meta(gt=0, le=1)] | None = None
+    crop_pct: Annotated[float, Meta(ge=0.05, le=1)] | None = None
     """Part of each side of the resized image that evaluation keeps [1; that of the weights; 0.875 for paper]."""
     patch_size: Count | None = None
     """Side of a patch in pixels [the model's own]."""

@@ -6,7 +6,9 @@ from typing import Any, Self
 
 from convit.data import Augmentation, Preprocess, shown
 from convit.data.select import Facts
+from convit.errors import brief
 from convit.files import fingerprint
+from convit.models.ranges import check_of_file, check_ranges
 from convit.options import make
 from convit.training.options import Asked
 
@@ -14,6 +16,9 @@ MAY_CHANGE = ("data", "data_root", "device", "out", "overwrite", "resume", "save
 """Options that do not change the result of a run, so that they may differ when it is resumed."""
 PLACES = ("weights", "teacher_weights")
 """Options that name files: their content has a fingerprint of its own, their paths do not count."""
+
+_PLAIN = {"given": dict, "reasons": dict, "model_args": dict, "blocks": int, "cache": bool, "keep_head": bool}
+"""Fields that are JSON values themselves, and of which type."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,11 +125,19 @@ class Plan:
         Raises:
             InputError, KeyError, TypeError, ValueError: values of something else.
         """
-        plain = {name: values[name] for name in ("given", "reasons", "model_args", "blocks", "cache", "keep_head")}
+        plain = {name: values[name] for name in _PLAIN}
+        for name, kind in _PLAIN.items():
+            if type(plain[name]) is not kind:
+                raise TypeError(f"{name}: got {brief(plain[name])}, expected a {kind.__name__}")
+        check_of_file(plain["model_args"])
+        check_ranges({"depth": plain["blocks"]})
+        sources = dict(values["sources"])
+        if not all(isinstance(value, str) for value in sources.values()):
+            raise TypeError(f"sources: got {brief(sources)}, expected fingerprints")
         return cls(
             **plain,
             facts=Facts.from_dict(values["facts"]),
             options=make(Asked, values["options"]),
             preprocess=Preprocess.from_dict(values["preprocess"]),
-            sources=dict(values["sources"]),
+            sources=sources,
         )

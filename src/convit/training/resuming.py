@@ -93,7 +93,7 @@ def _moved(options: Asked, asked: Asked, out: Path) -> Asked:
 def _images(folder: RunFolder, plan: Plan, world: World) -> Selection:
     """The images that were chosen when the run began, none of them decoded; their notes are what is new since then."""
     split, record = folder.read_split(), folder.read_record()
-    if fingerprint(record) != plan.sources["images"]:
+    if fingerprint(record) != plan.sources.get("images"):
         raise InputError(f"{folder.path / RECORD}: changed since the run began; expected it as 'convit train' wrote it")
     recorded = {name: images["names"] for name, images in record["splits"].items()}
     if split != recorded:

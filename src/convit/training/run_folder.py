@@ -11,9 +11,9 @@ from typing import Any
 from convit.classifier import CARD, read_config
 from convit.data import BadImage, ImageSet
 from convit.data.select import Known
-from convit.errors import InputError
+from convit.errors import InputError, brief, one_line
 from convit.events import EpochEnded, Event, Said
-from convit.files import check_output, printable, read, write, write_json
+from convit.files import check_output, parse_json, printable, read, write, write_json
 from convit.lock import FILE as LOCK
 from convit.lock import locked
 from convit.model_card import MARKER
@@ -162,7 +162,7 @@ class RunFolder:
             plan = Plan.from_dict(values)
             if plan.to_dict() == values:
                 return plan
-        except (InputError, KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, AssertionError, OverflowError) as error:
             raise _unreadable(path, error) from error
         if set(values["options"]) != set(plan.options.to_dict()):
             raise InputError(f"{path}: written by a version of convit with other options; expected that version")
@@ -173,10 +173,10 @@ class RunFolder:
     def read_split(self) -> dict[str, list[str]]:
         """The names of the images of each split."""
         split = self._read_json(SPLIT)
-        try:
-            return {name: [str(image) for image in images] for name, images in split.items()}
-        except (AttributeError, TypeError) as error:
-            raise _unreadable(self.path / SPLIT, error) from error
+        for name, images in split.items():
+            if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+                raise _unreadable(self.path / SPLIT, f"{brief(name)} is {brief(images)}, no list of names")
+        return split
 
     def read_record(self) -> dict[str, Any]:
         """What the images were, by split (:func:`convit.data.record.describe`)."""
@@ -186,17 +186,19 @@ class RunFolder:
         """The files that were left out."""
         if not (self.path / SKIPPED).is_file():
             return ()
-        found: Any = self._read_json(SKIPPED, list)
-        try:
-            return tuple(BadImage(str(one["name"]), str(one["reason"])) for one in found)
-        except (KeyError, TypeError) as error:
-            raise _unreadable(self.path / SKIPPED, error) from error
+        found: list[Any] = self._read_json(SKIPPED, list)
+        for one in found:
+            if not isinstance(one, dict) or not all(isinstance(one.get(key), str) for key in ("name", "reason")):
+                raise _unreadable(self.path / SKIPPED, f"{brief(one)}, no name and reason")
+        return tuple(BadImage(one["name"], one["reason"]) for one in found)
 
     def read_history(self) -> list[dict[str, Any]]:
         """A record for each epoch that is complete."""
         path = self.path / "metrics.jsonl"
         try:
-            return [json.loads(line) for line in read(path).decode().splitlines()]
+            history = [parse_json(line, finite=False) for line in read(path).splitlines()]
+            check_history(history)
+            return history
         except (OSError, ValueError) as error:
             raise _unreadable(path, error) from error
 
@@ -231,11 +233,11 @@ class RunFolder:
     def _read_json(self, name: str, kind: type = dict) -> Any:
         path = self.path / name
         try:
-            value = json.loads(read(path))
+            value = parse_json(read(path))
             if not isinstance(value, kind):
                 raise TypeError(f"a {type(value).__name__}")
             return value
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise _unreadable(path, error) from error
 
     # -- on the way ----------------------------------------------------------------------------------------------------
@@ -275,5 +277,35 @@ def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple
     return None
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: not readable ({error}); expected what 'convit train' wrote")
+def check_history(history: Sequence[Any]) -> None:
+    """Whether it is a record for each epoch, in order, with the numbers that a run goes by.
+
+    Raises:
+        ValueError: it is not.
+    """
+    for number, record in enumerate(history, start=1):
+        if not isinstance(record, dict) or record.get("epoch") != number:
+            raise ValueError(f"record {number}: {brief(record)}, none of epoch {number}")
+        if missing := [name for name in history[0] if name not in record]:
+            raise ValueError(f"record {number}: no {brief(missing[0])}, which the first has")
+        for name in ("train_loss", "val_loss", "val_top1", "seconds", *(["val_top5"] if "val_top5" in record else [])):
+            if not _is_number(record.get(name)):
+                raise ValueError(f"record {number}: {name} is {brief(record.get(name))}, no number")
+        if _shape(record.get("gates")) is None or _shape(record["gates"]) != _shape(history[0]["gates"]):
+            raise ValueError(f"record {number}: gates are {brief(record.get('gates'))}, no numbers by layer and head")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not abs(value) > 1e300
+
+
+def _shape(gates: object) -> list[int] | None:
+    """How many heads each layer has; None for what are no gates."""
+    rows: list[Any] = gates if isinstance(gates, list) else [None]
+    good = all(isinstance(row, list) and all(_is_number(gate) for gate in row) for row in rows)
+    return [len(row) for row in rows] if good else None
+
+
+def _unreadable(path: Path, error: Exception | str) -> InputError:
+    said = one_line(error) if isinstance(error, Exception) else error
+    return InputError(f"{path}: not readable ({said}); expected what 'convit train' wrote")

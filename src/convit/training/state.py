@@ -15,15 +15,15 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from convit.errors import InputError
-from convit.files import opened, read, replacing_folder
+from convit.errors import InputError, brief, one_line
+from convit.files import opened, parse_json, read, replacing_folder
 from convit.training.plan import MAY_CHANGE
 from convit.training.run_folder import first_difference
 
 KEEP = 2
 """How many states are kept: should the newest be damaged, the one before it is there."""
-DAMAGE = (OSError, ValueError, KeyError, SafetensorError)
-"""What reading a state raises that is not whole."""
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError, OverflowError)
+"""What reading a state raises that is not whole, or that another program wrote."""
 TENSORS, META = "tensors.safetensors", "state.json"
 
 
@@ -161,13 +161,17 @@ def load_state(folder: Path, state: State) -> list[str]:
         try:
             meta, tensors = _read(path)
         except DAMAGE as error:
-            passed.append(f"{path}: damaged ({' '.join(str(error).split())[:120]}); taking the state before it")
+            passed.append(f"{path}: damaged ({one_line(error, 120)}); taking the state before it")
             continue
         if meta.get("plan") != state.plan:
             others.append(meta)
             passed.append(f"{path}: the state of another run; taking the one before it")
             continue
-        _restore(meta, tensors, state)
+        try:
+            _restore(meta, tensors, state)
+        except DAMAGE as error:
+            passed.append(f"{path}: damaged ({one_line(error, 120)}); taking the state before it")
+            continue
         state.known.add(path)
         return passed
     raise _none_left(folder, len(passed), others, state)
@@ -195,7 +199,7 @@ def _read_meta(path: Path) -> dict[str, Any]:
     check, body = read(path / META).decode().rstrip("\n").split("\n", 1)
     if hashlib.sha256(body.encode()).hexdigest() != check:
         raise ValueError(f"checksum of {META}")
-    return dict(json.loads(body))
+    return dict(parse_json(body, finite=False))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -226,6 +230,9 @@ def _is_foreign(path: Path, plan: str) -> bool:
 
 
 def _restore(meta: dict[str, Any], tensors: dict[str, torch.Tensor], state: State) -> None:
+    """Raises one of DAMAGE for a state that does not fit; the model may then have some of it."""
+    progress = _progress(meta["progress"])
+    own = state.optimizer.state_dict()["param_groups"]
     for prefix, module in (("model.", state.model), ("ema.", state.ema)):
         if module is not None:
             module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
@@ -234,7 +241,39 @@ def _restore(meta: dict[str, Any], tensors: dict[str, torch.Tensor], state: Stat
         if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
             moments.setdefault(int(index), {})[name] = value
-    state.optimizer.load_state_dict({"state": moments, "param_groups": meta["param_groups"]})
+    _check_moments(moments, state.optimizer)
+    groups = [_group(one, other) for one, other in zip(own, meta["param_groups"], strict=True)]
+    state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     if state.scaler is not None and meta.get("scaler"):
         state.scaler.load_state_dict(meta["scaler"])
-    state.progress = Progress(**meta["progress"])
+    state.progress = progress
+
+
+def _progress(values: dict[str, Any]) -> Progress:
+    progress = Progress(**values)
+    counts, numbers = (progress.epoch, progress.step), (progress.seconds, progress.loss_sum)
+    whole = all(type(count) is int and 0 <= count < 2**62 for count in counts)
+    if not whole or not all(type(number) in (int, float) and abs(number) < 1e300 for number in numbers):
+        raise ValueError(f"its progress is {brief((*counts, *numbers))}")
+    if not isinstance(progress.history, list):
+        raise ValueError(f"its history is {brief(progress.history)}")
+    return progress
+
+
+def _group(own: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """A group of parameters of the optimiser with the learning rate of the state; all else must be the plan's."""
+    lr = found["lr"]
+    if type(lr) not in (int, float) or not 0 <= lr < 1e12:
+        raise ValueError(f"lr is {brief(lr)}")
+    group = own | {"lr": lr}
+    if json.loads(json.dumps(group)) != found:
+        raise ValueError("groups of parameters of another optimiser")
+    return group
+
+
+def _check_moments(moments: dict[int, dict[str, torch.Tensor]], optimizer: torch.optim.Optimizer) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, entries in moments.items():
+        for name, value in entries.items():
+            if value.ndim and value.shape != parameters[index].shape:
+                raise ValueError(f"{name} of parameter {index} has the shape {tuple(value.shape)}")

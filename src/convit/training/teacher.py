@@ -21,7 +21,7 @@ from convit.classifier import CONFIG, load
 from convit.data import Preprocess
 from convit.errors import InputError, nearest, one_line
 from convit.hub import hub_faults
-from convit.models.checkpoints import read_weights
+from convit.models.checkpoints import check_numbers, read_weights
 from convit.training.options import Asked
 
 
@@ -182,6 +182,7 @@ def _load(options: Asked, class_names: tuple[str, ...], preprocess: Preprocess) 
         return _published(name, len(class_names), preprocess)
     model = timm.create_model(name, num_classes=len(class_names))
     weights, _ = read_weights(path)
+    check_numbers(path, model.state_dict(), weights)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

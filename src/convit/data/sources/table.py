@@ -19,7 +19,7 @@ from convit.data.sources.interface import (
     path_of,
     split_called,
 )
-from convit.errors import InputError, one_line
+from convit.errors import InputError, brief, one_line
 from convit.files import Listed, absolute, on_disk, opened, read
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -96,19 +96,21 @@ def _check(path: Path, rows: Sequence[_Row], *, missing: bool) -> None:
                 raise InputError(f"{path}, {row.place}: no {what}; expected one in each row")
             if not is_one_line(value):
                 raise InputError(
-                    f"{path}, {row.place}: {what} {value!r} is more than plain text in one line; expected that, "
-                    "and every quote closed"
+                    f"{path}, {row.place}: {what} {brief(value, 200)} is more than plain text in one line; expected "
+                    "that, and every quote closed"
                 )
         file = os.path.normpath(folder / row.path)
         if file in seen:
-            raise InputError(f"{path}, {row.place}: {row.path!r} again, as on {seen[file]}; expected each image once")
+            raise InputError(
+                f"{path}, {row.place}: {brief(row.path, 200)} again, as on {seen[file]}; expected each image once"
+            )
         seen[file] = row.place
         if not missing and not os.path.isfile(file):
             gone.append(row)
     if gone:
         more = f", and {len(gone) - 1} more are missing" if len(gone) > 1 else ""
         raise InputError(
-            f"{path}, {gone[0].place}: no file {gone[0].path!r}{more}; "
+            f"{path}, {gone[0].place}: no file {brief(gone[0].path, 200)}{more}; "
             f"expected paths relative to {folder}, or absolute ones; or leave them out with --skip-bad"
         )
 
@@ -119,7 +121,7 @@ def _row(path: Path, place: str, values: dict[str, str]) -> _Row:
         return _Row(place, values["path"], label, "all")
     split = split_called(values["split"])
     if split is None:
-        raise InputError(f"{path}, {place}: split {values['split']!r}; expected train, val or test")
+        raise InputError(f"{path}, {place}: split {brief(values['split'])}; expected train, val or test")
     return _Row(place, values["path"], label, split)
 
 
