@@ -576,7 +576,7 @@ ODD_ONNX: dict[str, Callable[[Any], object]] = {
     "an input of rank 5": lambda m: shape(m.graph.input[0], "batch", 3, 8, 8, 1),
     "an input of bytes": lambda m: shape(m.graph.input[0], "batch", 3, 8, 8, kind=2),
     "an input of doubles": lambda m: shape(m.graph.input[0], "batch", 3, 8, 8, kind=11),
-    "one image at a time": lambda m: shape(m.graph.input[0], 1, 3, 8, 8),
+    "two images at a time": lambda m: shape(m.graph.input[0], 2, 3, 8, 8),
     "four channels": lambda m: shape(m.graph.input[0], "batch", 4, 8, 8),
     "everything is open, and of another rank": lambda m: (
         shape(m.graph.input[0], "a", "b", "c", "d"),
