@@ -4,18 +4,20 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convit import files
-from convit.data.scan import BadImage
 from convit.errors import InputError
 from convit.options import Options, options_of
+
+if TYPE_CHECKING:  # help does not wait for NumPy
+    from convit.data.scan import BadImage
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 """What is never written to by an option that forgot its own file: it takes the next word, which may be a photo."""
 
 
-def left_out_lines(bad: Sequence[BadImage]) -> list[str]:
+def left_out_lines(bad: "Sequence[BadImage]") -> list[str]:
     """What is said of files that do not decode: a line for each of the first ten, and one for the others."""
     lines = [f"left out: {image.name}: {image.reason}" for image in bad[:10]]
     return lines if len(bad) <= 10 else [*lines, f"and {len(bad) - 10} more"]
