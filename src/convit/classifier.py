@@ -60,11 +60,8 @@ class Classifier:
         training: TrainingFacts | None = None,
     ) -> None:
         _check_class_names(class_names, model.num_classes)
-        if model.global_pool == "":
-            raise InputError("model: got global_pool '', an answer for every token; expected 'token' or 'avg'")
-        if model.in_chans != 3:
-            raise InputError(f"model: got in_chans {model.in_chans}, expected 3: red, green, blue")
-        patch_grid(*preprocess.image_size, model.patch_size)  # which refuses a size that the patch does not divide
+        if isinstance(model, ConViT):  # benchmarks put other models in its place
+            _check_input(model, preprocess)
         self.model = model
         self.preprocess = preprocess
         self.class_names = tuple(class_names)
@@ -400,6 +397,19 @@ def _lack(folder: Path, name: str) -> str:
     if not folder.is_dir():
         return "no such folder"
     return f"{name} in it is {files.kind_of(folder / name)}" if (folder / name).exists() else f"no {name} in it"
+
+
+def _check_input(model: ConViT, preprocess: Preprocess) -> None:
+    """Whether a model gives one answer for an image of this preprocessing.
+
+    Raises:
+        InputError: it does not.
+    """
+    if model.global_pool == "":
+        raise InputError("model: got global_pool '', an answer for every token; expected 'token' or 'avg'")
+    if model.in_chans != 3:
+        raise InputError(f"model: got in_chans {model.in_chans}, expected 3: red, green, blue")
+    patch_grid(*preprocess.image_size, model.patch_size)  # which refuses a size that the patch does not divide
 
 
 def _check_class_names(names: Sequence[Any], outputs: int) -> None:

@@ -63,11 +63,13 @@ def tensors(run: Path) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(newest_state(run) / "tensors.safetensors")
 
 
-def assert_same(run: Path, other: Path) -> None:
-    """The state, up to rounding; the counts, exactly."""
+def assert_same(run: Path, other: Path, without: tuple[str, ...] = ()) -> None:
+    """The state, up to rounding; the counts, exactly. without: ends of names that are not compared."""
     got, expected = tensors(run), tensors(other)
     assert got.keys() == expected.keys()
     for name, value in expected.items():
+        if name.endswith(without):
+            continue
         assert (got[name] - value).abs().max() <= ROUNDING, name
     assert len(metrics(run)) == len(metrics(other))
     for record, its in zip(metrics(run), metrics(other), strict=True):
@@ -100,7 +102,10 @@ def test_batch_norm_is_over_all_processes(data: Path, tmp_path: Path) -> None:
     run = trained(data, tmp_path / "two", 2, options)
     assert run.wait() == [0, 0], run.err
     assert run.err == ["", ""]
-    assert_same(tmp_path / "two", tmp_path / "one")
+    # Every path from these biases goes through a batch norm, which takes them away: their gradients are rounding alone,
+    # and AdamW makes steps of the usual size of them, which the running means follow.
+    rounding = ("attn.proj.bias", "mlp.fc2.bias", "running_mean")
+    assert_same(tmp_path / "two", tmp_path / "one", without=rounding)
 
 
 def test_four_processes(data: Path, alone: Path, tmp_path: Path) -> None:
