@@ -75,8 +75,8 @@ def assert_same(run: Path, other: Path, without: tuple[str, ...] = ()) -> None:
     for record, its in zip(metrics(run), metrics(other), strict=True):
         assert record.keys() == its.keys()
         assert (record["val_top1"], record["lr"]) == (its["val_top1"], its["lr"])
-        assert record["train_loss"] == pytest.approx(its["train_loss"], abs=1e-6)
-        assert record["val_loss"] == pytest.approx(its["val_loss"], abs=1e-6)
+        for loss in ("train_loss", "val_loss"):
+            assert record[loss] == pytest.approx(its[loss], abs=ROUNDING if without else 1e-6)
     counts, its_counts = (json.loads((folder / "evaluation.json").read_text()) for folder in (run, other))
     assert counts["confusion"] == its_counts["confusion"]
     assert (counts["top1"], counts.get("top5")) == (its_counts["top1"], its_counts.get("top5"))
@@ -103,8 +103,8 @@ def test_batch_norm_is_over_all_processes(data: Path, tmp_path: Path) -> None:
     assert run.wait() == [0, 0], run.err
     assert run.err == ["", ""]
     # Every path from these biases goes through a batch norm, which takes them away: their gradients are rounding alone,
-    # and AdamW makes steps of the usual size of them, which the running means follow.
-    rounding = ("attn.proj.bias", "mlp.fc2.bias", "running_mean")
+    # and AdamW makes steps of the usual size of them. The running means follow late, so evaluation sees a little of it.
+    rounding = ("patch_embed.proj.bias", "attn.proj.bias", "mlp.fc2.bias", "running_mean")
     assert_same(tmp_path / "two", tmp_path / "one", without=rounding)
 
 
