@@ -297,7 +297,11 @@ def _load(folder: Path, device: torch.device | str) -> Classifier:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             found = _lack(folder, name)
-            near = f"; {HUB}{folder} is a repository on the Hugging Face Hub" if hub.is_repo_id(str(folder)) else ""
+            near = (
+                f"; {HUB}{folder} is a repository on the Hugging Face Hub"
+                if hub.is_repo_id(str(folder)) and not folder.exists()
+                else ""
+            )
             raise InputError(f"{folder}: {found}; expected a run folder of 'convit train'{near}")
     name, classes, args, preprocess, training = _read_config(folder / CONFIG)
     try:

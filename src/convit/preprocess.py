@@ -123,7 +123,7 @@ def to_rgb(image: Image.Image, full_scale: float | None = None) -> Image.Image:
     if not image.has_transparency_data:
         return image.convert("RGB") if image.mode != "RGB" else image
     made = Image.new("RGB", image.size)
-    for box in _strips(image.size):  # a few rows at a time: a copy of a large image takes as much memory as the image
+    for box in strips(image.size):  # a few rows at a time: a copy of a large image takes as much memory as the image
         strip = image.crop(box)
         white = Image.new("RGBA", strip.size, "white")
         made.paste(Image.alpha_composite(white, strip.convert("RGBA")), box)
@@ -133,7 +133,7 @@ def to_rgb(image: Image.Image, full_scale: float | None = None) -> Image.Image:
 def _grey_to_rgb(image: Image.Image, full_scale: float | None) -> Image.Image:
     white = full_scale or (1.0 if image.mode == "F" else 65535.0)
     made, low, high, outside = Image.new("RGB", image.size), 0.0, 0.0, 0
-    for box in _strips(image.size):
+    for box in strips(image.size):
         values = np.nan_to_num(np.asarray(image.crop(box), np.float64), posinf=0, neginf=0)
         low, high = min(low, values.min()), max(high, values.max())
         outside += int(np.count_nonzero((values < -0.05 * white) | (values > 1.05 * white)))
@@ -149,7 +149,7 @@ def _grey_to_rgb(image: Image.Image, full_scale: float | None) -> Image.Image:
     return made
 
 
-def _strips(size: tuple[int, int], pixels: int = 2**20) -> Iterator[tuple[int, int, int, int]]:
+def strips(size: tuple[int, int], pixels: int = 2**20) -> Iterator[tuple[int, int, int, int]]:
     """Boxes of whole rows, of about so many pixels each, that make up an image of this (width, height)."""
     width, height = size
     rows = max(1, pixels // max(1, width))

@@ -1,14 +1,16 @@
 """Folders as strangers have them: what is a split, what is a class, what is left out, and what is said of it."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from convit.data import open_source
-from convit.data.select import Evaluating, Known, Learning, select
+from convit.data.select import Evaluating, Known, Learning, check, select
 from convit.errors import InputError
 from convit.training import train
 from convit.training.run_folder import RunFolder
@@ -145,7 +147,7 @@ def test_splits_within_classes_are_said(tmp_path: Path) -> None:
 def test_folds_are_said_to_be_taken_for_classes(tmp_path: Path) -> None:
     for name in ("fold0", "fold1"):
         classes(tmp_path / name, "cat", "dog")
-    assert "'fold0', 'fold1' has the folders 'cat', 'dog'" in told(tmp_path)
+    assert "'fold0', 'fold1' have the folders 'cat', 'dog'" in told(tmp_path)
 
 
 def test_one_split_of_several_is_said_to_be_alone(tmp_path: Path) -> None:
@@ -471,3 +473,62 @@ def test_accents_of_a_mac_in_one_split_and_of_others_in_the_next(tmp_path: Path)
     classes(tmp_path / "train", composed, "bar")
     classes(tmp_path / "val", decomposed, "bar", images=2)
     assert splits(tmp_path) == {"train": [4, 4], "val": [2, 2]}
+
+
+# -- found by attacks --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and links")
+def test_a_file_of_labels_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    classes(tmp_path / "train", "a", "b")
+    put(tmp_path, "val/images/0.png")
+    os.mkfifo(tmp_path / "val/val_annotations.txt")
+    with pytest.raises(InputError, match="val_annotations"):
+        select(str(tmp_path), Learning())
+
+
+def test_unknown_classes_of_a_list(tmp_path: Path) -> None:
+    put(tmp_path, "0.png")
+    (tmp_path / "list.csv").write_text("path,label\n0.png,zebra\n")
+    known = Known(class_names=("ape", "bee"))
+    with pytest.raises(InputError, match="unknown class 'zebra'"):
+        select(str(tmp_path / "list.csv"), Evaluating(known=known))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and links")
+def test_a_class_on_a_disk_that_is_missing_is_said(tmp_path: Path) -> None:
+    classes(tmp_path, "a", "b")
+    (tmp_path / "c").symlink_to("/nowhere/c")
+    assert any("'c'" in note for note in open_source(str(tmp_path)).notes)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and links")
+def test_a_pipe_or_a_link_to_itself_counts_as_an_image_that_does_not_decode(tmp_path: Path) -> None:
+    classes(tmp_path, "a", "b")
+    os.mkfifo(tmp_path / "a/pipe.png")
+    (tmp_path / "b/self.png").symlink_to("self.png")
+    bad = check(select(str(tmp_path), Learning())).bad
+    assert {image.name for image in bad} == {"a/pipe.png", "b/self.png"}
+
+
+def test_splits_inside_some_classes_are_said(tmp_path: Path) -> None:
+    for place in ("cat/train", "cat/test", "dog/train", "dog/test", "bird/train"):
+        put(tmp_path, f"{place}/0.png", f"{place}/1.png")
+    assert any("taken together" in note for note in open_source(str(tmp_path)).notes)
+
+
+def test_uncompressed_pictures_of_one_size_are_told_apart(tmp_path: Path) -> None:
+    for name, colour in (("a", "red"), ("b", "blue")):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            Image.new("RGB", (4, 4), colour).save(tmp_path / name / f"{i}.bmp")
+    contents = open_source(str(tmp_path)).splits["all"].contents()
+    assert contents[0] == contents[1] != contents[2]
+
+
+def test_a_list_from_windows(tmp_path: Path) -> None:
+    classes(tmp_path, "a", "b")
+    files = sorted(tmp_path.rglob("*.png"))
+    rows = (f"{file.parent.name}\\{file.name},{file.parent.name}\n" for file in files)
+    (tmp_path / "list.csv").write_text("path,label\n" + "".join(rows))
+    assert len(open_source(str(tmp_path / "list.csv")).splits["all"]) == len(files)

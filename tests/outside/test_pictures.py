@@ -419,3 +419,81 @@ def test_formats_by_their_names(tmp_path: Path) -> None:
             Image.new("RGB", (5, 7), "red").save(tmp_path / "a.png", form)
         assert read_image(tmp_path / "a.png").size == (5, 7), form
     assert limits == (PngImagePlugin.MAX_TEXT_CHUNK, Image.MAX_IMAGE_PIXELS)
+
+
+# -- found by attacks --------------------------------------------------------------------------------------------------
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """A PNG of 16 bits a colour, which Pillow does not write."""
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    chunks = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize(("largest", "whole"), [(255, False), (4095, False), (65535, True)])
+def test_wide_colours_whose_upper_bits_are_empty_are_refused(largest: int, whole: bool, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, largest, (8, 8, 3), endpoint=True)
+    (tmp_path / "a.png").write_bytes(png(pixels))
+    if whole:
+        assert read_image(tmp_path / "a.png").size == (8, 8)
+    else:
+        with pytest.raises(UnreadableImageError, match="16 bits"):
+            read_image(tmp_path / "a.png")
+
+
+def test_a_deep_tiff_in_which_zero_is_white_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((8, 8), 65000, np.uint16)).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    with pytest.raises(UnreadableImageError, match="0 is white"):
+        read_image(tmp_path / "a.tif", 65535)
+
+
+def test_a_palette_that_is_missing_is_damage_in_every_command(tmp_path: Path, shell: Shell, trained: Path) -> None:
+    Image.new("P", (8, 8)).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    at = content.index(b"PLTE") - 4
+    (length,) = struct.unpack(">I", content[at : at + 4])
+    (tmp_path / "a.png").write_bytes(content[:at] + content[at + 12 + length :])
+    with pytest.raises(UnreadableImageError, match=r"a\.png: damaged"):
+        read_image(tmp_path / "a.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    got = shell("predict", trained, tmp_path)
+    assert got.status == 1
+    assert "1 of 2" in got.err
+    data = photos(tmp_path / "data", {"ape": 2, "bee": 2})
+    (data / "ape/a.png").write_bytes((tmp_path / "a.png").read_bytes())
+    assert [image.name for image in check(select(str(data), Learning())).bad] == ["ape/a.png"]
+
+
+def test_pictures_of_pillow_that_cannot_be_read_are_refused(tmp_path: Path, trained: Path) -> None:
+    Image.effect_noise((64, 64), 90).save(tmp_path / "a.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:600])
+    closed = Image.new("RGB", (8, 8))
+    closed.close()
+    for picture in (Image.open(tmp_path / "cut.jpg"), Image.new("RGB", (0, 5)), closed):
+        with pytest.raises(InputError):
+            convit.load(trained).predict(picture)
+
+
+def test_results_do_not_replace_files_of_the_run(tmp_path: Path, shell: Shell, trained: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    for option, name in (("--csv", "model.safetensors"), ("--json", "config.json")):
+        before = (trained / name).read_bytes()
+        shell.refuses("predict", trained, tmp_path / "b.png", option, trained / name, says=(name,))
+        assert (trained / name).read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", [".jp2", ".jpe", ".dib", ".pnm"])
+def test_other_suffixes_of_formats_that_are_read(suffix: str, tmp_path: Path) -> None:
+    kind = {".jp2": "JPEG2000", ".jpe": "JPEG", ".dib": "DIB", ".pnm": "PPM"}[suffix]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            Image.new("RGB", (8, 8), (i * 90, 9, 9)).save(tmp_path / name / f"{i}{suffix}", kind)
+    assert len(select(str(tmp_path), Learning()).splits["train"]) == 2

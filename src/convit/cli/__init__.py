@@ -20,6 +20,7 @@ from convit.cli.output import check_outputs
 from convit.errors import InputError
 from convit.files import DISK_FAULTS, printable
 
+NO_ACCESS = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _LONGEST = 1500
 """Letters of a message that are shown."""
 
@@ -59,7 +60,12 @@ def run(command: str, arguments: Sequence[str], load: Callable[[str, bool], Modu
         if error.errno not in DISK_FAULTS:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(command, f"{where}{error.strerror}; expected a place with room that can be written to")
+        wanted = (
+            "a place that can be read and written to"
+            if error.errno in NO_ACCESS
+            else "a place with room that can be written to"
+        )
+        return _fail(command, f"{where}{error.strerror}; expected {wanted}")
     return status or 0
 
 

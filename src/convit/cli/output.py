@@ -23,6 +23,13 @@ def left_out_lines(bad: "Sequence[BadImage]") -> list[str]:
     return lines if len(bad) <= 10 else [*lines, f"and {len(bad) - 10} more"]
 
 
+OF_A_RUN = (
+    *("config.json", "config.yaml", "plan.json", "split.json", "images.json", "skipped.json", "evaluation.json"),
+    *("metrics.jsonl", "model.safetensors", "confusion.csv", "mistakes.csv", "left-out.csv", "log.txt", "README.md"),
+)
+"""Files of a run, which results do not replace."""
+
+
 def check_outputs(options: Options) -> None:
     """Looks at every place that a command is told to write to, before its work (:func:`convit.files.check_output`).
 
@@ -38,6 +45,8 @@ def check_outputs(options: Options) -> None:
         files.check_output(option.word, place, folder=option.arg.writes == "folder")
         if option.arg.writes == "file" and place.suffix.lower() in PICTURES and option.word != "plot":
             raise InputError(f"{option.word}: got {place}, the name of a picture; expected another name")
+        if place.name in OF_A_RUN and (place.parent / "model.safetensors").exists():
+            raise InputError(f"{option.word}: got {place}, a file of the run itself; expected another name")
         if (other := places.setdefault(files.absolute(place), option.word)) != option.word:
             raise InputError(f"{other} and {option.word}: got {place} for both, expected a file for each")
 

@@ -13,12 +13,15 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+import numpy as np
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from convit.errors import InputError, one_line
+from convit.preprocess import is_deep
 
 MOST_PIXELS = 100_000_000
 """A picture of more pixels is refused, or, a JPEG, decoded at a half, a quarter or an eighth of its size."""
@@ -38,6 +41,9 @@ _READERS = {
     ".avif": ("AVIF", "AVIF", "pip install 'Pillow>=11.3'"),
 }
 _BRANDS = {b"avif": ".avif", b"avis": ".avif"} | dict.fromkeys((b"heic", b"heix", b"hevc", b"mif1", b"msf1"), ".heic")
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF
+_LEAST_OF_WIDE = 16
+"""Of 16-bit colours the upper byte reaches this, unless only 12 bits of them are used."""
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _MOST_TEXT, _MOST_TEXTS = 2**20, 2**25  # Pillow refuses a PNG with longer ones; here the text is left out
 _JPEG = b"\xff\xd8\xff"
@@ -53,6 +59,7 @@ _DECODER_ERRORS = (
     ArithmeticError,
     EOFError,
     MemoryError,
+    AssertionError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -117,29 +124,64 @@ def opened(open_file: Callable[[], IO[bytes]], where: str, *, decode: bool) -> I
     Raises:
         UnreadableImageError: it is empty, no image, damaged, or takes too much memory or time to decode.
     """
-    kind, start = "image", b""
+    # Given a path, Pillow maps a turned grey TIFF into memory with its sides swapped; given a file, it reads it.
+    with readable(where) as found, open_file() as file:
+        found.start = start = file.read(32)
+        found.kind = "JPEG" if start[:3] == _JPEG else found.kind
+        file.seek(0)
+        with _WARNINGS, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a large photo is no news: only above the limit is it refused
+            image = _open(file, start)
+        found.kind = image.format or found.kind
+        wide = any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+        if decode and isinstance(image, JpegImagePlugin.JpegImageFile):
+            _bound_scans(image, file)
+        _bound_pixels(image)
+        if decode:
+            image.load()
+            _refuse_odd(image, wide=wide)
+        yield image
+
+
+@dataclass
+class _Found:
+    """What is known of an encoded image before it is decoded."""
+
+    kind: str
+    start: bytes = b"?"
+
+
+@contextmanager
+def readable(where: str, kind: str = "image") -> Iterator[_Found]:
+    """Makes one line of whatever Pillow raises while an image is opened, decoded or converted.
+
+    Raises:
+        UnreadableImageError: the line, which begins with ``where``.
+    """
+    found = _Found(kind)
     try:
-        # Given a path, Pillow maps a turned grey TIFF into memory with its sides swapped; given a file, it reads it.
-        with open_file() as file:
-            start = file.read(32)
-            kind = "JPEG" if start[:3] == _JPEG else kind
-            file.seek(0)
-            with _WARNINGS, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a large photo is no news: only above the limit is it refused
-                image = _open(file, start)
-            kind = image.format or kind
-            if decode and isinstance(image, JpegImagePlugin.JpegImageFile):
-                _bound_scans(image, file)
-            _bound_pixels(image)
-            if decode:
-                image.load()
-            yield image
+        yield found
     except UnreadableImageError:
         raise
     except InputError as error:  # ours: what is wrong with it is said in it
         raise UnreadableImageError(f"{where}: {error}") from error
     except _DECODER_ERRORS as error:
-        raise UnreadableImageError(f"{where}: {_reason(start, kind, error)}") from error
+        raise UnreadableImageError(f"{where}: {_reason(found.start, found.kind, error)}") from error
+
+
+def _refuse_odd(image: Image.Image, *, wide: bool) -> None:
+    """Raises :class:`InputError` for a decoded image whose pixels Pillow does not give as they are meant.
+
+    wide: whether its file has 16 bits a colour, of which Pillow gives the upper 8.
+    """
+    tags: Any = getattr(image, "tag_v2", {})
+    if is_deep(image) and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        raise InputError("a TIFF of more than 8 bits in which 0 is white; expected one in which 0 is black")
+    if wide and not is_deep(image) and np.asarray(image)[..., :3].max(initial=0) < _LEAST_OF_WIDE:
+        raise InputError(
+            "a colour image of 16 bits whose values take the lower 12 of them at most, of which nothing would be seen; "
+            "expected values up to 65535, or an image of 8 bits"
+        )
 
 
 def _open(file: IO[bytes], start: bytes) -> Image.Image:

@@ -182,7 +182,8 @@ def _of_classes(source: Source, images: ImageSet, known: Known) -> ImageSet:
     try:
         return images.with_classes(known.class_names)
     except InputError as error:
-        raise InputError(f"{error}{right_level(Path(source.root))}") from None
+        hint = right_level(Path(source.root)) if Path(source.root).is_dir() else ""
+        raise InputError(f"{error}{hint}") from None
 
 
 def _learned(known: Known) -> set[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from convit.errors import InputError
-from convit.preprocess import is_deep
+from convit.preprocess import is_deep, strips
 
 FULL_SCALES = (1, 255, 1023, 4095, 16383, 65535)
 """Floats and masks; 8, 10, 12, 14 and 16 bits."""
@@ -38,9 +38,13 @@ class Levels:
         """Those of one image, of any mode; values that are no numbers do not count."""
         if not is_deep(image):
             return cls()
-        values = np.asarray(image)
-        values = values[np.isfinite(values)] if image.mode == "F" else values
-        found = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+        low, high = np.inf, -np.inf
+        for box in strips(image.size):  # a copy of a large image takes as much memory as the image
+            values = np.asarray(image.crop(box), np.float64)
+            values = values[np.isfinite(values)]
+            if values.size:
+                low, high = min(low, float(values.min())), max(high, float(values.max()))
+        found = (low, high) if low <= high else (0.0, 0.0)
         return cls(floats=found) if image.mode == "F" else cls(whole=found)
 
     def __or__(self, other: "Levels") -> "Levels":

@@ -15,7 +15,10 @@ from PIL import Image
 from convit.data.decoding import UnreadableImageError
 from convit.data.images import encoded_size, image_size, named_rgb, stored_image, stored_in
 from convit.errors import InputError, brief, nearest
-from convit.files import composed, fingerprint_of_files
+from convit.files import composed, fingerprint_of_files, read
+
+UNPACKED = (".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff")
+"""Files whose sizes tell little: uncompressed pictures of one camera are all of one size."""
 
 
 class ImageSet(ABC):
@@ -58,8 +61,10 @@ class ImageSet(ABC):
 
     @abstractmethod
     def contents(self) -> list[int]:
-        """A number for each image, which usually changes when the image does: for an image in a file its size in bytes,
-        else a checksum; -1 if it cannot be read. No image is decoded for it."""
+        """A number for each image, which usually changes when the image does; -1 if it cannot be read.
+
+        Of a compressed image in a file it is the size in bytes, else a checksum. No image is decoded for it.
+        """
 
     @abstractmethod
     def checksum(self, index: int) -> str:
@@ -138,8 +143,11 @@ class FileImages(ImageSet):
         return [self._content(index) for index in range(len(self))]
 
     def _content(self, index: int) -> int:
+        path = self.path(index)
         try:
-            return self.path(index).stat().st_size
+            if path.suffix.lower() in UNPACKED and path.is_file():
+                return zlib.crc32(read(path))
+            return path.stat().st_size
         except OSError:
             return -1
 

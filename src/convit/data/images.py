@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convit import files
-from convit.data.decoding import UnreadableImageError, lacks_reader, opened, reader_notes
+from convit.data.decoding import lacks_reader, opened, readable, reader_notes
 from convit.errors import InputError, one_line
 from convit.files import kind_of
 from convit.preprocess import to_rgb
@@ -23,6 +23,12 @@ IMAGE_SUFFIXES = (
     ".jpeg",
     ".jfif",
     ".png",
+    ".jpe",
+    ".jp2",
+    ".j2k",
+    ".apng",
+    ".dib",
+    ".pnm",
     ".bmp",
     ".gif",
     ".webp",
@@ -75,7 +81,7 @@ def is_image_name(name: str) -> bool:
 def visible_files(folder: Path) -> Iterator[Path]:
     """Every visible file below ``folder``, sorted; links to folders are followed, but never back to a folder above.
 
-    A dangling link counts as a file, so that reading it says what is wrong.
+    A dangling link, a pipe or a socket counts as a file, so that reading it says what is wrong.
     """
     return (path for path in entries_below(folder) if not is_hidden(path.name))
 
@@ -89,9 +95,9 @@ def entries_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator
         if is_hidden(path.name):
             yield path
             continue
-        if path.is_dir():
+        if os.path.isdir(path):  # which a link to itself is not
             yield from entries_below(path, above | {here})
-        elif path.is_file() or path.is_symlink():
+        else:
             yield path
 
 
@@ -157,11 +163,10 @@ def stored_in(encoded: bytes, where: str) -> Image.Image:
 
 
 def named_rgb(image: Image.Image, full_scale: float | None, where: str) -> Image.Image:
-    """:func:`to_rgb` whose error says which image it is."""
-    try:
-        return to_rgb(image, full_scale)
-    except InputError as error:
-        raise UnreadableImageError(f"{where}: {error}") from error
+    """:func:`to_rgb` of the upright image; an error is one line that says which image it is."""
+    with readable(where, image.format or "image"):
+        image.load()  # an open one may be damaged or closed
+        return to_rgb(upright(image), full_scale)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -195,7 +200,9 @@ def as_rgb(picture: Picture, full_scale: float | None = None) -> Image.Image:
         InputError: a file that is no image, an array of another type or shape, or something else.
     """
     if isinstance(picture, Image.Image):
-        return named_rgb(upright(picture), full_scale, "images")
+        if 0 in picture.size:
+            raise InputError(f"images: got a picture of {picture.width} x {picture.height} pixels, expected some")
+        return named_rgb(picture, full_scale, "images")
     if isinstance(picture, str | Path):
         return read_image(Path(picture), full_scale)
     if isinstance(picture, bytes):

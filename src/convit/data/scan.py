@@ -1,8 +1,10 @@
 """Checks the images before a run: which cannot be decoded, and how large they are."""
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +16,8 @@ from convit.data.sampling import Draw, permutation
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan
 
+LARGE = 2**24
+"""Images of more pixels are decoded one at a time: a large one may take more than a gigabyte."""
 SAMPLE = 200
 """Sizes are those of at most so many images."""
 
@@ -51,14 +55,16 @@ def _looked_at(
 ) -> tuple[list[BadImage], Levels]:
     def seen(index: int) -> BadImage | Levels:
         try:
-            image = images.stored(index)
-            levels = Levels.of(image)
-            if images.full_scale is not None:
-                named_rgb(image, images.full_scale, images.where(index))
+            with alone if np.prod(images.size(index)) > LARGE else nullcontext():
+                image = images.stored(index)
+                levels = Levels.of(image)
+                if levels == Levels() or images.full_scale is not None:
+                    named_rgb(image, images.full_scale, images.where(index))
         except InputError as error:
             return BadImage(images.names[index], str(error).removeprefix(f"{images.where(index)}: "))
         return levels
 
+    alone = threading.Lock()
     pool = ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 8))
     bad, levels = [], Levels()
     try:

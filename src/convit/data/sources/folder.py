@@ -19,7 +19,7 @@ from convit.data.sources.layout import (
     wrong_level,
 )
 from convit.errors import InputError
-from convit.files import absolute
+from convit.files import absolute, read
 
 _LAYOUT = (
     "one sub-folder of images for each class (cat/1.jpg, dog/2.jpg), or such folders inside train/, val/ and test/"
@@ -145,7 +145,7 @@ def _annotated(root: Path, images: Path, file: Path) -> FileImages:
     """
     labels: dict[str, str] = {}
     there = {path.name for path in images.iterdir()}
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(read(file).decode("utf-8-sig", "replace").splitlines(), start=1):
         if not line.strip():
             continue
         name, _, rest = line.partition("\t")
@@ -153,7 +153,10 @@ def _annotated(root: Path, images: Path, file: Path) -> FileImages:
         if not label or name not in there:
             what = f"no image {name!r} in {images}" if label else "no label"
             raise InputError(f"{file}, line {number}: {what}; expected the name of an image, a tab and its class")
-        labels[name] = label
+        if labels.setdefault(name, label) != label:
+            raise InputError(
+                f"{file}, line {number}: {name!r} has another class than before; expected one for each image"
+            )
     if not labels:
         raise InputError(f"{file}: an empty file; expected the name of an image, a tab and its class in each line")
     class_names = class_order(labels.values())

@@ -92,7 +92,7 @@ def inner(folder: Path) -> Path:
 def subfolders(folder: Path) -> list[Path]:
     """The visible sub-folders, sorted by name."""
     with os.scandir(folder) as entries:
-        return sorted(folder / entry.name for entry in entries if not is_hidden(entry.name) and entry.is_dir())
+        return sorted(folder / entry.name for entry in entries if not is_hidden(entry.name) and os.path.isdir(entry.path))
 
 
 def holds_image(folder: Path) -> bool:
@@ -103,7 +103,7 @@ def holds_image(folder: Path) -> bool:
 def loose_images(folder: Path) -> list[str]:
     """The images in the folder itself, in no class folder."""
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if is_image_name(entry.name) and not entry.is_dir())
+        return sorted(entry.name for entry in entries if is_image_name(entry.name) and not os.path.isdir(entry.path))
 
 
 def annotations(folder: Path) -> Path | None:
@@ -273,10 +273,18 @@ def _doubts(root: Path) -> Iterator[str]:
             yield f"{sub.name!r} is taken for a class; if it is a split: --train {sub.name}"
     labels = subfolders(root)
     inside = [[sub.name for sub in subfolders(label)] for label in labels]
-    if len(labels) > 1 and len(inside[0]) > 1 and all(names == inside[0] for names in inside):
-        split = "splits" if any(map(split_called, inside[0])) else "folders"
+    divided = [
+        label for label, names in zip(labels, inside, strict=True) if len(set(map(split_called, names)) - {None}) > 1
+    ]
+    alike = labels if len(labels) > 1 and len(inside[0]) > 1 and all(names == inside[0] for names in inside) else []
+    if found := divided or alike:
+        names = inside[labels.index(found[0])]
         yield (
-            f"each of the class folders {listing((label.name for label in labels), most=3)} has the {split} "
-            f"{listing(inside[0], most=3)} in it, which are taken together; if that is wrong, make a list of path, "
-            "label and split (a .csv file)"
+            f"the class folders {listing((label.name for label in found), most=3)} have the "
+            f"{'splits' if divided else 'folders'} {listing(names, most=3)} in them, which are taken together; if that "
+            "is wrong, make a list of path, label and split (a .csv file)"
         )
+    with os.scandir(root) as entries:
+        gone = sorted(entry.name for entry in entries if entry.is_symlink() and not os.path.exists(entry.path))
+    if gone := [name for name in gone if not is_hidden(name) and not is_image_name(name)]:
+        yield f"left out {listing(gone, most=3)}: a link to something that is not there; is a disk missing?"

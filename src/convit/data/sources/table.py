@@ -78,6 +78,8 @@ def _as_on_disk(path: Path, rows: Iterable[_Row]) -> list[_Row]:
     """The rows, with paths of the Unicode form that the disk has: programs change it, and people see no difference."""
     folder, listed, found = absolute(path).parent, Listed(), []
     for row in rows:
+        if "\\" in row.path and not (folder / row.path).exists():  # written on Windows
+            row = row._replace(path=row.path.replace("\\", "/"))
         if not row.path.isascii() and (file := on_disk(folder / row.path, listed)) != folder / row.path:
             inside = file.is_relative_to(folder) and not Path(row.path).is_absolute()
             row = row._replace(path=str(file.relative_to(folder) if inside else file))
@@ -215,7 +217,8 @@ def _plain(path: Path, name: str, column: Any) -> list[str]:
     from pyarrow import types
 
     kind = column.type.value_type if types.is_dictionary(column.type) else column.type
-    if not (types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind)):
+    texts = (types.is_string, types.is_large_string, types.is_string_view)
+    if not (any(is_text(kind) for is_text in texts) or types.is_integer(kind)):
         raise InputError(f"{path}: column {name!r} holds {kind}; expected text, or whole numbers")
     return ["" if value is None else str(value).strip() for value in column.to_pylist()]
 
