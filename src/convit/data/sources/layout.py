@@ -92,7 +92,8 @@ def inner(folder: Path) -> Path:
 def subfolders(folder: Path) -> list[Path]:
     """The visible sub-folders, sorted by name."""
     with os.scandir(folder) as entries:
-        return sorted(folder / entry.name for entry in entries if not is_hidden(entry.name) and os.path.isdir(entry.path))
+        names = [entry.name for entry in entries if not is_hidden(entry.name) and os.path.isdir(entry.path)]
+    return sorted(folder / name for name in names)
 
 
 def holds_image(folder: Path) -> bool:
