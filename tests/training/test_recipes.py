@@ -14,7 +14,7 @@ from tests.training.test_plan import facts, plan
 # drop path 0.1, RandAugment rand-m9-mstd0.5-inc1, mixup 0.8, cutmix 1.0, label smoothing 0.1, random erasing 0.25,
 # repeated augmentation 3, evaluation at 224 from a 256 resize, no EMA"; no clipping, every batch mixed, a = 1.
 PAPER = {
-    "epochs": 300, "batch_size": 1024, "lr": 1e-3, "weight_decay": 0.05,
+    "epochs": 300, "batch_size": 1024, "opt": "adamw", "lr": 1e-3, "weight_decay": 0.05,
     "min_lr": 1e-5, "warmup_epochs": 5.0, "warmup_lr": 1e-6, "drop_path": 0.1, "rand_augment": "rand-m9-mstd0.5-inc1",
     "mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1, "random_erasing": 0.25, "repeated_augmentation": 3,
     "crop_pct": 224 / 256, "ema_decay": 0.0, "clip_grad": 0.0, "mix_prob": 1.0, "locality_strength": 1.0,
@@ -58,7 +58,12 @@ def test_published_code_leaves_color_jitter_out_beside_rand_augment() -> None:
      (small, 16, 1e-3), (finetune, 64, 1e-3), (finetune, 16, 5e-4)],
 )  # fmt: skip
 def test_rate_by_batch(recipe: Any, batch: int, lr: float) -> None:
-    assert recipe(facts(10_000), asked(batch_size=batch))["lr"] == pytest.approx(lr, rel=1e-12)
+    assert recipe(facts(10_000), asked(batch_size=batch, opt="adamw"))["lr"] == pytest.approx(lr, rel=1e-12)
+
+
+def test_rate_by_optimiser() -> None:
+    assert small(facts(10_000), asked(batch_size=32, opt="muon"))["lr"] == pytest.approx(4e-3, rel=1e-12)
+    assert finetune(facts(10_000), asked(batch_size=32, opt="muon"))["lr"] == pytest.approx(2e-3, rel=1e-12)
 
 
 @pytest.mark.parametrize("images", [3, 4, 7, 16, 1000])

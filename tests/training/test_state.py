@@ -3,21 +3,23 @@
 import errno
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
+from timm.optim import create_optimizer_v2
 from torch import nn
 
+from convit.choices import OptimizerName
 from convit.errors import InputError
 from convit.training.state import Progress, State, load_state, save_state, states
 
 
-def trained(seed: int = 0, steps: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
+def trained(seed: int = 0, steps: int = 3, opt: str = "adamw") -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))
     groups = [{"params": [p], "weight_decay": 0.1 * i} for i, p in enumerate(model.parameters())]
-    optimizer = torch.optim.AdamW(groups, lr=1e-3 * (seed + 1))
+    optimizer = create_optimizer_v2(groups, opt=opt, lr=1e-3 * (seed + 1))
     for _ in range(steps):
         optimizer.zero_grad()
         model(torch.randn(7, 3)).square().sum().backward()
@@ -73,6 +75,21 @@ def test_to_the_bit_and_goes_on_alike(tmp_path: Path) -> None:
         opt.zero_grad()
         net(x).square().sum().backward()
         opt.step()
+    assert same(model.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("opt", get_args(OptimizerName))
+def test_every_optimiser_goes_on_alike(opt: OptimizerName, tmp_path: Path) -> None:
+    model, optimizer = trained(opt=opt)
+    save_state(tmp_path, State(model, optimizer))
+    other, again = trained(seed=99, steps=0, opt=opt)
+    load_state(tmp_path, State(other, again))
+    assert same(again.state_dict()["state"], optimizer.state_dict()["state"])
+    x = torch.randn(7, 3)
+    for net, steps in ((model, optimizer), (other, again)):
+        steps.zero_grad()
+        net(x).square().sum().backward()
+        steps.step()
     assert same(model.state_dict(), other.state_dict())
 
 

@@ -48,7 +48,7 @@ class Learner:
             layer_decay=decided(options.layer_decay),
             position_lr=decided(options.position_lr),
         )
-        self.optimizer = create_optimizer_v2(groups, opt="adamw", lr=decided(options.lr))
+        self.optimizer = create_optimizer_v2(groups, opt=decided(options.opt), lr=decided(options.lr))
         self.scheduler = _scheduler(plan, self.optimizer)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == "fp16")
         self.objective = _objective(plan, self.device)

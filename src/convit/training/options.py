@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from convit.choices import Device, Precision, RecipeName
+from convit.choices import Device, OptimizerName, Precision, RecipeName
 from convit.errors import InputError
 from convit.options import Arg, Count, NotNegative, Options, Part, Positive, checked, make
 from convit.options_file import read_yaml
@@ -125,7 +125,7 @@ class WeightsOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """Training: AdamW, a linear warm-up, then a cosine."""
+    """Training: a linear warm-up, then a cosine."""
 
     recipe: RecipeName | None = None
     """Where the values of open options come from [finetune with --pretrained or --weights, else small]."""
@@ -135,8 +135,10 @@ class TrainingOptions:
     """Images per step, an even number [a sixteenth of the images, a power of two from 8 to 128; 1024 for paper]."""
     accumulate: Count = 1
     """Compute each step in so many parts, one after the other: as if in one, in less memory."""
+    opt: OptimizerName | None = None
+    """Optimiser, by timm's name; muon is Muon for matrices and AdamW for the rest [muon; adamw for finetune, paper]."""
     lr: Positive | None = None
-    """Peak learning rate [0.002 * sqrt(batch size / 64); half of it when fine-tuning; 5e-4 * batch / 512 for paper]."""
+    """Peak learning rate [0.002 * sqrt(batch size / 64), 2.8 times it for muon; half of it when fine-tuning]."""
     layer_decay: Annotated[float, Meta(ge=0.01, le=1)] | None = None
     """Learning rate of each block over that of the next [1; 0.75 when fine-tuning]."""
     position_lr: Annotated[float, Meta(ge=0, le=1000)] | None = None

@@ -8,13 +8,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from convit.choices import RecipeName
+from convit.choices import OptimizerName, RecipeName
 from convit.data.select import Facts
 from convit.training.options import Asked
 
 Values = dict[str, Any]
 """By option of :class:`convit.training.options.Asked`."""
 
+PEAK: dict[OptimizerName, float] = {"muon": 5.7e-3, "adamuon": 5.7e-3, "adamw": 2e-3}
+"""Peak learning rate from scratch, at a batch of 64 images."""
 MODERATE = "rand-m6-mstd0.5-inc1"
 """RandAugment of two operations, their magnitudes drawn around 6 of 10 with a standard deviation of 0.5."""
 
@@ -30,10 +32,12 @@ def small(facts: Facts, asked: Asked) -> Values:
     light = min(asked.image_size or (0,)) <= 64
     epochs = asked.epochs or _epochs(lambda images: min(200, max(10, round(1300 / math.sqrt(images)))), facts, asked)
     batch_size = asked.batch_size or _batch_size(facts.images)
-    lr = asked.lr or _two_digits(2e-3 * math.sqrt(batch_size / 64))
+    opt = asked.opt or "adamw"
+    lr = asked.lr or _two_digits(PEAK[opt] * math.sqrt(batch_size / 64))
     return {
         "epochs": epochs,
         "batch_size": batch_size,
+        "opt": opt,
         "lr": lr,
         "layer_decay": 1.0,
         "position_lr": 1.0,
@@ -69,9 +73,11 @@ def finetune(facts: Facts, asked: Asked) -> Values:
     tiny = min(asked.image_size or (0,)) <= 16
     epochs = asked.epochs or _epochs(lambda images: min(100, max(5, round(800 / math.sqrt(images)))), facts, asked)
     batch_size = asked.batch_size or _batch_size(facts.images)
-    lr = asked.lr or _two_digits(1e-3 * math.sqrt(batch_size / 64))
+    opt = asked.opt or "adamw"
+    lr = asked.lr or _two_digits(PEAK[opt] / 2 * math.sqrt(batch_size / 64))
     return small(facts, asked) | {
         "epochs": epochs,
+        "opt": opt,
         "lr": lr,
         "layer_decay": 0.75,
         "warmup_epochs": min(5.0, epochs / 10),
@@ -99,6 +105,7 @@ def paper(facts: Facts, asked: Asked) -> Values:
     return {
         "epochs": epochs,
         "batch_size": batch_size,
+        "opt": asked.opt or "adamw",
         "lr": asked.lr or (4e-4 if plus else 5e-4) * (batch_size / 512),
         "layer_decay": 1.0,
         "position_lr": 1.0,

@@ -111,6 +111,7 @@ def _files(state: State) -> Iterator[tuple[str, bytes]]:
     meta = {
         "progress": asdict(state.progress),
         "param_groups": optimizer["param_groups"],
+        "moments": _plain(optimizer["state"]),
         "scaler": state.scaler.state_dict() if state.scaler is not None else {},
         "plan": state.plan,
         "options": state.options,
@@ -121,13 +122,24 @@ def _files(state: State) -> Iterator[tuple[str, bytes]]:
     yield META, f"{check}\n{body}\n".encode()
 
 
-def _tensors(state: State, moments: dict[int, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def _plain(moments: dict[int, dict[str, Any]]) -> dict[str, dict[str, bool | int | float]]:
+    """What an optimiser keeps of each parameter besides tensors, such as Muon's mark of those that it handles."""
+    kept = {
+        str(index): {key: value for key, value in entries.items() if not isinstance(value, torch.Tensor)}
+        for index, entries in moments.items()
+    }
+    assert all(type(value) in (bool, int, float) for entries in kept.values() for value in entries.values())
+    return {index: entries for index, entries in kept.items() if entries}
+
+
+def _tensors(state: State, moments: dict[int, dict[str, Any]]) -> dict[str, torch.Tensor]:
     """All tensors of a state, on the CPU."""
     tensors = {f"model.{key}": value for key, value in state.model.state_dict().items()}
     if state.ema is not None:
         tensors |= {f"ema.{key}": value for key, value in state.ema.state_dict().items()}
     for index, entries in moments.items():
-        tensors |= {f"optimizer.{index}.{key}": value for key, value in entries.items()}
+        found = {key: value for key, value in entries.items() if isinstance(value, torch.Tensor)}
+        tensors |= {f"optimizer.{index}.{key}": value for key, value in found.items()}
     return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
 
 
@@ -236,7 +248,7 @@ def _restore(meta: dict[str, Any], tensors: dict[str, torch.Tensor], state: Stat
     for prefix, module in (("model.", state.model), ("ema.", state.ema)):
         if module is not None:
             module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-    moments: dict[int, dict[str, torch.Tensor]] = {}
+    moments: dict[int, dict[str, Any]] = {int(index): dict(entries) for index, entries in meta["moments"].items()}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
@@ -271,9 +283,12 @@ def _group(own: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     return group
 
 
-def _check_moments(moments: dict[int, dict[str, torch.Tensor]], optimizer: torch.optim.Optimizer) -> None:
+def _check_moments(moments: dict[int, dict[str, Any]], optimizer: torch.optim.Optimizer) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, entries in moments.items():
         for name, value in entries.items():
-            if value.ndim and value.shape != parameters[index].shape:
+            if not isinstance(value, torch.Tensor):
+                if type(value) not in (bool, int, float):
+                    raise ValueError(f"{name} of parameter {index} is {brief(value)}")
+            elif value.ndim and value.shape != parameters[index].shape:
                 raise ValueError(f"{name} of parameter {index} has the shape {tuple(value.shape)}")
