@@ -133,7 +133,7 @@ def test_predict_ranks(pictures: list[Image.Image]) -> None:
     assert {p.class_name: p.probability for p in ranked} == values
     assert [p.probability for p in ranked] == sorted(values.values(), reverse=True)
     assert [len(classifier.predict(pictures[0], top_k=k)) for k in (1, 2, 3, 99)] == [1, 2, 3, 3]
-    with pytest.raises(InputError, match="top_k: got 0, expected at least 1"):
+    with pytest.raises(InputError, match="top_k: got 0, expected a whole number of at least 1"):
         classifier.predict(pictures[0], top_k=0)
 
 

@@ -5,6 +5,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, Self, overload
 
@@ -91,8 +92,7 @@ class Classifier:
             InputError: a file that is no image, an array of another form, or something else; a model whose answers are
                 not finite.
         """
-        if batch_size < 1:
-            raise InputError(f"batch_size: got {batch_size}, expected at least 1")
+        batch_size = _count("batch_size", batch_size)
         _, several = _as_several(images)
         self.model.eval()
         transform = evaluation_transform(self.preprocess)
@@ -135,8 +135,7 @@ class Classifier:
         Raises:
             InputError: ``top_k`` below 1, a file that is no image, or an array of another form.
         """
-        if not isinstance(top_k, int) or top_k < 1:
-            raise InputError(f"top_k: got {top_k}, expected at least 1")
+        top_k = _count("top_k", top_k)
         one, several = _as_several(images)
         best = ranked(self.probabilities(several).numpy(), self.class_names, top_k)
         return best[0] if one else best
@@ -321,7 +320,17 @@ def _load(folder: Path, device: torch.device | str) -> Classifier:
         raise InputError(f"{folder / WEIGHTS}: {wanted} ({one_line(error)})") from error
     model = made()  # of the size of the file: no sooner is memory taken for it
     model.load_state_dict(weights)
-    return Classifier(model, preprocess, classes, **known).to(device)
+    try:
+        return Classifier(model, preprocess, classes, **known).to(device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(f"device: got {brief(device)}, expected one of this machine ({one_line(error)})") from error
+
+
+def _count(name: str, value: Any) -> int:
+    """A whole number from 1 on, Python's or NumPy's."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise InputError(f"{name}: got {brief(value)}, expected a whole number of at least 1")
+    return int(value)
 
 
 def _as_several(images: Any) -> tuple[bool, Iterable[Picture]]:

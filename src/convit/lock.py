@@ -3,6 +3,7 @@
 import errno
 import os
 import platform
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,10 +52,20 @@ def locked(folder: Path, does: str, *, wait: float = 0.0) -> Iterator[int]:
                 return
 
 
+_AS_IT_IS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""A link is not followed, to a file of somebody else, and a pipe not waited for."""
+
+
 @contextmanager
 def _opened(folder: Path) -> Iterator[int]:
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | _AS_IT_IS, 0o666)
+    except OSError as error:
+        raise InputError(f"{folder / FILE}: cannot be opened ({error.strerror}); expected a file, or none") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError(f"{folder / FILE}: not a regular file; expected one, or none")
     _held.add(descriptor)
     try:
         yield descriptor

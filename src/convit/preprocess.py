@@ -134,7 +134,9 @@ def _grey_to_rgb(image: Image.Image, full_scale: float | None) -> Image.Image:
     white = full_scale or (1.0 if image.mode == "F" else 65535.0)
     made, low, high, outside = Image.new("RGB", image.size), 0.0, 0.0, 0
     for box in strips(image.size):
-        values = np.nan_to_num(np.asarray(image.crop(box), np.float64), posinf=0, neginf=0)
+        values = np.asarray(image.crop(box), np.float64)
+        outside += int(np.count_nonzero(~np.isfinite(values)))
+        values = np.nan_to_num(values, posinf=0, neginf=0)
         low, high = min(low, values.min()), max(high, values.max())
         outside += int(np.count_nonzero((values < -0.05 * white) | (values > 1.05 * white)))
         levels = (values * (255 / white) + 0.5).clip(0, 255).astype(np.uint8)

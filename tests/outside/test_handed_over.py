@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import io
 import json
+import os
 import pathlib
 import resource
 import shutil
@@ -30,14 +31,17 @@ from torch import Tensor
 import convit
 from convit import Classifier, create_model, load_weights
 from convit.data import Preprocess
+from convit.errors import InputError
 from convit.files import fingerprint
 from convit.options_file import read_yaml
+from convit.training import train
 from convit.training.run_folder import RunFolder
 from convit_onnx import OnnxClassifier
 from tests.cli.command import Shell, photos
 from tests.helpers import tiny_model
 from tests.models.checkpoint_files import not_loaded, refused, same_weights, saved
 from tests.outside.onnx_files import FLOAT, onnx, onnx_file
+from tests.training.small import options, resume
 
 MODEL, ARGS = "convit_micro_patch4_32", {"img_size": [8, 8], "patch_size": 4, "depth": 2, "local_up_to_layer": 1}
 MEGABYTES = 1024  # ru_maxrss on Linux is in units of 1024 bytes
@@ -765,3 +769,75 @@ def test_a_model_that_diverged_does_not_answer(folder: Path, tmp_path: Path) -> 
     weights = safetensors.torch.load_file(path)
     safetensors.torch.save_file(weights | {"norm.bias": torch.full_like(weights["norm.bias"], torch.nan)}, path)
     refused(lambda: convit.load(folder).predict(Image.new("RGB", (9, 7))), "not finite")
+
+
+# -- a run folder of somebody else -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("finished")
+    train(options(photos(root / "data", {"ape": 6, "bee": 6}), root / "run", epochs=1))
+    return root / "run"
+
+
+@pytest.fixture
+def a_run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes")
+@pytest.mark.parametrize("name", [".lock", "log.txt", "curves.png", "confusion.csv", "metrics.jsonl"])
+def test_a_run_does_not_write_through_links(name: str, a_run: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (a_run / name).unlink(missing_ok=True)
+    (a_run / name).symlink_to(victim)
+    with pytest.raises(InputError, match=name):
+        train(resume(a_run))
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes")
+@pytest.mark.parametrize("name", [".lock", "log.txt", "evaluation.json"])
+def test_a_run_does_not_wait_for_pipes(name: str, a_run: Path) -> None:
+    (a_run / name).unlink(missing_ok=True)
+    os.mkfifo(a_run / name)
+    with pytest.raises(InputError, match=name):
+        train(resume(a_run))
+
+
+def test_a_split_or_classes_of_another_run_are_refused(a_run: Path) -> None:
+    split = (a_run / "split.json").read_bytes()
+    (a_run / "split.json").write_text("{}")
+    with pytest.raises(InputError, match=r"split\.json"):
+        RunFolder(a_run).known()
+    (a_run / "split.json").write_bytes(split)
+    config = json.loads((a_run / "config.json").read_text())
+    config["pretrained_cfg"]["label_names"].reverse()
+    (a_run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"config\.json"):
+        RunFolder(a_run).known()
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    model = create_model("convit_micro_patch4_32", num_classes=2)
+    weights = model.state_dict()
+    weights["head.bias"][0] = float("nan")
+    torch.save(weights, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=r"head\.bias has numbers that are not finite"):
+        load_weights(model, tmp_path / "a.pth")
+
+
+def test_counts_and_devices_from_python(a_run: Path) -> None:
+    classifier = convit.load(a_run)
+    picture = Image.new("RGB", (8, 8))
+    assert len(classifier.predict(picture, top_k=np.int64(2))) == 2
+    for wrong in (0, "3", 1.5, None, True):
+        with pytest.raises(InputError):
+            classifier.probabilities([picture], batch_size=wrong)
+    for device in (5, "", "nowhere"):
+        with pytest.raises(InputError, match="device"):
+            convit.load(a_run, device=device)
+    with pytest.raises(InputError):
+        classifier.predict(Image.fromarray(np.full((8, 8), np.nan, np.float32)))

@@ -28,7 +28,10 @@ def start_weights(module: nn.Module, std: float | str = PUBLISHED_STD) -> None:
     if std != FAN_IN and not (isinstance(std, float | int) and std > 0):
         raise ValueError(f"weight_std: got {std!r}, expected a positive number or {FAN_IN!r}")
     if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=module.in_features**-0.5 if isinstance(std, str) else std)
+        drawn = torch.empty_like(module.weight, dtype=torch.float32)  # in 16 bits PyTorch 2.10 also draws the cut, -2
+        trunc_normal_(drawn, std=module.in_features**-0.5 if isinstance(std, str) else std)
+        with torch.no_grad():
+            module.weight.copy_(drawn)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.LayerNorm):

@@ -178,7 +178,8 @@ def own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check_numbers(path: str | Path, ours: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    """Refuses tensors of another kind of number than the parameter: cast into place, they would be other weights.
+    """Refuses tensors of another kind of number than the parameter: cast into place, they would be other weights. And
+    those that are not finite.
 
     Raises:
         InputError: the first of them, by name.
@@ -187,6 +188,8 @@ def check_numbers(path: str | Path, ours: Mapping[str, Tensor], weights: Mapping
         if name in ours and (tensor.dtype not in REAL if ours[name].is_floating_point() else tensor.dtype in NOT_WHOLE):
             found, wanted = (str(dtype).removeprefix("torch.") for dtype in (tensor.dtype, ours[name].dtype))
             raise InputError(f"{path}: {name} is of {found}; expected {wanted}, as the parameter is")
+        if name in ours and not tensor.isfinite().all():
+            raise InputError(f"{path}: {name} has numbers that are not finite; expected weights of a sound training")
 
 
 def _check_plain(path: Path, weights: Mapping[str, Tensor]) -> None:

@@ -13,7 +13,7 @@ from convit.data import BadImage, ImageSet
 from convit.data.select import Known
 from convit.errors import InputError, brief, one_line
 from convit.events import EpochEnded, Event, Said
-from convit.files import check_output, parse_json, printable, read, write, write_json
+from convit.files import check_output, kind_of, parse_json, printable, read, write, write_json
 from convit.lock import FILE as LOCK
 from convit.lock import locked
 from convit.model_card import MARKER
@@ -87,6 +87,10 @@ class RunFolder:
         if not self.is_run:
             found = "no run in it" if self.path.is_dir() else "no such folder"
             raise InputError(f"resume: {self.path}: {found}; expected the folder of a run that was begun")
+        for path in sorted(self.path.iterdir()):  # a run writes to its files: not to those of others, nor into a pipe
+            if not path.is_dir() and (path.is_symlink() or not path.is_file()):
+                found = "a link" if path.is_symlink() else kind_of(path)
+                raise InputError(f"{path}: {found}; expected a file of the run itself, or none")
 
     def _is_ours(self) -> bool:
         """Whether all of the folder may go: many a folder that is no run has a ``config.yaml`` too. A run's has every
@@ -208,17 +212,40 @@ class RunFolder:
         if not self.is_run:  # a model that was shared, or config.yaml is gone: what it was opened from is not known
             split = self.read_split() if (self.path / SPLIT).is_file() else {}
             return Known(class_names=class_names, split=split)
-        options = self.read_options()
+        options, split = self.read_options(), self.read_split()
+        self._check_noted(class_names, split)
         return Known(
             class_names=class_names,
             root=options.data,
-            split=self.read_split(),
+            split=split,
             contents=self._read_contents(),
             left_out=[image.name for image in self.read_skipped()],
             folders=options.split_folders,
             some_classes=options.classes is not None,
             some_images=options.fraction is not None or options.per_class is not None,
         )
+
+    def _check_noted(self, class_names: Sequence[str], split: Mapping[str, Sequence[str]]) -> None:
+        """Holds the model's classes and the split against what was noted of the images when the run began.
+
+        Raises:
+            InputError: they differ: one of the files is that of another run, or was changed by hand.
+        """
+        if not (self.path / RECORD).is_file():
+            return
+        try:
+            record = self.read_record()
+            noted, names = (
+                list(record["class_names"]),
+                {part: list(of["names"]) for part, of in record["splits"].items()},
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _unreadable(self.path / RECORD, error) from error
+        for name, found, expected in (("config.json", list(class_names), noted), (SPLIT, dict(split), names)):
+            if found != expected:
+                raise InputError(
+                    f"{self.path / name}: not of the images in {RECORD}; expected both of one run, as it wrote them"
+                )
 
     def _read_contents(self) -> dict[str, list[int]]:
         """What was noted of the images' contents; nothing where the file is not there, as in a folder that was shared
