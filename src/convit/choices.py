@@ -25,3 +25,9 @@ PresetName = Literal["cpu", "paper", "cuda"]
 
 OPSET = 20
 """Version of the ONNX operators that an export is written in."""
+
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".jpe", ".jp2", ".j2k", ".apng", ".dib", ".pnm"),
+    *(".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif", ".heic", ".heif", ".hif"),
+)
+"""How the names of images end."""

@@ -34,7 +34,6 @@ def pixels(image: Image.Image) -> list[tuple[int, ...]]:
         ("I", 257, (1, 1, 1)),
         ("F", 1.0, WHITE),
         ("F", 0.2, (51, 51, 51)),
-        ("F", float("nan"), (0, 0, 0)),
     ],
 )
 def test_colour_of_each_mode(mode: str, colour: object, expected: tuple[int, ...]) -> None:

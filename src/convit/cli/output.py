@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convit import files
+from convit.choices import IMAGE_SUFFIXES
 from convit.errors import InputError
 from convit.options import Options, options_of
 
 if TYPE_CHECKING:  # help does not wait for NumPy
     from convit.data.scan import BadImage
-
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-"""What is never written to by an option that forgot its own file: it takes the next word, which may be a photo."""
 
 
 def left_out_lines(bad: "Sequence[BadImage]") -> list[str]:
@@ -43,7 +41,7 @@ def check_outputs(options: Options) -> None:
             continue
         place = Path(value)
         files.check_output(option.word, place, folder=option.arg.writes == "folder")
-        if option.arg.writes == "file" and place.suffix.lower() in PICTURES and option.word != "plot":
+        if option.arg.writes == "file" and place.suffix.lower() in IMAGE_SUFFIXES and option.word != "plot":
             raise InputError(f"{option.word}: got {place}, the name of a picture; expected another name")
         if place.name in OF_A_RUN and (place.parent / "model.safetensors").exists():
             raise InputError(f"{option.word}: got {place}, a file of the run itself; expected another name")

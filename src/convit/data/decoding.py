@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from convit.errors import InputError, one_line
+from convit.files import NoRegularFileError
 from convit.preprocess import is_deep
 
 MOST_PIXELS = 100_000_000
@@ -43,7 +43,8 @@ _READERS = {
 _BRANDS = {b"avif": ".avif", b"avis": ".avif"} | dict.fromkeys((b"heic", b"heix", b"hevc", b"mif1", b"msf1"), ".heic")
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF
 _LEAST_OF_WIDE = 16
-"""Of 16-bit colours the upper byte reaches this, unless only 12 bits of them are used."""
+"""Pillow keeps the upper byte of a 16-bit colour. If none reaches this, the file uses 12 bits at most (or is black): it
+would be shown as black."""
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _MOST_TEXT, _MOST_TEXTS = 2**20, 2**25  # Pillow refuses a PNG with longer ones; here the text is left out
 _JPEG = b"\xff\xd8\xff"
@@ -133,7 +134,8 @@ def opened(open_file: Callable[[], IO[bytes]], where: str, *, decode: bool) -> I
             warnings.simplefilter("ignore")  # a large photo is no news: only above the limit is it refused
             image = _open(file, start)
         found.kind = image.format or found.kind
-        wide = any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+        tiles = map(str, getattr(image, "tile", ()))
+        wide = any(";16" in tile and "BGR;16" not in tile for tile in tiles)  # BGR;16 is 16 bits a pixel
         if decode and isinstance(image, JpegImagePlugin.JpegImageFile):
             _bound_scans(image, file)
         _bound_pixels(image)
@@ -163,6 +165,8 @@ def readable(where: str, kind: str = "image") -> Iterator[_Found]:
         yield found
     except UnreadableImageError:
         raise
+    except NoRegularFileError as error:  # it begins with the path
+        raise UnreadableImageError(str(error)) from error
     except InputError as error:  # ours: what is wrong with it is said in it
         raise UnreadableImageError(f"{where}: {error}") from error
     except _DECODER_ERRORS as error:
@@ -177,7 +181,8 @@ def _refuse_odd(image: Image.Image, *, wide: bool) -> None:
     tags: Any = getattr(image, "tag_v2", {})
     if is_deep(image) and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         raise InputError("a TIFF of more than 8 bits in which 0 is white; expected one in which 0 is black")
-    if wide and not is_deep(image) and np.asarray(image)[..., :3].max(initial=0) < _LEAST_OF_WIDE:
+    levels: Any = image.getextrema() if wide and image.mode in ("RGB", "RGBA") else ()
+    if levels and max(high for _, high in levels[:3]) < _LEAST_OF_WIDE:
         raise InputError(
             "a colour image of 16 bits whose values take the lower 12 of them at most, of which nothing would be seen; "
             "expected values up to 65535, or an image of 8 bits"
@@ -212,10 +217,15 @@ def _bound_scans(image: Image.Image, file: IO[bytes]) -> None:
         )
 
 
+def _most_pixels() -> int:
+    """Ours, or Pillow's where that is lower."""
+    return min(MOST_PIXELS, 2 * (Image.MAX_IMAGE_PIXELS or MOST_PIXELS))
+
+
 def _bound_pixels(image: Image.Image) -> None:
     """Sets a huge JPEG to be decoded reduced. Raises :class:`InputError` for another image of too many pixels."""
     width, height = image.size
-    most = min(MOST_PIXELS, 2 * (Image.MAX_IMAGE_PIXELS or MOST_PIXELS))
+    most = _most_pixels()
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         parts = (part for part in (1, 2, 4, 8) if -(-width // part) * -(-height // part) <= most)
         if (part := next(parts, 8)) > 1:
@@ -273,7 +283,7 @@ def _text_length(kind: bytes, chunk: bytes) -> int:
 def _reason(start: bytes, kind: str, error: BaseException) -> str:
     detail = one_line(error)
     if isinstance(error, Image.DecompressionBombError):
-        return f"a decompression bomb ({detail}); expected at most {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels"
+        return f"a decompression bomb ({detail}); expected at most {_most_pixels()} pixels"
     if isinstance(error, UnidentifiedImageError):
         return _unknown(start)
     if isinstance(error, OSError) and error.strerror:

@@ -48,11 +48,12 @@ def _same(splits: Mapping[str, ImageSet], contents: Mapping[str, Sequence[int]])
     """The places of each picture that is there more than once."""
     for alike in _grouped([((split, i), size) for split in splits for i, size in enumerate(contents[split])]):
         sums = [(place, splits[place[0]].checksum(place[1])) for place in alike]
-        yield from _grouped([pair for pair in sums if pair[1]])
+        yield from _grouped(sums)
 
 
 def _grouped(pairs: Sequence[tuple[Place, int | str]]) -> Iterator[list[Place]]:
-    """The places that share a value, in their order, where two or more do; -1 and nothing are no values."""
+    """The places that share a value, in their order, where two or more do. -1 and an empty text mean that an image
+    could not be read, and are left out."""
     groups: dict[int | str, list[Place]] = {}
     for place, value in pairs:
         groups.setdefault(value, []).append(place)
@@ -75,8 +76,9 @@ def learned_note(images: ImageSet, root: str | None, learned: Mapping[str, int])
     for name, content in learned.items():
         names.setdefault(content, []).append(name)
     suspects = [i for i, content in enumerate(now) if content in names and content != -1]
-    if not isinstance(images, FileImages):  # contents are checksums
-        return _learned_note(len(suspects), images, suspects, "are") if suspects else None
+    if not isinstance(images, FileImages):  # contents are checksums of 32 bits: a few are equal by chance
+        few = len(suspects) <= 10 * len(images) * len(learned) / 2**32
+        return None if few else _learned_note(len(suspects), images, suspects, "have the checksum of")
     sums = _checksums(root, [name for content in {now[i] for i in suspects} for name in names[content]])
     if sums:
         same = [i for i in suspects if images.checksum(i) in sums]

@@ -13,35 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convit import files
+from convit.choices import IMAGE_SUFFIXES
 from convit.data.decoding import lacks_reader, opened, readable, reader_notes
 from convit.errors import InputError, one_line
 from convit.files import kind_of
 from convit.preprocess import to_rgb
 
-IMAGE_SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".jfif",
-    ".png",
-    ".jpe",
-    ".jp2",
-    ".j2k",
-    ".apng",
-    ".dib",
-    ".pnm",
-    ".bmp",
-    ".gif",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-    ".avif",
-    ".heic",
-    ".heif",
-    ".hif",
-)
 _SYSTEM_NAMES = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "system volume information", "$recycle.bin", "recycler"),
     *("__macosx", "lost+found", "thumbnails"),

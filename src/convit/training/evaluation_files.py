@@ -43,6 +43,7 @@ def write_evaluation(
     Returns:
         The names of the files.
     """
+    (folder / RESULT).unlink(missing_ok=True)  # of an evaluation before
     title = f"{data}, {split} images"
     heading = ("true class \\ taken for", *result.class_names)
     rows = ([name, *row] for name, row in zip(result.class_names, result.confusion.tolist(), strict=True))
@@ -75,7 +76,7 @@ def others_in(folder: Path, root: str) -> str | None:
         return None
     try:
         before = str(parse_json(read(path))["root"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"out: {path}, {kind_of(path)}, does not say which images it is of; expected another one, or it deleted"
         ) from error

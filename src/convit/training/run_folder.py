@@ -213,49 +213,42 @@ class RunFolder:
             split = self.read_split() if (self.path / SPLIT).is_file() else {}
             return Known(class_names=class_names, split=split)
         options, split = self.read_options(), self.read_split()
-        self._check_noted(class_names, split)
+        noted = self._noted()
+        if noted is not None:
+            self._hold("config.json", list(class_names), noted[0])
+            self._hold(SPLIT, dict(split), noted[1])
         return Known(
             class_names=class_names,
             root=options.data,
             split=split,
-            contents=self._read_contents(),
+            contents={} if noted is None else noted[2],
             left_out=[image.name for image in self.read_skipped()],
             folders=options.split_folders,
             some_classes=options.classes is not None,
             some_images=options.fraction is not None or options.per_class is not None,
         )
 
-    def _check_noted(self, class_names: Sequence[str], split: Mapping[str, Sequence[str]]) -> None:
-        """Holds the model's classes and the split against what was noted of the images when the run began.
-
-        Raises:
-            InputError: they differ: one of the files is that of another run, or was changed by hand.
-        """
+    def _noted(self) -> tuple[list[str], dict[str, list[str]], dict[str, list[int]]] | None:
+        """Class names, and by split the names and the contents of the images, as ``images.json`` has them; None without
+        such a file, as in a folder that was shared without it."""
         if not (self.path / RECORD).is_file():
-            return
+            return None
+        record = self.read_record()
         try:
-            record = self.read_record()
-            noted, names = (
-                list(record["class_names"]),
-                {part: list(of["names"]) for part, of in record["splits"].items()},
+            splits = record["splits"].items()
+            names = {split: list(images["names"]) for split, images in splits}
+            contents = {split: list(images["contents"]) for split, images in splits}
+            return list(record["class_names"]), names, contents
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _unreadable(self.path / RECORD, error) from error
+
+    def _hold(self, name: str, found: object, noted: object) -> None:
+        """Raises :class:`InputError` for a file that is of other images than ``images.json``: another run's, or changed
+        by hand."""
+        if found != noted:
+            raise InputError(
+                f"{self.path / name}: not of the images in {RECORD}; expected both of one run, as it wrote them"
             )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise _unreadable(self.path / RECORD, error) from error
-        for name, found, expected in (("config.json", list(class_names), noted), (SPLIT, dict(split), names)):
-            if found != expected:
-                raise InputError(
-                    f"{self.path / name}: not of the images in {RECORD}; expected both of one run, as it wrote them"
-                )
-
-    def _read_contents(self) -> dict[str, list[int]]:
-        """What was noted of the images' contents; nothing where the file is not there, as in a folder that was shared
-        without it."""
-        if not (self.path / RECORD).is_file():
-            return {}
-        try:
-            return {split: list(images["contents"]) for split, images in self.read_record()["splits"].items()}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise _unreadable(self.path / RECORD, error) from error
 
     def _read_json(self, name: str, kind: type = dict) -> Any:
         path = self.path / name

@@ -37,10 +37,14 @@ def make_loader(dataset: Any, workers: int, *, beside_another: bool = False, **o
         InputError: this machine does not give so many processes what they need.
     """
     if workers:
-        _check_room(workers, *((12, 32) if beside_another else (8, 8)))
+        _check_room(workers, *(FILES_BESIDE_ANOTHER if beside_another else FILES))
     return DataLoader(
         dataset, num_workers=workers, persistent_workers=workers > 0, worker_init_fn=_begin_worker, **options
     )
+
+
+FILES, FILES_BESIDE_ANOTHER = (8, 8), (12, 32)
+"""Open files for each process (its pipes, and the batches that wait), and for all else; measured."""
 
 
 def _check_room(workers: int, files: int, others: int) -> None:
@@ -59,11 +63,11 @@ def _check_room(workers: int, files: int, others: int) -> None:
     if resource is None:
         return
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    room = limit - len(os.listdir("/dev/fd")) - others
+    room = max(0, limit - len(os.listdir("/dev/fd")) - others)
     if limit != resource.RLIM_INFINITY and room < workers * files:
         raise InputError(
             f"workers: got {workers}, which takes about {workers * files} open files, and there is room for {room} "
-            f"(ulimit -n {limit}); expected --workers {max(0, room // files)}, or a higher ulimit -n"
+            f"(ulimit -n {limit}); expected --workers {room // files}, or a higher ulimit -n"
         )
 
 

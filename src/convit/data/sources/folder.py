@@ -86,7 +86,7 @@ class _Found:
     def labelled(self, root: Path, folder: Path, *, apart: Iterable[Path], empty: bool) -> FileImages:
         """The images of a split, with classes of its own, without those in the folders of other splits."""
         if (file := annotations(folder)) is not None:
-            return _annotated(root, folder / "images", file)
+            return _annotated(root, folder / "images", file, self.notes)
         others = {absolute(other) for other in apart}
         classes: dict[str, list[str]] = {}
         labels = [sub for sub in subfolders(folder) if not any(o.is_relative_to(absolute(sub)) for o in others)]
@@ -137,8 +137,10 @@ class _Found:
         return [*lines, *reader_notes(self.ignored)]
 
 
-def _annotated(root: Path, images: Path, file: Path) -> FileImages:
+def _annotated(root: Path, images: Path, file: Path, notes: list[str]) -> FileImages:
     """A split whose labels are in a file: a line has the name of an image, a tab, its class, and anything behind.
+
+    Images that it does not name are left out, and said in ``notes``.
 
     Raises:
         InputError: no such image, or another kind of file.
@@ -159,6 +161,8 @@ def _annotated(root: Path, images: Path, file: Path) -> FileImages:
             )
     if not labels:
         raise InputError(f"{file}: an empty file; expected the name of an image, a tab and its class in each line")
+    if unnamed := sorted(name for name in there - labels.keys() if is_image_name(name)):
+        notes.append(f"left out {len(unnamed)} images that {file.name} does not name, such as {unnamed[0]}")
     class_names = class_order(labels.values())
     position = {name: i for i, name in enumerate(class_names)}
     prefix = Path(os.path.relpath(images, root))
