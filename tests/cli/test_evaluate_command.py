@@ -160,9 +160,11 @@ def test_damaged_run(name: str, text: str, run: Path, animals: Path, tmp_path: P
 
 
 def test_none_of_the_validation_images_is_left(run: Path, animals: Path, tmp_path: Path, shell: Shell) -> None:
+    copy = Path(shutil.copytree(animals, tmp_path / "animals"))
     for name in json.loads((run / "split.json").read_text())["val"]:
-        (animals / name).unlink()
-    shell.refuses("evaluate", run, animals, "--out", tmp_path / "out", says=("animals", "val", "expected"))
+        (copy / name).unlink()
+    arguments = ("--split", "val", "--out", tmp_path / "out")
+    shell.refuses("evaluate", run, copy, *arguments, says=("animals", "val", "expected"))
 
 
 def test_places_that_cannot_be_written(run: Path, animals: Path, tmp_path: Path, shell: Shell) -> None:
