@@ -434,4 +434,6 @@ def _check_class_names(names: Sequence[Any], outputs: int) -> None:
     if others := [name for name in names if not isinstance(name, str)]:
         raise InputError(f"class_names: got {brief(others[0])}, expected texts")
     if len(names) != outputs or len(set(names)) != len(names) or not names:
-        raise InputError(f"class_names: got {len(set(names))} different ones, expected {outputs}, one per output")
+        raise InputError(
+            f"class_names: got {len(set(names))} different ones, expected {outputs or 'some'}, one per output"
+        )

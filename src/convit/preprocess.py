@@ -22,6 +22,7 @@ LARGEST = 2**24
 long ones would take gigabytes."""
 
 
+_CHANNELS = "of red, green and blue"
 MOST_SIDE, LEAST_PART = 8192, 0.05
 """The largest side of an input in pixels, and the smallest part of an image that evaluation keeps: images are resized
 to their quotient first, so that beyond these a file of a few letters would take gigabytes."""
@@ -52,14 +53,19 @@ class Preprocess:
         size, part = self.image_size, self.crop_pct
         sides = f"(height, width) in pixels, up to {MOST_SIDE}"
         check("image_size", size, are_numbers(size, 2, 1, MOST_SIDE, whole=True), sides)
-        check("mean", self.mean, are_numbers(self.mean, 3, -1e4, 1e4), "three numbers: red, green, blue")
-        check("std", self.std, are_numbers(self.std, 3, 1e-6, 1e6), "three numbers above 0: red, green, blue")
+        check("mean", self.mean, are_numbers(self.mean, 3, -1e4, 1e4), f"three numbers, {_CHANNELS}, up to 10000")
+        check("std", self.std, are_numbers(self.std, 3, 1e-6, 1e6), f"three numbers, {_CHANNELS}, from 1e-6 to 1e6")
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         check("crop_pct", part, is_part(part) and part >= LEAST_PART, f"a number from {LEAST_PART} to 1")
         most = 2 * MOST_SIDE
         check("crop_pct", part, max(size) <= most * part, f"at least {max(size) / most:.2g} for {max(size)} pixels")
         white = self.full_scale
-        check("full_scale", white, white is None or are_numbers((white,), 1, 1e-6, 1e9), "a number above 0, or None")
+        check(
+            "full_scale",
+            white,
+            white is None or are_numbers((white,), 1, 1e-6, 1e9),
+            "a number from 1e-6 to 1e9, or None",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON knows them: tuples become lists."""
