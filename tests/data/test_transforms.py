@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import timm.data
 import torch
-from packaging.version import Version
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -45,8 +44,6 @@ def image_set(count: int = 12, size: int = 32) -> ArrayImages:
 @pytest.mark.parametrize("size", [(64, 64), (32, 48), (48, 32)])
 @pytest.mark.parametrize("crop_pct", [1.0, 0.875])
 def test_evaluation_agrees_with_timm(size: tuple[int, int], crop_pct: float) -> None:
-    if size[0] != size[1] and Version(timm.__version__) < Version("1.0.30"):
-        pytest.skip("before 1.0.30 timm forgets the interpolation of a picture that is not square")
     preprocess = Preprocess(image_size=size, crop_pct=crop_pct)
     image = noise(101, 157)
     expected = timm.data.create_transform(
