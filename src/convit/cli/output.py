@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convit import files
-from convit.choices import IMAGE_SUFFIXES
+from convit.choices import IMAGE_SUFFIXES, RUN_FILES
 from convit.errors import InputError
 from convit.options import Options, options_of
 
@@ -19,13 +19,6 @@ def left_out_lines(bad: "Sequence[BadImage]") -> list[str]:
     """What is said of files that do not decode: a line for each of the first ten, and one for the others."""
     lines = [f"left out: {image.name}: {image.reason}" for image in bad[:10]]
     return lines if len(bad) <= 10 else [*lines, f"and {len(bad) - 10} more"]
-
-
-OF_A_RUN = (
-    *("config.json", "config.yaml", "plan.json", "split.json", "images.json", "skipped.json", "evaluation.json"),
-    *("metrics.jsonl", "model.safetensors", "confusion.csv", "mistakes.csv", "left-out.csv", "log.txt", "README.md"),
-)
-"""Files of a run, which results do not replace."""
 
 
 def check_outputs(options: Options) -> None:
@@ -43,7 +36,8 @@ def check_outputs(options: Options) -> None:
         files.check_output(option.word, place, folder=option.arg.writes == "folder")
         if option.arg.writes == "file" and place.suffix.lower() in IMAGE_SUFFIXES and option.word != "plot":
             raise InputError(f"{option.word}: got {place}, the name of a picture; expected another name")
-        if place.name in OF_A_RUN and (place.parent / "model.safetensors").exists():
+        of_the_run = place.name in (*RUN_FILES, "README.md") and (place.parent / "model.safetensors").exists()
+        if option.arg.writes == "file" and of_the_run:
             raise InputError(f"{option.word}: got {place}, a file of the run itself; expected another name")
         if (other := places.setdefault(files.absolute(place), option.word)) != option.word:
             raise InputError(f"{other} and {option.word}: got {place} for both, expected a file for each")

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
+from convit.choices import RUN_FILES
 from convit.classifier import CARD, read_config
 from convit.data import BadImage, ImageSet
 from convit.data.select import Known
@@ -23,13 +24,6 @@ from convit.training.options import Asked
 from convit.training.plan import Plan
 
 CONFIG, PLAN, SPLIT, RECORD, SKIPPED = "config.yaml", "plan.json", "split.json", "images.json", "skipped.json"
-OWN = (
-    *(SPLIT, RECORD, PLAN, SKIPPED, "config.json", "model.safetensors", "metrics.jsonl", "evaluation.json"),
-    *("curves.png", "gates.png", "confusion.png", "confusion.csv", "log.txt", "checkpoints", "evaluation-*", "inspect"),
-    *("mistakes.csv", "mistakes.png", "tensorboard", "wandb", "tracking.json", CONFIG),
-)
-"""Everything that a run, and its evaluations, write into the folder, in the order in which ``--overwrite`` removes it:
-if this is interrupted, the folder is still a run that can be overwritten, but not resumed."""
 BEGINNING = {*(_FIRST := (SPLIT, RECORD, PLAN, SKIPPED)), *(f".{name}.tmp" for name in (*_FIRST, CONFIG)), LOCK}
 """Files of a start that was killed before it wrote ``config.yaml``: not yet a run."""
 NOT_OF_THE_RUN = ("overwrite", "resume")
@@ -112,7 +106,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Removes what a run writes, and nothing that somebody put beside it."""
-        for pattern in OWN:
+        for pattern in RUN_FILES:
             for entry in self.path.glob(pattern):
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
