@@ -74,6 +74,19 @@ def test_auto_is_factorized_unless_a_map_is_wanted(name: str, monkeypatch: pytes
     assert called == ["factorized", "naive", "naive"]
 
 
+@pytest.mark.parametrize(("images", "tokens", "expected"), [(8, 36, "naive"), (7, 36, "fast"), (8, 37, "fast")])
+def test_auto_is_naive_for_few_tokens_of_several_images(
+    images: int, tokens: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q, k, v = torch.randn(3, images, 3, tokens, 4).unbind()
+    rest = (torch.ones(3), torch.randn(3, 3), (1, tokens))
+    value = gated_attention(q, k, v, *rest, backend="naive")
+    torch.testing.assert_close(gated_attention(q, k, v, *rest), value)
+    monkeypatch.setattr(naive, "gated_attention", lambda *args: (torch.zeros(1), None))
+    fast = gated_attention(q, k, v, *rest)
+    assert ("fast" if fast.shape == value.shape else "naive") == expected
+
+
 @pytest.mark.parametrize("gated", [True, False], ids=["gated", "ungated"])
 def test_dropout_drops_entries_of_the_map(gated: bool) -> None:
     # One-hot values make the output the map itself: each entry is either dropped or made 1 / (1 - p) times larger.
