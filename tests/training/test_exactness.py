@@ -22,7 +22,7 @@ EVERYTHING: dict[str, Any] = {
     "epochs": 2, "batch_size": 4, "accumulate": 2, "ema_decay": 0.9, "repeated_augmentation": 2,
     "mixup": 0.8, "cutmix": 1.0, "mix_prob": 0.7, "drop_path": 0.3, "random_erasing": 0.5, "color_jitter": 0.2,
     "rand_augment": "rand-m9-mstd0.5-inc1", "balanced_sampling": True, "class_weights": "balanced", "patience": 50,
-    "label_smoothing": 0.1, "flip": True,
+    "label_smoothing": 0.1, "flip": True, "first_epochs": 1,
 }  # fmt: skip
 
 

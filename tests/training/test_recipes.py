@@ -18,7 +18,7 @@ PAPER = {
     "min_lr": 1e-5, "warmup_epochs": 5.0, "warmup_lr": 1e-6, "drop_path": 0.1, "rand_augment": "rand-m9-mstd0.5-inc1",
     "mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1, "random_erasing": 0.25, "repeated_augmentation": 3,
     "crop_pct": 224 / 256, "ema_decay": 0.0, "clip_grad": 0.0, "mix_prob": 1.0, "locality_strength": 1.0,
-    "layer_decay": 1.0,
+    "layer_decay": 1.0, "first_size": (224, 224), "first_epochs": 0,
     "position_lr": 1.0, "crop_scale": 0.08,
     "color_jitter": 0.0,  # 0.4 in the options of the published run; timm leaves it out beside RandAugment
 }  # fmt: skip
@@ -66,6 +66,28 @@ def test_rate_by_optimiser() -> None:
     assert finetune(facts(10_000), asked(batch_size=32, opt="muon"))["lr"] == pytest.approx(2e-3, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("side", "patch", "more", "first"),
+    [
+        (32, 4, {}, (24, 12)),
+        (128, 8, {}, (96, 12)),
+        (224, 16, {}, (160, 12)),  # 14 patches a side become 10
+        (16, 4, {}, (16, 0)),  # 4 x 4 patches are few already
+        (16, 4, {"first_epochs": 3}, (12, 12)),  # who asks for one gets the other
+        (16, 4, {"first_size": (8,)}, (12, 12)),
+        (32, 4, {"teacher": "resnet18"}, (32, 0)),
+    ],
+)
+def test_first_epochs_have_smaller_images(side: int, patch: int, more: dict[str, Any], first: tuple[int, int]) -> None:
+    values = small(facts(4000), asked(side, patch_size=patch, epochs=20, **more))
+    assert (values["first_size"], values["first_epochs"]) == ((first[0], first[0]), first[1])
+
+
+def test_default_optimiser() -> None:
+    """Muon from scratch (docs/small-data.md); fine-tuning and the paper as they were measured and published."""
+    assert [recipe(facts(4000), asked())["opt"] for recipe in (small, finetune, paper)] == ["muon", "adamw", "adamw"]
+
+
 @pytest.mark.parametrize("images", [3, 4, 7, 16, 1000])
 def test_paper_fits_small_data(images: int) -> None:
     batch = paper(facts(images), asked())["batch_size"]
@@ -76,7 +98,7 @@ def test_paper_fits_small_data(images: int) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_makes_a_plan(name: RecipeName) -> None:
     got = plan(facts(36), recipe=name)
-    values = RECIPES[name](got.facts, Asked(data="some", model=got.options.model, image_size=(16, 16)))
+    values = RECIPES[name](got.facts, Asked(data="some", model=got.options.model, image_size=(16, 16), patch_size=4))
     if not (values["mixup"] or values["cutmix"]):
         values["mix_prob"] = 0.0
     assert {key: getattr(got.options, key) for key in values} == values

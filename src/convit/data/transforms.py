@@ -154,13 +154,23 @@ class SampleDataset(Dataset[tuple[Tensor, int]]):
         transform: RGB image -> tensor; may draw from the global generators.
         seed: 0 or more.
         cache: decode every image now and keep it, width * height * 3 bytes each; worker processes share them.
+        first: ``(epochs, transform)``: another transform for so many epochs at the beginning.
     """
 
-    def __init__(self, images: ImageSet, transform: Transform, *, seed: int, cache: bool = False) -> None:
+    def __init__(
+        self,
+        images: ImageSet,
+        transform: Transform,
+        *,
+        seed: int,
+        cache: bool = False,
+        first: tuple[int, Transform] | None = None,
+    ) -> None:
         if seed < 0:
             raise InputError(f"seed: {seed}; expected an integer of at least 0")
         self.images = images
         self.transform = transform
+        self.first = first or (0, transform)
         self.seed = seed
         self._pixels = [np.asarray(images.read(i)) for i in range(len(images))] if cache else None
 
@@ -169,7 +179,8 @@ class SampleDataset(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, key: tuple[int, ...] | int) -> tuple[Tensor, int]:
         key = key if isinstance(key, tuple) else (0, key)
-        index = key[1]
+        epoch, index = key[:2]
+        transform = self.first[1] if epoch < self.first[0] else self.transform
         image = Image.fromarray(self._pixels[index]) if self._pixels is not None else self.images.read(index)
         with seeded(self.seed, Draw.AUGMENTATION, *key):
-            return self.transform(image), int(self.images.targets[index])
+            return transform(image), int(self.images.targets[index])

@@ -30,6 +30,7 @@ class Size:
     embed_dim: int
     num_heads: int
     depth: int = 12
+    mlp_ratio: float = 4.0
     local_up_to_layer: int = 10
     hybrid_backbone: str = PATCH
     global_pool: str = "token"
@@ -45,6 +46,7 @@ def _small(width: int) -> Size:
         embed_dim=width,
         num_heads=9,
         depth=4,
+        mlp_ratio=2.0,
         local_up_to_layer=3,
         hybrid_backbone=CONV,
         global_pool="avg",

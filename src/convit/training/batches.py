@@ -1,6 +1,7 @@
 """The batches that a run learns from."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -28,7 +29,9 @@ class TrainingBatches:
         options = plan.options
         self.plan, self.images, self.world = plan, images, world
         transform = training_transform(plan.preprocess, plan.augmentation)
-        dataset = SampleDataset(images, transform, seed=options.seed, cache=plan.cache)
+        small = training_transform(replace(plan.preprocess, image_size=plan.first_size), plan.augmentation)
+        first = (options.first_epochs or 0, small)
+        dataset = SampleDataset(images, transform, seed=options.seed, cache=plan.cache, first=first)
         self.sampler = EpochSampler(
             len(dataset),
             seed=options.seed,
@@ -47,7 +50,8 @@ class TrainingBatches:
         )
 
     def of_epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images ``(B, 3, H, W)`` and targets ``(B,)`` of each step of an epoch, from step ``start`` on.
+        """Images ``(B, 3, H, W)`` and targets ``(B,)`` of each step of an epoch, from step ``start`` on; in the first
+        epochs the images have the plan's ``first_size``.
 
         Raises:
             WorkerDied: a process that loads them is gone. It is noticed between two batches.

@@ -8,7 +8,8 @@ from convit.errors import InputError
 from convit.events import Listener, Planned, Said, ignore
 from convit.models.variants import multiply_adds
 from convit.training import watch
-from convit.training.engine import Trainer
+from convit.training.duration import fitted
+from convit.training.engine import Trainer, measure_nothing
 from convit.training.learner import decided
 from convit.training.memory import activation_bytes, held_bytes, in_words
 from convit.training.options import Asked
@@ -39,7 +40,10 @@ def begin_trial(asked: Asked, tell: Listener = ignore) -> tuple[Selection, Train
         raise InputError("resume: got it for a trial, which begins from scratch; expected a trial without --resume")
     if asked.out is not None:  # before the scan, which can take a while
         RunFolder(asked.out).check_free(overwrite=asked.overwrite)
+    began = time.perf_counter()
     selection, plan = planned(asked, tell)
+    if asked.minutes is not None:
+        plan = fitted(asked, selection, plan, measure_nothing, began)
     folder = RunFolder(decided(plan.options.out))
     folder.check_free(overwrite=asked.overwrite)
     tell(Planned(folder.path))  # a tracker that cannot start says so

@@ -100,10 +100,12 @@ def _asked_shape(asked: Asked, *, fresh: bool) -> dict[str, Any]:
 
 def _shape(model: ConViT) -> dict[str, Any]:
     """What of a model's shape its name and sizes leave open, so that a saved model says it."""
-    attention: Any = model.blocks[0].attn
+    block: Any = model.blocks[0]
+    attention = block.attn
     return {
         "local_up_to_layer": model.local_up_to_layer,
         "num_heads": attention.num_heads,
+        "mlp_ratio": block.mlp.fc1.out_features / model.embed_dim,
         "hybrid_backbone": PATCH if isinstance(model.patch_embed, PatchEmbed) else CONV,
         "global_pool": model.global_pool,
         "class_token": model.cls_token is not None,

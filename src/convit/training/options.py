@@ -131,6 +131,15 @@ class TrainingOptions:
     """Where the values of open options come from [finetune with --pretrained or --weights, else small]."""
     epochs: Count | None = None
     """Times that every image is shown [1300 / sqrt(images), from 10 to 200; fewer when fine-tuning; 300 for paper]."""
+    minutes: Positive | None = None
+    """In place of --epochs: as many as end after about so many minutes on this machine, by steps that are measured
+    first [as long as --epochs take]."""
+    first_size: Sides | None = None
+    """Side of the images in the first epochs, when fewer pixels teach nearly as much in less time [three quarters of
+    --image-size]."""
+    first_epochs: NotNegative | None = None
+    """Number of epochs with --first-size [60% of them where the model has 8 x 8 patches or more; 0 with a teacher, when
+    fine-tuning and for paper]."""
     batch_size: Annotated[int, Meta(ge=2, multiple_of=2)] | None = None
     """Images per step, an even number [a sixteenth of the images, a power of two from 8 to 128; 1024 for paper]."""
     accumulate: Count = 1

@@ -72,6 +72,13 @@ class Plan:
         return shown(self.images, self.options.repeated_augmentation or 1) // self.batch_size
 
     @property
+    def first_size(self) -> tuple[int, int]:
+        """Height and width of the images in the first epochs."""
+        sides = self.options.first_size
+        assert sides is not None
+        return sides[0], sides[-1]
+
+    @property
     def starts_from_weights(self) -> bool:
         """Whether the run starts from weights, not from scratch."""
         return self.options.pretrained or self.options.weights is not None

@@ -114,7 +114,8 @@ def make_plan(asked: Asked, facts: Facts, *, processes: int = 1) -> Plan:
     start = start_of(asked)
     choice = choose_model(asked, facts, start)
     recipe = asked.recipe or ("finetune" if _has_weights(asked) else "small")
-    sized = replace(asked, recipe=recipe, model=choice.name, image_size=tuple(choice.args["img_size"]))
+    shape = {"image_size": tuple(choice.args["img_size"]), "patch_size": choice.args["patch_size"]}
+    sized = replace(asked, recipe=recipe, model=choice.name, **shape)
     values = RECIPES[recipe](facts, sized) | _of_start(choice, start)
     options = _filled(sized, facts, choice, values)
     size = (int(choice.args["img_size"][0]), int(choice.args["img_size"][1]))
@@ -197,7 +198,6 @@ def _filled(asked: Asked, facts: Facts, choice: ModelChoice, values: Mapping[str
         **_split_folders(asked, facts),
         full_scale=facts.full_scale,
         flip=facts.flip if asked.flip is None else asked.flip,
-        patch_size=choice.args["patch_size"],
         local_up_to_layer=choice.args["local_up_to_layer"],
         weights=_absolute(asked.weights),
         teacher_weights=_absolute(asked.teacher_weights),
@@ -205,6 +205,7 @@ def _filled(asked: Asked, facts: Facts, choice: ModelChoice, values: Mapping[str
         out=asked.out or Path("runs") / _folder_name(facts, choice.name),
         overwrite=False,
         resume=None,
+        minutes=None,  # they have become epochs
     )
 
 
@@ -237,6 +238,10 @@ def _reasons(asked: Asked, options: Asked, facts: Facts) -> dict[str, str]:
         reasons["batch_size"] = f"{options.batch_size} ({facts.images} training images)"
     if asked.epochs is None:
         reasons["epochs"] = f"{options.epochs} ({facts.images} training images)"
+    if options.first_epochs and (asked.first_epochs is None or asked.first_size is None):
+        assert options.first_size is not None
+        side = " x ".join(map(str, options.first_size))
+        reasons["first_size"] = f"{side} for the first {options.first_epochs} epochs (they take less time)"
     if asked.lr is None:
         reasons["lr"] = f"{options.lr:g} (batch size {options.batch_size})"
     if asked.layer_decay is None and (options.layer_decay or 1) < 1:

@@ -32,10 +32,11 @@ def small(facts: Facts, asked: Asked) -> Values:
     light = min(asked.image_size or (0,)) <= 64
     epochs = asked.epochs or _epochs(lambda images: min(200, max(10, round(1300 / math.sqrt(images)))), facts, asked)
     batch_size = asked.batch_size or _batch_size(facts.images)
-    opt = asked.opt or "adamw"
+    opt = asked.opt or "muon"
     lr = asked.lr or _two_digits(PEAK[opt] * math.sqrt(batch_size / 64))
     return {
         "epochs": epochs,
+        **_first(asked, epochs),
         "batch_size": batch_size,
         "opt": opt,
         "lr": lr,
@@ -77,6 +78,8 @@ def finetune(facts: Facts, asked: Asked) -> Values:
     lr = asked.lr or _two_digits(PEAK[opt] / 2 * math.sqrt(batch_size / 64))
     return small(facts, asked) | {
         "epochs": epochs,
+        "first_size": asked.image_size,
+        "first_epochs": 0,
         "opt": opt,
         "lr": lr,
         "layer_decay": 0.75,
@@ -104,6 +107,8 @@ def paper(facts: Facts, asked: Asked) -> Values:
     batch_size = asked.batch_size or min(512 if plus else 1024, max(2, facts.images // 3 * 3 // 2 * 2))
     return {
         "epochs": epochs,
+        "first_size": asked.image_size,
+        "first_epochs": 0,
         "batch_size": batch_size,
         "opt": asked.opt or "adamw",
         "lr": asked.lr or (4e-4 if plus else 5e-4) * (batch_size / 512),
@@ -131,6 +136,21 @@ def paper(facts: Facts, asked: Asked) -> Values:
 
 
 RECIPES: dict[RecipeName, Callable[[Facts, Asked], Values]] = {"small": small, "finetune": finetune, "paper": paper}
+
+
+def _first(asked: Asked, epochs: int) -> Values:
+    """Three quarters of the image's sides for 60% of the epochs, where that leaves 6 x 6 patches or more.
+
+    Positional attention is a function of distances in patches, so it is the same at any size of the grid; only the
+    position embedding is resized. Where one of the two is asked for, the other one follows.
+    """
+    assert asked.image_size is not None
+    patch = asked.patch_size or 1
+    known = asked.teacher is None and asked.teacher_weights is None and min(asked.image_size) // patch >= 8
+    if not (known or asked.first_size is not None or asked.first_epochs):
+        return {"first_size": asked.image_size, "first_epochs": 0}
+    sides = tuple(max(patch, side // patch * 3 // 4 * patch) for side in asked.image_size)
+    return {"first_size": sides, "first_epochs": round(0.6 * epochs)}
 
 
 def _epochs(of: Callable[[int], int], facts: Facts, asked: Asked) -> int:

@@ -85,6 +85,17 @@ def _of_no_gpsa(plan: Planned) -> str | None:
     return (_first(OF_GPSA, plan.given) or moved) if plan.options.local_up_to_layer == 0 else None
 
 
+def _wrong_first_size(plan: Planned) -> str | None:
+    """A first size that the patch does not divide, or beyond the image size; and what would do."""
+    first, last = (tuple(sides * 2)[:2] for sides in (plan.options.first_size, plan.options.image_size))
+    patch = plan.options.patch_size
+    if not any(side % patch for side in first) and all(a <= b for a, b in zip(first, last, strict=True)):
+        return None
+    fit = [max(patch, min(a, b) // patch * patch) for a, b in zip(first, last, strict=True)]
+    words = " x ".join(map(str, first))
+    return f"{words}, expected multiples of the patch size {patch} up to the image size, such as {fit[0]} x {fit[1]}"
+
+
 def _near_multiples(batch: int, of: int) -> str:
     below = f"{batch // of * of} or " if batch > of else ""
     return f"{below}{(batch // of + 1) * of}"
@@ -117,6 +128,11 @@ RULES: tuple[AskedRule | PlanRule, ...] = (
     _both("ungated", "gate_init"),
     _both("freeze_gates", "gate_init"),
     _both("overwrite", "resume"),
+    _both("epochs", "minutes"),
+    AskedRule(
+        lambda given: given.get("first_epochs") and _first(("teacher", "teacher_weights"), given),
+        "first-epochs: got {first_epochs} with a {found}, which may know images of one size only; expected 0",
+    ),
     AskedRule(
         lambda given: "train" not in given and _first(("val", "test"), given),
         "{found}: got it without --train, expected --train DIR too (--train . if the class folders are right in DATA)",
@@ -176,6 +192,19 @@ RULES: tuple[AskedRule | PlanRule, ...] = (
     PlanRule(
         lambda p, n: p.options.warmup_epochs > p.epochs,
         "warmup-epochs: got {o.warmup_epochs:g}, expected at most the {o.epochs} epochs",
+    ),
+    PlanRule(
+        lambda p, n: p.options.first_epochs > p.epochs,
+        "first-epochs: got {o.first_epochs}, expected at most the {o.epochs} epochs",
+    ),
+    PlanRule(lambda p, n: _wrong_first_size(p), "first-size: got {found}"),
+    PlanRule(
+        lambda p, n: not p.options.first_epochs and p.options.first_size != p.options.image_size,
+        "first-size: got it for no epoch, expected --first-epochs above 0 too",
+    ),
+    PlanRule(
+        lambda p, n: n > 1 and "minutes" in p.given,
+        "minutes: got {p.given[minutes]:g} for {n} processes, expected --epochs: steps are measured in one process",
     ),
     PlanRule(
         lambda p, n: p.options.mix_prob and not (p.options.mixup or p.options.cutmix),

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from convit.errors import InputError
 from convit.events import Listener, Planned, RunBegan, ignore, together
 from convit.training import plots, resuming
 from convit.training.distributed import World, join
+from convit.training.duration import fitted
 from convit.training.engine import Measure, Trainer, measure_nothing
 from convit.training.evaluation import Evaluation
 from convit.training.options import Asked
@@ -57,11 +59,11 @@ def train(asked: Asked, tell: Listener = ignore, *, measure: Measure = measure_n
         Stopped: Ctrl-C or SIGTERM; the state is saved, ``resume`` continues it.
         OSError: the disk is full or read-only.
     """
-    resumed = asked.resume is not None
+    resumed, began = asked.resume is not None, time.perf_counter()
     with _alone(), join(asked.device) as world, contextlib.ExitStack() as held:
         tell = tell if world.main else ignore
         pick_device(asked.device)
-        selection, plan = resuming.read(asked, world, held) if resumed else _planned(asked, tell, world)
+        selection, plan = resuming.read(asked, world, held) if resumed else _planned(asked, tell, world, measure, began)
         assert plan.options.out is not None
         folder = RunFolder(plan.options.out)
         # From here on there is something to save.
@@ -85,11 +87,12 @@ def train(asked: Asked, tell: Listener = ignore, *, measure: Measure = measure_n
                 raise
 
 
-def _planned(asked: Asked, tell: Listener, world: World) -> tuple[Selection, Plan]:
+def _planned(asked: Asked, tell: Listener, world: World, measure: Measure, began: float) -> tuple[Selection, Plan]:
     """The images and the plan of a new run, whose folder is looked at first: the images can take a while."""
     if asked.out is not None:
         RunFolder(asked.out).check_free(overwrite=asked.overwrite)
-    return planned(asked, tell, world)
+    selection, plan = planned(asked, tell, world)
+    return selection, plan if asked.minutes is None else fitted(asked, selection, plan, measure, began)
 
 
 @contextlib.contextmanager

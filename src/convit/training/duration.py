@@ -1,0 +1,146 @@
+"""How many epochs end after a number of minutes: steps and evaluations are measured, then the plan is made for it."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from convit.data import ImageSet
+from convit.data.select import Selection
+from convit.errors import InputError
+from convit.events import ignore
+from convit.training.engine import Measure, Trainer
+from convit.training.options import Asked
+from convit.training.plan import Plan
+from convit.training.planning import make_plan
+from convit.training.run_folder import RunFolder
+from convit.training.stopping import StopRequest
+
+TRIED = 3.0
+"""Seconds for which each kind of work is measured, if there is so much of it."""
+END = 3.0
+"""Seconds for the plots at the end of a run."""
+ENOUGH = 0.9
+"""The part of its shortest form's time that the minutes have to be, or the run is refused."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Speed:
+    """What work takes on this machine, in seconds."""
+
+    first_step: float
+    """A training step with images of ``first_size``, with their loading."""
+    step: float
+    """The same with images of the whole size."""
+    evaluated: float
+    """An image evaluated."""
+    epoch_end: float
+    """What an epoch ends with besides: what is recorded of it, and the saving."""
+
+    def of(self, plan: Plan) -> float:
+        """Seconds of a run after its images are loaded."""
+        first = plan.options.first_epochs or 0
+        steps = first * self.first_step + (plan.epochs - first) * self.step
+        counts = {split: sum(images) for split, images in plan.facts.counts.items()}
+        shown = plan.epochs * counts["val"] + counts.get("test", counts["val"])
+        return plan.steps_per_epoch * steps + shown * self.evaluated + plan.epochs * self.epoch_end + END
+
+
+def fitted(asked: Asked, selection: Selection, plan: Plan, measure: Measure, began: float) -> Plan:
+    """The plan with as many epochs as end nearest to ``asked.minutes``.
+
+    Args:
+        asked: the options, ``minutes`` among them.
+        selection: the images.
+        plan: made for them with the recipe's epochs; its steps are measured.
+        measure: what the run measures after each epoch.
+        began: the reading of ``time.perf_counter`` at which the minutes began.
+
+    Raises:
+        InputError: one epoch takes longer.
+    """
+    assert asked.minutes is not None
+    speed = measured(plan, selection, measure)
+    left = 60 * asked.minutes - (time.perf_counter() - began)
+    least = max(1, asked.first_epochs or 0, math.ceil(asked.warmup_epochs or 0))
+    shortest = speed.of(_with_epochs(asked, plan, least))
+    if ENOUGH * shortest > max(left, 0):
+        need = (60 * asked.minutes - left + shortest) / 60
+        raise InputError(
+            f"minutes: got {asked.minutes:g}, expected at least {need:.2g}: so long {least} epochs of {plan.images} "
+            "images take here, with all around them; --fraction 0.5 learns from half of each class"
+        )
+    low, high = least, 2 * least
+    while speed.of(_with_epochs(asked, plan, high)) < left:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if speed.of(_with_epochs(asked, plan, middle)) < left else (low, middle)
+    plans = [_with_epochs(asked, plan, epochs) for epochs in (low, high)]
+    nearest = min(plans, key=lambda made: abs(speed.of(made) - left))
+    minutes = (60 * asked.minutes - left + speed.of(nearest)) / 60
+    step = f"{1000 * speed.step:.0f} ms a step"
+    if nearest.options.first_epochs:
+        step += f", {1000 * speed.first_step:.0f} ms in the first epochs"
+    why = f"{nearest.epochs} (to end after {minutes:.1f} minutes: {step}, measured)"
+    return replace(nearest, reasons={**nearest.reasons, "epochs": why})
+
+
+def _with_epochs(asked: Asked, plan: Plan, epochs: int) -> Plan:
+    """The plan with another number of epochs, and all that depends on it."""
+    made = make_plan(replace(asked, minutes=None, epochs=epochs), plan.facts)
+    return replace(made, given=plan.given, sources=plan.sources)
+
+
+def measured(plan: Plan, selection: Selection, measure: Measure) -> Speed:
+    """Trains and evaluates for some seconds, on some of the images, a model that is then thrown away."""
+    some = {split: _some(images, 24 * max(64, plan.batch_size)) for split, images in selection.splits.items()}
+    with TemporaryDirectory() as folder:
+        trainer = Trainer(plan, some, RunFolder(Path(folder)), ignore, StopRequest(), measure=measure)
+        try:
+            first = plan.options.first_epochs or 0
+            step = _seconds(_steps(trainer, first))
+            first_step = _seconds(_steps(trainer, 0)) if first else step
+            began = time.perf_counter()
+            result = trainer._evaluate()
+            between = time.perf_counter()
+            trainer.classifier.model.eval()
+            measure(trainer.classifier, some["val"])
+            trainer.saver.save(model=True)
+            end = time.perf_counter()
+        finally:
+            trainer.batches.close()
+    return Speed(
+        first_step=first_step,
+        step=step,
+        evaluated=(between - began) / result.num_images,
+        epoch_end=end - between,
+    )
+
+
+def _some(images: ImageSet, most: int) -> ImageSet:
+    """At most so many images, evenly spread over the set."""
+    return images if len(images) <= most else images.subset(np.linspace(0, len(images) - 1, most).astype(int))
+
+
+def _steps(trainer: Trainer, epoch: int) -> Iterator[Callable[[], float]]:
+    """The steps of an epoch, each to be made."""
+    for number, (images, target) in enumerate(trainer.batches.of_epoch(epoch)):
+        yield partial(trainer.learner.step, images, target, epoch, number)
+
+
+def _seconds(steps: Iterator[Callable[[], float]]) -> float:
+    """Mean seconds of a step with the loading of its images, without the first, which prepares much."""
+    next(steps)()
+    count, began = 0, time.perf_counter()
+    for step in steps:
+        step()
+        count += 1
+        if time.perf_counter() - began > TRIED:
+            break
+    return (time.perf_counter() - began) / max(1, count)
