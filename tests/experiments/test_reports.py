@@ -72,10 +72,10 @@ def test_ablation() -> None:
     assert len(got.figures["gating"].axes[0].lines) == 2
 
 
-def test_small_data() -> None:
+def test_design() -> None:
     tops = {"as-it-is": (50.0, 54.0), "twin": (47.0, 49.0), "heads-4": (52.0, 52.0)}
     results = [made(row, seed, top1, split="val") for row, values in tops.items() for seed, top1 in enumerate(values)]
-    got = report("small-data", results, rows=tuple(tops), seeds=(0, 1), fractions=(1.0,))
+    got = report("design", results, rows=tuple(tops), seeds=(0, 1), fractions=(1.0,))
     (table,) = got.tables
     assert rows(table) == [
         ["as-it-is: as it is", "52.0 ± 2.0", ""],

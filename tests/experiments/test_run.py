@@ -31,7 +31,7 @@ GRIDS: dict[str, tuple[dict[str, Any], int, set[str]]] = {
     "dynamics": ({}, 2, {"non_locality_convit", "non_locality_twin", "gates"}),
     "distillation": ({"teacher": "resnet18"}, 4, {"non_locality_convit", "non_locality_convit_distilled"}),
     "models": ({}, 2, set()),
-    "small-data": ({"rows": ("as-it-is", "twin"), "fractions": (1.0,)}, 2, {"differences"}),
+    "design": ({"rows": ("as-it-is", "twin"), "fractions": (1.0,)}, 2, {"differences"}),
 }
 """By study: settings, how many runs they are, and the names of the pictures."""
 
@@ -75,8 +75,8 @@ def test_report_of_each(name: str, pets: Path, tmp_path: Path, how: Callable[[st
     assert len(outcome.results) == runs == len(list((out / "runs").iterdir()))
     assert {file.stem for file in out.glob("*.png")} == pictures
     assert (out / "table.md").read_text() == outcome.markdown + "\n"
-    assert ("italics" in outcome.markdown) == (name != "small-data")
-    assert ("50 test images" in outcome.markdown) == (name != "small-data")
+    assert ("italics" in outcome.markdown) == (name != "design")
+    assert ("50 test images" in outcome.markdown) == (name != "design")
     said.clear()
     how("dying")  # nothing is made again
     assert go().markdown == outcome.markdown

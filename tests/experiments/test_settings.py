@@ -10,7 +10,7 @@ from convit.errors import InputError
 from convit.experiments.results import Cell
 from convit.experiments.settings import Settings
 from convit.experiments.settle import settle
-from convit.experiments.studies import STUDIES, ablation, small_data
+from convit.experiments.studies import STUDIES, ablation, design
 from convit.options import options_of
 from convit.training.options import Asked
 from tests.experiments.made import MICRO
@@ -40,7 +40,7 @@ def differing(one: Asked, other: Asked) -> set[str]:
         ("dynamics", 2),
         ("distillation", 2 * 2 * 3),
         ("models", 2 * 3),
-        ("small-data", 19 * 2),
+        ("design", 19 * 2),
     ],
 )
 def test_grid_on_the_digits(name: str, runs: int) -> None:
@@ -100,21 +100,21 @@ def test_half_of_the_runs_have_the_teacher() -> None:
 
 
 def test_rows_of_the_search_differ_from_the_base_in_what_they_say() -> None:
-    base, *others = cells("small-data", seeds=(0,))
+    base, *others = cells("design", seeds=(0,))
     assert (base.labels["variant"], base.asked.skip_test, base.asked.fraction) == ("as-it-is", True, 0.1)
     for other in others:
-        changes = small_data.ROWS[str(other.labels["variant"])].changes
+        changes = design.ROWS[str(other.labels["variant"])].changes
         assert replace(base.asked, **changes) == other.asked
         assert changes
 
 
 def test_the_search_is_not_the_papers() -> None:
-    with pytest.raises(InputError, match="preset: got paper for small-data, expected none"):
-        settled("small-data", preset="paper")
+    with pytest.raises(InputError, match="preset: got paper for design, expected none"):
+        settled("design", preset="paper")
     with pytest.raises(InputError, match="rows: got twin, expected as-it-is too"):
-        settled("small-data", rows=("twin",))
+        settled("design", rows=("twin",))
     with pytest.raises(InputError, match="rows: got psa, expected some of as-it-is, twin, "):
-        settled("small-data", rows=("psa",))
+        settled("design", rows=("psa",))
 
 
 @pytest.mark.parametrize("name", VARIED)

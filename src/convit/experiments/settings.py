@@ -15,7 +15,7 @@ from convit.options import Arg, Count, NotNegative, Options, Positive
 from convit.training.options import Sides
 
 Name = Literal[
-    "sample-efficiency", "ablation", "locality", "masking", "dynamics", "distillation", "models", "small-data"
+    "sample-efficiency", "ablation", "locality", "masking", "dynamics", "distillation", "models", "design"
 ]
 Fraction = Annotated[float, Meta(ge=1e-6, le=1)]
 
@@ -25,8 +25,8 @@ class GridOptions:
     """Grid: which runs are made and compared."""
 
     name: Annotated[Name, Arg("NAME", positional=True)]
-    """The experiment: sample-efficiency, ablation, locality, masking, dynamics, distillation, models, or small-data, a
-    search of ours."""
+    """The experiment: sample-efficiency, ablation, locality, masking, dynamics, distillation, models, or design, a search
+    of ours."""
     data: Annotated[str, Arg("DATA", positional=True)]
     """Labelled images, as for 'convit train'."""
     preset: Literal["paper"] | None = None
@@ -36,9 +36,9 @@ class GridOptions:
     seeds: tuple[Annotated[int, Meta(ge=0, le=2**32)], ...] = ()
     """Every run is made with each of them [0 1; for masking, distillation, models 0 1 2; for dynamics, paper 0]."""
     fractions: tuple[Fraction, ...] = ()
-    """Parts of each class to learn from, for as many images shown [0.1 0.3 1; for ablation 1, small-data 0.1]."""
+    """Parts of each class to learn from, for as many images shown [0.1 0.3 1; for ablation 1, design 0.1]."""
     rows: Annotated[tuple[str, ...], Arg("ROW")] = ()
-    """Ablation: rows of table 3, a to g, and psa, the ungated one of figure 9; small-data: its rows [all]."""
+    """Ablation: rows of table 3, a to g, and psa, the ungated one of figure 9; design: its rows [all]."""
     strengths: tuple[Annotated[float, Meta(ge=1e-6, le=1e6)], ...] = ()
     """Locality: strengths at the start [0.01 0.1 1]."""
     layers: tuple[NotNegative, ...] = ()

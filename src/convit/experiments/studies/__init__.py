@@ -3,13 +3,13 @@ validation images (arXiv 2103.10697, v2)."""
 
 from convit.experiments.studies import (
     ablation,
+    design,
     distillation,
     dynamics,
     locality,
     masking,
     models,
     sample_efficiency,
-    small_data,
 )
 from convit.experiments.study import Study
 
@@ -21,5 +21,5 @@ STUDIES: dict[str, Study] = {
     "dynamics": dynamics.STUDY,
     "distillation": distillation.STUDY,
     "models": models.STUDY,
-    "small-data": small_data.STUDY,
+    "design": design.STUDY,
 }

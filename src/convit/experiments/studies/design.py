@@ -1,4 +1,4 @@
-"""What makes ConViT good on few images: its design for small data, with one thing at a time changed.
+"""What makes ConViT good on few images: the design of ``nano`` and ``mini``, with one thing at a time changed.
 
 A search: its runs never see the test split, so that what it chooses can be judged there.
 """
@@ -72,7 +72,7 @@ def _differences(by_fraction: dict[float, list[Result]], rows: Sequence[str]) ->
 
 
 STUDY = Study(
-    title="small data: what each part of the design brings",
+    title="design: what each of its parts brings",
     axes=("fractions", "rows"),
     paper=None,
     digits={"fractions": (0.1,), "rows": tuple(ROWS), "seeds": (0, 1), "epochs": 10, "batch_size": 64},
