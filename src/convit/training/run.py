@@ -17,6 +17,7 @@ from convit.training.distributed import World, join
 from convit.training.engine import Measure, Trainer, measure_nothing
 from convit.training.evaluation import Evaluation
 from convit.training.options import Asked
+from convit.training.other_model import OtherModel
 from convit.training.plan import Plan
 from convit.training.planning import planned
 from convit.training.report import finish, introduction
@@ -41,7 +42,9 @@ class Run:
     """The best model, by top-1 on the validation images."""
 
 
-def train(asked: Asked, tell: Listener = ignore, *, measure: Measure = measure_nothing) -> Run:
+def train(
+    asked: Asked, tell: Listener = ignore, *, measure: Measure = measure_nothing, other: OtherModel | None = None
+) -> Run:
     """Trains a classifier and writes its run folder; with ``asked.resume`` it continues a run.
 
     Started by ``torchrun`` or ``accelerate launch``, the processes train together (:mod:`convit.training.distributed`).
@@ -51,6 +54,7 @@ def train(asked: Asked, tell: Listener = ignore, *, measure: Measure = measure_n
         tell: the listener that gets the events.
         measure: gives further values for each epoch's record, from the present classifier and the validation images. It
             must depend on nothing else, or a resumed run would not give the same bits.
+        other: trained in place of the ConViT that is asked for.
 
     Raises:
         InputError: data or options that cannot be used, before anything is written; or a loss that is not finite.
@@ -61,13 +65,13 @@ def train(asked: Asked, tell: Listener = ignore, *, measure: Measure = measure_n
     with _alone(), join(asked.device) as world, contextlib.ExitStack() as held:
         tell = tell if world.main else ignore
         pick_device(asked.device)
-        selection, plan = resuming.read(asked, world, held) if resumed else _planned(asked, tell, world)
+        selection, plan = resuming.read(asked, world, held) if resumed else _planned(asked, tell, world, other)
         assert plan.options.out is not None
         folder = RunFolder(plan.options.out)
         # From here on there is something to save.
         with stop_on_signals(second_acts=world.size == 1) as stop, world.guard():
             tell = together(tell, folder.listen) if world.main else ignore
-            trainer = Trainer(plan, selection.splits, folder, tell, stop, world, measure, resumed=resumed)
+            trainer = Trainer(plan, selection.splits, folder, tell, stop, world, measure, other=other, resumed=resumed)
             if resumed:
                 for note in selection.notes:
                     trainer.say(note)
@@ -85,11 +89,12 @@ def train(asked: Asked, tell: Listener = ignore, *, measure: Measure = measure_n
                 raise
 
 
-def _planned(asked: Asked, tell: Listener, world: World) -> tuple[Selection, Plan]:
+def _planned(asked: Asked, tell: Listener, world: World, other: OtherModel | None) -> tuple[Selection, Plan]:
     """The images and the plan of a new run, whose folder is looked at first: the images can take a while."""
     if asked.out is not None:
         RunFolder(asked.out).check_free(overwrite=asked.overwrite)
-    return planned(asked, tell, world)
+    selection, plan = planned(asked, tell, world)
+    return selection, plan if other is None else other.plan(plan)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from convit.experiments.studies import (
     masking,
     models,
     sample_efficiency,
+    small_data,
 )
 from convit.experiments.study import Study
 
@@ -22,4 +23,5 @@ STUDIES: dict[str, Study] = {
     "distillation": distillation.STUDY,
     "models": models.STUDY,
     "design": design.STUDY,
+    "small-data": small_data.STUDY,
 }
