@@ -19,10 +19,9 @@ from torch import Tensor
 from convit.benchmark import interleaved, machine_facts
 from convit.benchmark.steps import wait_for
 from convit.data import ImageSet
-from convit.data.select import select
 from convit.device import pick_device
 from convit.errors import InputError
-from convit.events import Said
+from convit.events import Said, ignore
 from convit.experiments.results import kept
 from convit.experiments.rivals import RIVALS
 from convit.experiments.settings import Settings
@@ -34,7 +33,7 @@ from convit.training.engine import starting_model
 from convit.training.learner import Learner
 from convit.training.options import Asked
 from convit.training.plan import Plan
-from convit.training.planning import learning, make_plan
+from convit.training.planning import make_plan, planned
 
 FILE = "costs.json"
 """Where an experiment keeps them."""
@@ -159,10 +158,10 @@ def _measured(
 
 def _plans(of_convit: Asked, rivals: Sequence[str]) -> tuple[dict[str, Plan], ImageSet]:
     """The plan of each rival, with ConViT's number of epochs, and the images that they learn from."""
-    selection = select(of_convit.data or "", learning(of_convit))
-    facts, plans = selection.facts(), {}
+    selection, base = planned(of_convit, ignore)
+    plans = {}
     for name in rivals:
-        plan = make_plan(make(Asked, {**of_convit.to_dict(), **RIVALS[name].changes}), facts)
+        plan = make_plan(make(Asked, {**of_convit.to_dict(), **RIVALS[name].changes}), base.facts)
         other = RIVALS[name].other
         plans[name] = plan if other is None else other.plan(plan)
     return plans, selection.splits["train"]
