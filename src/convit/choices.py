@@ -20,6 +20,9 @@ Mode = Literal["forward", "train"]
 Rival = Literal["twin", "timm", "deit"]
 RIVALS: tuple[Rival, ...] = get_args(Rival)
 """The same model with plain attention in every block; timm's ConViT; timm's DeiT, as in the paper's Table 1."""
+StudyRival = Literal["cnn", "cnn-24", "resnet18", "cct"]
+STUDY_RIVALS: tuple[StudyRival, ...] = get_args(StudyRival)
+"""What the study small-data trains beside ConViT and its twin (:mod:`convit.experiments.rivals`)."""
 PresetName = Literal["cpu", "paper", "cuda"]
 """Sets of cases to measure."""
 

@@ -3,7 +3,7 @@
 import json
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -61,7 +61,7 @@ class Classifier:
         training: TrainingFacts | None = None,
     ) -> None:
         _check_class_names(class_names, model.num_classes)
-        if isinstance(model, ConViT):  # benchmarks put other models in its place
+        if isinstance(model, ConViT):  # a study trains other models in its place
             _check_input(model, preprocess)
         self.model = model
         self.preprocess = preprocess
@@ -285,14 +285,19 @@ def load(
     if not str(source).startswith(HUB):
         if revision is not None:
             raise InputError(f"revision: got {revision!r} for the folder {source}, expected none")
-        return _load(Path(source), device)
+        return load_folder(Path(source), device)
     repo_id = str(source).removeprefix(HUB)
     hub.check_repo_id(repo_id)
     got = hub.download(repo_id, CONFIG, WEIGHTS, _read_config, revision=revision, token=token, cache_dir=cache_dir)
-    return _load(got, device)
+    return load_folder(got, device)
 
 
-def _load(folder: Path, device: torch.device | str) -> Classifier:
+def load_folder(folder: Path, device: torch.device | str, make: Callable[..., ConViT] = create_model) -> Classifier:
+    """The classifier of a folder; ``make`` makes the model, without weights, of its name and keywords.
+
+    Raises:
+        InputError: as :func:`load`.
+    """
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             found = _lack(folder, name)
@@ -304,7 +309,7 @@ def _load(folder: Path, device: torch.device | str) -> Classifier:
             raise InputError(f"{folder}: {found}; expected a run folder of 'convit train'{near}")
     name, classes, args, preprocess, training = _read_config(folder / CONFIG)
     try:
-        made = partial(create_model, name, num_classes=len(classes), **args)
+        made = partial(make, name, num_classes=len(classes), **args)
         known: dict[str, Any] = {"model_name": name, "model_args": args, "training": training}
         outline = Classifier(made(device="meta"), preprocess, classes, **known).model
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:

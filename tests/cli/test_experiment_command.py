@@ -99,7 +99,7 @@ def test_stopped_and_killed_gives_the_same_table(pets: Path, tmp_path: Path, she
 
 def test_a_run_that_fails(pets: Path, tmp_path: Path, shell: Shell) -> None:
     rows = ("--rows", "as-it-is", "--epochs", 2, "--lr", 1e11, "--fractions", 1)
-    got = shell("experiment", "small-data", pets, "--out", tmp_path / "x", *SMALL, *rows)
+    got = shell("experiment", "design", pets, "--out", tmp_path / "x", *SMALL, *rows)
     assert got.status == 2
     assert "1 of 1 runs failed" in got.err.splitlines()[-1]
     assert "loss: got" in got.err.splitlines()[-1]

@@ -1,6 +1,6 @@
 """Stands in for ``convit.experiments.cell``: leaves a run folder of two epochs as that does, at once.
 
-    python made_cell.py MODEL_FOLDER HOW CONFIG.yaml RUN_FOLDER
+    python made_cell.py MODEL_FOLDER HOW CONFIG.yaml RUN_FOLDER [RIVAL]
 
 HOW is ``well``; ``badly`` or ``dying``, without a result; or ``waiting`` after an epoch, until standard input ends.
 """
@@ -30,7 +30,7 @@ def main(model: Path, how: str, config: Path, run: Path) -> int:
     lines = metrics.read_text().splitlines() if metrics.exists() else []
     for epoch in range(len(lines) + 1, 3):
         attention = {"gates": [[0.5, 0.7]], "non_locality": [[1.0, 2.0], [3.0, 3.0]]}
-        record = {"epoch": epoch, "val_top1": 10.0 * epoch, "val_loss": 1.0, "seconds": 0.5}
+        record = {"epoch": epoch, "val_top1": 10.0 * epoch, "val_loss": 1.0, "images": 8, "seconds": 0.5}
         record |= {"train_loss": 1.5, **attention}
         metrics.write_text("".join(f"{line}\n" for line in [*lines, json.dumps(record)]))
         lines = metrics.read_text().splitlines()

@@ -72,10 +72,10 @@ def test_ablation() -> None:
     assert len(got.figures["gating"].axes[0].lines) == 2
 
 
-def test_small_data() -> None:
+def test_design() -> None:
     tops = {"as-it-is": (50.0, 54.0), "twin": (47.0, 49.0), "heads-4": (52.0, 52.0)}
     results = [made(row, seed, top1, split="val") for row, values in tops.items() for seed, top1 in enumerate(values)]
-    got = report("small-data", results, rows=tuple(tops), seeds=(0, 1), fractions=(1.0,))
+    got = report("design", results, rows=tuple(tops), seeds=(0, 1), fractions=(1.0,))
     (table,) = got.tables
     assert rows(table) == [
         ["as-it-is: as it is", "52.0 ± 2.0", ""],
@@ -87,6 +87,36 @@ def test_small_data() -> None:
         "4 heads (a 2 x 2 kernel)",
         "plain attention in every block",
     ]
+
+
+def test_small_data() -> None:
+    history = [{"epoch": e, "val_top1": 10.0 * e, "seconds": 30.0} for e in (1, 2, 3)]
+    tops = {"convit": (50.0, 54.0), "cnn": (53.0, 55.0)}
+    results = [
+        made(row, seed, top1, labels={"rate": 1.0, "fraction": fraction}, history=history)
+        for fraction in (1.0, 0.1)
+        for row, values in tops.items()
+        for seed, top1 in enumerate(values)
+    ]
+    got = report("small-data", results, rows=tuple(tops), rates=(1.0,), seeds=(0, 1), fractions=(1.0, 0.1))
+    assert [table.split("|")[1].strip() for table in got.tables] == ["10% of each class", "100% of each class"]
+    assert rows(got.tables[0]) == [
+        ["ConViT", "1.25M", "0.040G", "24,000", "1.50 ± 0.00", "52.0 ± 2.0", ""],
+        ["small CNN", "1.25M", "0.040G", "24,000", "1.50 ± 0.00", "54.0 ± 1.0", "+2.0 ± 1.0"],
+    ]
+    assert got.figures.keys() == {"minutes", "accuracy"}
+    assert got.figures["minutes"].axes[0].lines[0].get_xdata().tolist() == [0.5, 1.0, 1.5]
+
+
+def test_rates_of_small_data() -> None:
+    results = [
+        made(row, 0, top1, labels={"rate": rate}, split="val")
+        for row, tops in {"convit": (50.0, 54.0, 53.0), "cnn": (40.0, 43.0, 49.0)}.items()
+        for rate, top1 in zip((0.5, 1.0, 2.0), tops, strict=True)
+    ]
+    table, legend = report("small-data", results, rows=("convit", "cnn"), rates=(0.5, 1.0, 2.0)).tables
+    assert [row[-3:] for row in rows(table)] == [["49.0", "**53.0**", "52.0"], ["39.0", "42.0", "**48.0**"]]
+    assert "validation images" in legend
 
 
 def test_locality() -> None:

@@ -10,7 +10,7 @@ from convit.errors import InputError
 from convit.experiments.results import Cell
 from convit.experiments.settings import Settings
 from convit.experiments.settle import settle
-from convit.experiments.studies import STUDIES, ablation, small_data
+from convit.experiments.studies import STUDIES, ablation, design
 from convit.options import options_of
 from convit.training.options import Asked
 from tests.experiments.made import MICRO
@@ -40,7 +40,8 @@ def differing(one: Asked, other: Asked) -> set[str]:
         ("dynamics", 2),
         ("distillation", 2 * 2 * 3),
         ("models", 2 * 3),
-        ("small-data", 19 * 2),
+        ("design", 19 * 2),
+        ("small-data", 3 * 5 * 2),
     ],
 )
 def test_grid_on_the_digits(name: str, runs: int) -> None:
@@ -100,21 +101,41 @@ def test_half_of_the_runs_have_the_teacher() -> None:
 
 
 def test_rows_of_the_search_differ_from_the_base_in_what_they_say() -> None:
-    base, *others = cells("small-data", seeds=(0,))
+    base, *others = cells("design", seeds=(0,))
     assert (base.labels["variant"], base.asked.skip_test, base.asked.fraction) == ("as-it-is", True, 0.1)
     for other in others:
-        changes = small_data.ROWS[str(other.labels["variant"])].changes
+        changes = design.ROWS[str(other.labels["variant"])].changes
         assert replace(base.asked, **changes) == other.asked
         assert changes
 
 
+def test_models_of_equal_minutes_differ_in_the_model() -> None:
+    made = cells("small-data", seeds=(0,), fractions=(1.0,), rows=("convit", "twin", "cnn", "cnn-24"))
+    assert [cell.rival for cell in made] == [None, None, "cnn", "cnn-24"]
+    convit, twin, *others = (cell.asked for cell in made)
+    assert differing(convit, twin) == {"local_up_to_layer"}
+    assert all(other == convit for other in others)
+    assert not convit.skip_test
+
+
+def test_a_search_of_rates_never_reads_the_test_split() -> None:
+    made = cells("small-data", seeds=(0,), fractions=(0.1,), rows=("convit", "cct"), rates=(0.5, 1.0))
+    assert [cell.name.removeprefix("micro_patch4_16-") for cell in made] == [
+        "convit-fraction_0.1-rate_0.5-seed_0",
+        "convit-fraction_0.1-seed_0",
+        "cct-fraction_0.1-rate_0.5-seed_0",
+        "cct-fraction_0.1-seed_0",
+    ]
+    assert all(cell.asked.skip_test for cell in made)
+
+
 def test_the_search_is_not_the_papers() -> None:
-    with pytest.raises(InputError, match="preset: got paper for small-data, expected none"):
-        settled("small-data", preset="paper")
+    with pytest.raises(InputError, match="preset: got paper for design, expected none"):
+        settled("design", preset="paper")
     with pytest.raises(InputError, match="rows: got twin, expected as-it-is too"):
-        settled("small-data", rows=("twin",))
+        settled("design", rows=("twin",))
     with pytest.raises(InputError, match="rows: got psa, expected some of as-it-is, twin, "):
-        settled("small-data", rows=("psa",))
+        settled("design", rows=("psa",))
 
 
 @pytest.mark.parametrize("name", VARIED)
@@ -137,6 +158,10 @@ def test_paper_grids() -> None:
     ("name", "options", "says"),
     [
         ("ablation", {"strengths": (1.0,)}, "strengths: got it for ablation, expected --fractions, --rows"),
+        ("ablation", {"rates": (0.5,)}, "rates: got it for ablation, expected --fractions, --rows"),
+        ("small-data", {"rates": (0.5, 0.5)}, "rates: got 0.5 0.5, expected each once"),
+        ("small-data", {"rows": ("cnn",)}, "rows: got cnn, expected convit too, to compare with"),
+        ("small-data", {"rows": ("convit", "vit")}, "rows: got vit, expected some of convit, twin, cnn, "),
         ("models", {"fractions": (0.1,)}, "fractions: got it for models, expected none of these"),
         ("models", {"teacher_weights": Path("x")}, "teacher-weights: got it for models"),
         ("ablation", {"rows": ("a", "z")}, "rows: got z, expected some of a, b"),

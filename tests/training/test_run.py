@@ -66,7 +66,7 @@ def test_files_of_the_contract(run: Path) -> None:
 
 def test_metrics(run: Path) -> None:
     lines = metrics(run)
-    keys = ["epoch", "train_loss", "val_loss", "val_top1", "lr", "seconds", "images_per_second", "gates"]
+    keys = ["epoch", "train_loss", "val_loss", "val_top1", "lr", "images", "seconds", "images_per_second", "gates"]
     assert [list(line) for line in lines] == [keys, keys]
     assert [line["epoch"] for line in lines] == [1, 2]
     assert [len(layer) for layer in lines[0]["gates"]] == [9] * 3

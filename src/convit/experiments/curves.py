@@ -1,7 +1,7 @@
 """Pictures of results over seeds: learning curves, points with their standard error, how far heads look."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from matplotlib import colormaps
@@ -24,11 +24,14 @@ def colours(count: int) -> list[object]:
     return list(names[:count] if count <= len(names) else colormaps["viridis"](np.linspace(0, 0.9, count)))
 
 
-def learning_curves(panels: Sequence[Panel], title: str) -> Figure:
-    """Top-1 on the validation images against images shown, the mean over seeds and its standard error as a band.
+Over = Literal["images shown (epochs of all the data)", "minutes of training"]
+SHOWN, MINUTES = get_args(Over)
+"""What learning curves go over. One epoch of a fraction f of the data is worth f epochs of all of it; minutes are those
+of the training steps alone."""
 
-    One epoch of a fraction f of the data is worth f epochs of all of it.
-    """
+
+def learning_curves(panels: Sequence[Panel], title: str, over: Over = SHOWN) -> Figure:
+    """Top-1 on the validation images, the mean over seeds and its standard error as a band."""
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure, axes = new_figure(max(5.0, 3.4 * columns) + 2.6, 3.0 * rows + 1.0, rows, columns, share=True)
@@ -37,24 +40,31 @@ def learning_curves(panels: Sequence[Panel], title: str) -> Figure:
         axes[number - columns].tick_params(labelbottom=True)  # the lowest of its column
     for place, (fraction, lines) in zip(axes, panels, strict=False):
         for colour, (name, results) in zip(colours(len(lines)), lines.items(), strict=True):
-            _curve(place, name, fraction, results, colour)
+            _curve(place, name, _places(over, fraction, results), results, colour)
         label(place, f"{percent(fraction)} of each class", "", "")
     figure.suptitle(title, fontsize=10)
-    figure.supxlabel("images shown (epochs of all the data)", fontsize=10)
+    figure.supxlabel(over, fontsize=10)
     figure.supylabel("top-1 on the validation images (%)", fontsize=10)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
 
-def _curve(axes: Axes, name: str, worth: float, results: Sequence[Result], colour: object) -> None:
+def _places(over: Over, worth: float, results: Sequence[Result]) -> np.ndarray:
+    """Where each epoch ends; of minutes the mean over the seeds."""
+    if over == MINUTES:
+        places: np.ndarray = _of_all(results, "seconds").cumsum(axis=1).mean(axis=0) / 60
+        return places
+    return worth * np.arange(1, min(len(result.history) for result in results) + 1)
+
+
+def _curve(axes: Axes, name: str, places: np.ndarray, results: Sequence[Result], colour: object) -> None:
     values = _of_all(results, "val_top1")
-    shown = worth * np.arange(1, len(values[0]) + 1)
     mean = values.mean(axis=0)
-    axes.plot(shown, mean, color=colour, linewidth=1.5, label=name, marker="o" if len(mean) == 1 else None)
+    axes.plot(places, mean, color=colour, linewidth=1.5, label=name, marker="o" if len(mean) == 1 else None)
     if len(results) > 1:
         error = values.std(axis=0, ddof=1) / np.sqrt(len(results))
-        axes.fill_between(shown, mean - error, mean + error, color=colour, alpha=0.18, linewidth=0)
+        axes.fill_between(places, mean - error, mean + error, color=colour, alpha=0.18, linewidth=0)
 
 
 def _of_all(results: Sequence[Result], key: str) -> np.ndarray:

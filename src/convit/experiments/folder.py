@@ -19,7 +19,18 @@ from convit.options_file import read_yaml, to_yaml
 from convit.training.run_folder import RunFolder, first_difference
 
 IDENTITY = "experiment.json"
-OWN = (IDENTITY, "results.json", "results.csv", "table.md", "log.txt", "speed.json", "*.png", "runs", "configs")
+OWN = (
+    IDENTITY,
+    "results.json",
+    "results.csv",
+    "table.md",
+    "log.txt",
+    "speed.json",
+    "costs.json",
+    "*.png",
+    "runs",
+    "configs",
+)
 """Everything that an experiment writes into its folder."""
 WAIT = 60.0
 """Seconds to wait for the runs of an earlier call, which may be saving their states."""

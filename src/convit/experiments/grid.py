@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import torch
-
 from convit.events import Said
 from convit.experiments.folder import ExperimentFolder
 from convit.experiments.results import Cell
@@ -21,7 +19,7 @@ from convit.training.run_folder import RunFolder
 from convit.training.stopping import StopRequest
 
 PROGRAM: tuple[str, ...] = ("-P", "-m", "convit.experiments.cell")
-"""What a process runs, on a config and a run folder."""
+"""What a process runs, on a config, a run folder and the name of a rival, if it trains one."""
 PATIENCE = 600.0
 """Seconds that a process may take to save its run once it is asked to."""
 EVERY = 0.2
@@ -59,7 +57,7 @@ class _Process:
         self.before = self.part()
         self.output = tempfile.TemporaryFile()  # noqa: SIM115 (closed when it has ended)
         self.popen = subprocess.Popen(
-            [sys.executable, *PROGRAM, folder.write_config(cell), self.run.path],
+            [sys.executable, *PROGRAM, folder.write_config(cell), self.run.path, *([cell.rival] if cell.rival else [])],
             stdin=subprocess.PIPE,
             stdout=self.output,
             stderr=subprocess.STDOUT,
@@ -95,14 +93,22 @@ class _Process:
 
 
 def run_cells(
-    cells: Sequence[Cell], folder: ExperimentFolder, *, jobs: int, lock: int, tell: Listener, stop: StopRequest
+    cells: Sequence[Cell],
+    folder: ExperimentFolder,
+    *,
+    jobs: int,
+    threads: int,
+    lock: int,
+    tell: Listener,
+    stop: StopRequest,
 ) -> dict[str, str]:
     """Makes the runs of cells, or the rest of them; those that are complete are left as they are.
 
     Args:
         cells: what is to be made, in this order.
         folder: of the experiment.
-        jobs: how many at once; the threads of PyTorch are divided among them.
+        jobs: how many at once.
+        threads: of PyTorch, that each has.
         lock: an open file that the processes keep open while they live.
         tell: is told how it goes on.
         stop: asked all the time.
@@ -117,7 +123,7 @@ def run_cells(
     pending, running, failed = [cell for cell in cells if not folder.has(cell)], list[_Process](), dict[str, str]()
     before = len(cells) - len(pending)
     tell(Said(f"{len(cells)} runs" + (f", {before} of them complete before" if before else "")))
-    threads, began, worked = max(1, torch.get_num_threads() // jobs), time.monotonic(), 0.0
+    began, worked = time.monotonic(), 0.0
 
     def standing() -> Standing:
         parts = {process.name: process.part() for process in running}

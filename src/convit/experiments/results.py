@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from convit.classifier import read_config
 from convit.errors import InputError, one_line
+from convit.experiments.rivals import RIVALS
 from convit.files import parse_json, read, write_json
 from convit.models import create_model
-from convit.models.variants import multiply_adds
+from convit.models.variants import multiply_adds_of
 from convit.training.evaluation import best_record
 from convit.training.options import Asked
 from convit.training.run_folder import RunFolder
@@ -30,6 +31,8 @@ class Cell:
     """What distinguishes it in tables, such as ``{"variant": "twin", "fraction": 0.1}``; not its seed."""
     asked: Asked
     """The options of its run, as in a file for ``convit train --config``."""
+    rival: str | None = None
+    """The name of what is trained in place of the ConViT (:data:`convit.experiments.rivals.RIVALS`), if it is none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +55,8 @@ class Result:
     """That by which the best epoch was chosen."""
     best_epoch: int
     epochs: int
+    shown: int
+    """Images, in all training steps."""
     seconds: float
     """Of all training steps."""
     parameters: int
@@ -94,6 +99,7 @@ def read_result(cell: Cell, path: Path) -> Result:
             val_top1=best["val_top1"],
             best_epoch=best["epoch"],
             epochs=len(history),
+            shown=sum(record["images"] for record in history),
             seconds=round(sum(record["seconds"] for record in history), 3),
             parameters=parameters,
             flops=flops,
@@ -108,8 +114,9 @@ def read_result(cell: Cell, path: Path) -> Result:
 @functools.cache
 def _cost(name: str, size: tuple[int, int], args: str) -> tuple[int, int]:
     """Parameters, and multiply-adds for one image, of a model with keywords that are JSON."""
-    model = create_model(name, device="meta", **json.loads(args))
-    return sum(parameter.numel() for parameter in model.parameters()), multiply_adds(name, size, **json.loads(args))
+    other = RIVALS[name].other if name in RIVALS else None
+    model = (create_model if other is None else other.make)(name, device="meta", **json.loads(args))
+    return sum(parameter.numel() for parameter in model.parameters()), multiply_adds_of(model, size)
 
 
 def kept(file: Path, wanted: Iterable[str], measure: Callable[[list[str]], Mapping[str, T]]) -> dict[str, T]:

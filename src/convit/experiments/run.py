@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from convit.choices import Device
 from convit.classifier import WEIGHTS
 from convit.data.record import describe
@@ -65,11 +67,14 @@ def run_experiment(
         raise InputError(f"out: got {out}, which lies among the images in {selection.root}; expected a folder apart")
     device = cast(Device, pick_device(settings.device).type)
     settings = replace(settings, data=selection.root, device=device)
-    identity, cells = _identity(settings, selection), study.cells(settings)
+    cells = study.cells(settings)
+    identity = _identity(settings, selection, skip_test=cells[0].asked.skip_test)
+    threads = study.threads or max(1, torch.get_num_threads() // jobs)
     with folder.locked() as lock:
         folder.prepare(identity, overwrite=overwrite)
+        cells = list(map(study.prepare(settings, out, tell), cells))
         with stop_on_signals() as stop:
-            failed = run_cells(cells, folder, jobs=jobs, lock=lock, tell=tell, stop=stop)
+            failed = run_cells(cells, folder, jobs=jobs, threads=threads, lock=lock, tell=tell, stop=stop)
         results = [read_result(cell, folder.run(cell)) for cell in cells if cell.name not in failed]
         results = [replace(result, measured=study.measure(settings, result)) for result in results]
         folder.write_results(identity, results)
@@ -88,7 +93,7 @@ def run_experiment(
     return Outcome(markdown=text, folder=out, results=results)
 
 
-def _identity(settings: Settings, selection: Selection) -> dict[str, Any]:
+def _identity(settings: Settings, selection: Selection, *, skip_test: bool) -> dict[str, Any]:
     """What results must share to stand in one table; the grid may grow."""
     source, weights = selection.source, settings.teacher_weights
     if weights is not None:
@@ -104,7 +109,7 @@ def _identity(settings: Settings, selection: Selection) -> dict[str, Any]:
             "fingerprint": fingerprint(describe(source.class_names, source.splits)),
         },
         "settings": {name: getattr(settings, name) for name in ("epochs", *shared, "teacher")}
-        | {"teacher_weights": weights and teacher},
+        | {"teacher_weights": weights and teacher, "skip_test": skip_test},
     }
 
 

@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from convit.choices import Device, RecipeName
+from convit.choices import Device, OptimizerName, RecipeName
 from convit.options import Arg, Count, NotNegative, Options, Positive
 from convit.training.options import Sides
 
 Name = Literal[
-    "sample-efficiency", "ablation", "locality", "masking", "dynamics", "distillation", "models", "small-data"
+    "sample-efficiency", "ablation", "locality", "masking", "dynamics", "distillation", "models", "design", "small-data"
 ]
 Fraction = Annotated[float, Meta(ge=1e-6, le=1)]
 
@@ -25,8 +25,8 @@ class GridOptions:
     """Grid: which runs are made and compared."""
 
     name: Annotated[Name, Arg("NAME", positional=True)]
-    """The experiment: sample-efficiency, ablation, locality, masking, dynamics, distillation, models, or small-data, a
-    search of ours."""
+    """The experiment: sample-efficiency, ablation, locality, masking, dynamics, distillation, models; or, not in the
+    paper, design, a search, and small-data, other models at equal minutes."""
     data: Annotated[str, Arg("DATA", positional=True)]
     """Labelled images, as for 'convit train'."""
     preset: Literal["paper"] | None = None
@@ -36,9 +36,12 @@ class GridOptions:
     seeds: tuple[Annotated[int, Meta(ge=0, le=2**32)], ...] = ()
     """Every run is made with each of them [0 1; for masking, distillation, models 0 1 2; for dynamics, paper 0]."""
     fractions: tuple[Fraction, ...] = ()
-    """Parts of each class to learn from, for as many images shown [0.1 0.3 1; for ablation 1, small-data 0.1]."""
+    """Parts of each class to learn from, for as many images shown [0.1 0.3 1; for ablation 1, design 0.1]."""
     rows: Annotated[tuple[str, ...], Arg("ROW")] = ()
-    """Ablation: rows of table 3, a to g, and psa, the ungated one of figure 9; small-data: its rows [all]."""
+    """Ablation: rows of table 3, a to g, and psa, the ungated one of figure 9; design: its rows [all]. Small-data:
+    convit, twin, cnn, cnn-24, resnet18, cct [all but cnn-24]."""
+    rates: tuple[Positive, ...] = ()
+    """Small-data: factors of each model's learning rate; with several the test split stays unread [1]."""
     strengths: tuple[Annotated[float, Meta(ge=1e-6, le=1e6)], ...] = ()
     """Locality: strengths at the start [0.01 0.1 1]."""
     layers: tuple[NotNegative, ...] = ()
@@ -59,6 +62,8 @@ class SharedOptions:
     """Images per step, in every run [64 for digits, else the recipe's by a run's number of images]."""
     lr: Positive | None = None
     """Peak learning rate, in every run [the recipe's]."""
+    opt: OptimizerName | None = None
+    """Optimiser, in every run [the recipe's]."""
     recipe: RecipeName | None = None
     """Where the values of open options come from [small]."""
     image_size: Sides | None = None

@@ -13,7 +13,7 @@ from convit.models import create_model
 from convit.training.options import Asked
 from convit.training.planning import learning, make_plan
 
-AXES = ("fractions", "rows", "strengths", "layers", "teacher", "teacher_weights")
+AXES = ("fractions", "rows", "rates", "strengths", "layers", "teacher", "teacher_weights")
 """Options that not every experiment has."""
 ALWAYS = {"seeds": (0,), "fractions": (1.0,)}
 OPEN = (None, ())
@@ -65,7 +65,7 @@ def _own(study: Study, settings: Settings) -> dict[str, Any]:
 
 
 def _check(study: Study, settings: Settings) -> None:
-    for name in ("models", "seeds", "fractions", "rows", "strengths", "layers"):
+    for name in ("models", "seeds", "fractions", "rows", "rates", "strengths", "layers"):
         values: Sequence[object] = getattr(settings, name)
         if len(set(values)) != len(values):
             raise InputError(f"{name}: got {' '.join(map(str, values))}, expected each once")

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from convit.events import Said
 from convit.experiments.results import Cell, Label, Result
 from convit.experiments.settings import Settings, SharedOptions
 from convit.figures import Figure
 from convit.options import make, options_of
 from convit.training.options import Asked
+
+Tell = Callable[[Said], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,8 @@ class Variant:
     """Options of :class:`convit.training.options.Asked`."""
     labels: Mapping[str, Label] = field(default_factory=dict)
     """What else distinguishes it; part of its run's name too."""
+    rival: str | None = None
+    """The name of what is trained in place of the ConViT, if it is none."""
 
 
 CONVIT = Variant("convit", "ConViT")
@@ -64,6 +70,10 @@ class Study:
     """The lowest of ``--layers``."""
     variants: Callable[[Settings], Sequence[Variant]]
     """What is compared; each is made of every model, of every fraction of the data and with every seed."""
+    prepare: Callable[[Settings, Path, Tell], Callable[[Cell], Cell]] = lambda settings, folder, tell: lambda cell: cell
+    """What has to be known before the runs: from settings and folder to a function that completes each cell."""
+    threads: int | None = None
+    """Of PyTorch, in each run; None for all there are, divided among the runs that are made at once."""
     measure: Callable[[Settings, Result], Mapping[str, float]] = lambda settings, result: {}
     """What is measured of the best model besides its accuracy, in percent; kept in the run folder."""
     report: Callable[[Settings, Sequence[Result]], Report]
@@ -78,6 +88,7 @@ class Study:
                 name="-".join([model.removeprefix("convit_"), variant.key, *_words(fraction, variant), f"seed_{seed}"]),
                 labels={"model": model, "variant": variant.key, "fraction": fraction, **variant.labels},
                 asked=asked(settings, model, seed, fraction, {**self.fixed, **variant.changes}),
+                rival=variant.rival,
             )
             for seed in settings.seeds
             for model in settings.models
@@ -99,5 +110,6 @@ def asked(
 
 def _words(fraction: float, variant: Variant) -> list[str]:
     """What a run's name says besides its variant."""
-    said = {**({"fraction": fraction} if fraction != 1 else {}), **variant.labels}
-    return [f"{name}_{value:g}" for name, value in said.items()]
+    said = {"fraction": fraction, **variant.labels}
+    usual = (("fraction", 1), ("rate", 1))
+    return [f"{name}_{value:g}" for name, value in said.items() if (name, value) not in usual]

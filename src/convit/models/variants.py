@@ -14,6 +14,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch.utils.flop_counter import FlopCounterMode
 
+from convit.choices import STUDY_RIVALS
 from convit.errors import InputError, nearest
 from convit.hub import hub_faults
 from convit.layers.init import FAN_IN, PUBLISHED_STD
@@ -123,7 +124,8 @@ def create_model(name: str, **kwargs: Any) -> ConViT:
         (10, 4)
     """
     if name not in list_models():
-        hint = nearest(name, list_models())
+        rival = f"; {name} is a rival of the study small-data, no ConViT"
+        hint = rival if name in STUDY_RIVALS else nearest(name, list_models())
         raise InputError(f"model: got {name!r}, expected a name that 'convit models' lists{hint}")
     if kwargs.get("features_only"):
         raise ValueError("features_only: got True, expected timm.create_model for a feature extractor of that name")
@@ -213,9 +215,13 @@ def multiply_adds(model_name: str, image_size: tuple[int, int], **model_args: An
     >>> round(multiply_adds("convit_tiny_patch16_224", (224, 224)) / 1e9, 1)
     1.3
     """
-    model = create_model(model_name, device="meta", **model_args).eval()
+    return multiply_adds_of(create_model(model_name, device="meta", **model_args), image_size)
+
+
+def multiply_adds_of(model: ConViT, image_size: tuple[int, int]) -> int:
+    """The same of a model that is there, on the device ``meta``."""
     with FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, model.in_chans, *image_size, device="meta"))
+        model.eval()(torch.empty(1, model.in_chans, *image_size, device="meta"))
     return counter.get_total_flops() // 2
 
 

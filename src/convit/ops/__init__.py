@@ -67,8 +67,8 @@ def gated_attention(
             naive if maps pass through a module or function, or on a CPU in fp32 with at most 36 tokens and at least
             8 images, where the maps are so small that they cost less than the steps that avoid them; triton in 16-bit
             types on CUDA if :func:`why_not_triton` gives None and a test of the kernel, made once, gave the right
-            numbers (a warning says if it did not), else factorized. Triton is differentiable once: for second derivatives use
-            ``"naive"``.
+            numbers (a warning says if it did not), else factorized. Triton is differentiable once: for second
+            derivatives use ``"naive"``.
         through: what the maps pass through, such as a dropout of A; only the naive form has maps.
 
     Returns:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from convit.classifier import Classifier
+from convit.classifier import Classifier, load_folder
 from convit.data import Draw, ImageSet, seeded
 from convit.device import pick_device
 from convit.errors import InputError, one_line
@@ -23,6 +23,7 @@ from convit.training.batches import TrainingBatches
 from convit.training.distributed import ALONE, World
 from convit.training.evaluation import Evaluation, best_record, epochs_since_best, evaluate
 from convit.training.learner import Learner, decided
+from convit.training.other_model import OtherModel
 from convit.training.parameters import freeze
 from convit.training.plan import Plan
 from convit.training.run_folder import RunFolder, check_history
@@ -44,6 +45,21 @@ def measure_nothing(classifier: Classifier, images: ImageSet) -> dict[str, Any]:
     return {}
 
 
+def starting_model(plan: Plan, other: OtherModel | None = None, *, load: bool = True) -> ConViT:
+    """The model that a run starts from: drawn by seed; without ``load`` no weights are read, all come from a state."""
+    options = plan.options
+    name, shape = decided(options.model), {"num_classes": len(plan.class_names), **plan.model_args}
+    with seeded(options.seed, Draw.START):
+        if other is not None:
+            return other.make(name, **shape)
+        pretrained = options.pretrained and load
+        model = create_model(name, drop_path_rate=options.drop_path, pretrained=pretrained, **shape)
+    if options.weights is not None and load:
+        load_weights(model, options.weights, new_head=not plan.keep_head)
+    freeze(model, blocks=options.freeze, gates=options.freeze_gates, gpsa=options.freeze_gpsa)
+    return model
+
+
 class Trainer:
     """Runs a plan: epochs of steps, an evaluation after each, the best model and the exact state on disk.
 
@@ -55,6 +71,7 @@ class Trainer:
         stop: checked before each step.
         world: the processes that run it together, each on its rows of every batch.
         measure: what to measure after each epoch.
+        other: what is trained in place of a ConViT, if the plan is of it (:meth:`OtherModel.plan`).
         resumed: whether :meth:`resume` follows; then initial weights are not loaded, as the folder's state has them.
     """
 
@@ -68,13 +85,14 @@ class Trainer:
         world: World = ALONE,
         measure: Measure = measure_nothing,
         *,
+        other: OtherModel | None = None,
         resumed: bool = False,
     ) -> None:
         self.plan, self.images, self.folder, self.world = plan, images, folder, world
-        self.tell, self.measure = tell, measure
+        self.tell, self.measure, self.other = tell, measure, other
         self.device = pick_device(plan.options.device)
         begun = resumed and bool(states(folder.checkpoints))
-        self.learner = Learner(plan, self._start(load=not begun).to(self.device), world)
+        self.learner = Learner(plan, starting_model(plan, other, load=not begun).to(self.device), world)
         self.model = self.learner.model
         self.classifier = Classifier(
             self.learner.best,
@@ -97,21 +115,9 @@ class Trainer:
         if world.watch is not None:
             world.watch.newest = lambda: f"{self.saver.newest()}; {going_on(folder.path)}"
 
-    def _start(self, *, load: bool) -> ConViT:
-        """The model that the run starts from: drawn by seed; without ``load`` all weights come from the state."""
-        plan, options = self.plan, self.plan.options
-        with seeded(options.seed, Draw.START):
-            model = create_model(
-                decided(options.model),
-                num_classes=len(plan.class_names),
-                drop_path_rate=options.drop_path,
-                pretrained=options.pretrained and load,
-                **plan.model_args,
-            )
-        if options.weights is not None and load:
-            load_weights(model, options.weights, new_head=not plan.keep_head)
-        freeze(model, blocks=options.freeze, gates=options.freeze_gates, gpsa=options.freeze_gpsa)
-        return model
+    def saved(self) -> Classifier:
+        """The best model, read from the run folder."""
+        return load_folder(self.folder.path, self.device, create_model if self.other is None else self.other.make)
 
     @property
     def progress(self) -> Progress:
@@ -211,6 +217,7 @@ class Trainer:
             "val_top1": result.top1,
             **({} if result.top5 is None else {"val_top5": result.top5}),
             "lr": self.learner.lr,
+            "images": shown,
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(shown / progress.seconds, 1),
             "gates": [[round(gate, 4) for gate in gates] for gates in _gates(self.classifier.model)],

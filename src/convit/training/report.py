@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convit.classifier import load
 from convit.data.scan import SAMPLE
 from convit.data.select import Facts, Selection
 from convit.errors import InputError
@@ -79,7 +78,7 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     """
     plan, folder, world = trainer.plan, trainer.folder, trainer.world
     world.barrier()  # the best model is written
-    classifier = load(folder.path, trainer.device)
+    classifier = trainer.saved()
     split = "test" if "test" in trainer.images else "val"
     images, answers = trainer.images[split], Answers()
     trainer.tell(PassBegan(f"best model on the {split} images", len(images)))

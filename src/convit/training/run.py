@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from convit.training.duration import fitted
 from convit.training.engine import Measure, Trainer, measure_nothing
 from convit.training.evaluation import Evaluation
 from convit.training.options import Asked
+from convit.training.other_model import OtherModel
 from convit.training.plan import Plan
 from convit.training.planning import planned
 from convit.training.report import finish, introduction
@@ -43,7 +45,9 @@ class Run:
     """The best model, by top-1 on the validation images."""
 
 
-def train(asked: Asked, tell: Listener = ignore, *, measure: Measure = measure_nothing) -> Run:
+def train(
+    asked: Asked, tell: Listener = ignore, *, measure: Measure = measure_nothing, other: OtherModel | None = None
+) -> Run:
     """Trains a classifier and writes its run folder; with ``asked.resume`` it continues a run.
 
     Started by ``torchrun`` or ``accelerate launch``, the processes train together (:mod:`convit.training.distributed`).
@@ -53,6 +57,7 @@ def train(asked: Asked, tell: Listener = ignore, *, measure: Measure = measure_n
         tell: the listener that gets the events.
         measure: gives further values for each epoch's record, from the present classifier and the validation images. It
             must depend on nothing else, or a resumed run would not give the same bits.
+        other: trained in place of the ConViT that is asked for.
 
     Raises:
         InputError: data or options that cannot be used, before anything is written; or a loss that is not finite.
@@ -63,13 +68,14 @@ def train(asked: Asked, tell: Listener = ignore, *, measure: Measure = measure_n
     with _alone(), join(asked.device) as world, contextlib.ExitStack() as held:
         tell = tell if world.main else ignore
         pick_device(asked.device)
-        selection, plan = resuming.read(asked, world, held) if resumed else _planned(asked, tell, world, measure, began)
+        new = partial(_planned, asked, tell, world, measure, other, began)
+        selection, plan = resuming.read(asked, world, held) if resumed else new()
         assert plan.options.out is not None
         folder = RunFolder(plan.options.out)
         # From here on there is something to save.
         with stop_on_signals(second_acts=world.size == 1) as stop, world.guard():
             tell = together(tell, folder.listen) if world.main else ignore
-            trainer = Trainer(plan, selection.splits, folder, tell, stop, world, measure, resumed=resumed)
+            trainer = Trainer(plan, selection.splits, folder, tell, stop, world, measure, other=other, resumed=resumed)
             if resumed:
                 for note in selection.notes:
                     trainer.say(note)
@@ -87,12 +93,17 @@ def train(asked: Asked, tell: Listener = ignore, *, measure: Measure = measure_n
                 raise
 
 
-def _planned(asked: Asked, tell: Listener, world: World, measure: Measure, began: float) -> tuple[Selection, Plan]:
+def _planned(
+    asked: Asked, tell: Listener, world: World, measure: Measure, other: OtherModel | None, began: float
+) -> tuple[Selection, Plan]:
     """The images and the plan of a new run, whose folder is looked at first: the images can take a while."""
     if asked.out is not None:
         RunFolder(asked.out).check_free(overwrite=asked.overwrite)
     selection, plan = planned(asked, tell, world)
-    return selection, plan if asked.minutes is None else fitted(asked, selection, plan, measure, began)
+    if asked.minutes is not None:
+        assert other is None  # a study gives epochs
+        plan = fitted(asked, selection, plan, measure, began)
+    return selection, plan if other is None else other.plan(plan)
 
 
 @contextlib.contextmanager

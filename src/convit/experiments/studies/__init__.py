@@ -3,6 +3,7 @@ validation images (arXiv 2103.10697, v2)."""
 
 from convit.experiments.studies import (
     ablation,
+    design,
     distillation,
     dynamics,
     locality,
@@ -21,5 +22,6 @@ STUDIES: dict[str, Study] = {
     "dynamics": dynamics.STUDY,
     "distillation": distillation.STUDY,
     "models": models.STUDY,
+    "design": design.STUDY,
     "small-data": small_data.STUDY,
 }

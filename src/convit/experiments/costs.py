@@ -1,0 +1,219 @@
+"""What a training step of each rival costs beside ConViT's, and the runs of equal minutes that follow from it.
+
+A step is that of a run: forward, backward and the optimiser's step, in the run's batch and at its image sizes, on
+noise; and, where no other process loads the images, the loading of a batch. The models take turns, one step each, in
+many rounds, and in each round a rival's time is divided by ConViT's. What counts is the median of these ratios: on a
+machine with other work a slow moment hits both, so that the ratio is steady where the milliseconds are not.
+"""
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convit.benchmark import interleaved, machine_facts
+from convit.benchmark.steps import wait_for
+from convit.data import ImageSet
+from convit.device import pick_device
+from convit.errors import InputError
+from convit.events import Said, ignore
+from convit.experiments.results import kept
+from convit.experiments.rivals import RIVALS
+from convit.experiments.settings import Settings
+from convit.experiments.study import Tell, asked
+from convit.options import make
+from convit.training.batches import TrainingBatches
+from convit.training.distributed import ALONE
+from convit.training.engine import starting_model
+from convit.training.learner import Learner
+from convit.training.options import Asked
+from convit.training.plan import Plan
+from convit.training.planning import make_plan, planned
+
+FILE = "costs.json"
+"""Where an experiment keeps them."""
+BASE = "convit"
+LOADING = "loading"
+ROUNDS, WARMUP = 15, 2
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """What a rival costs, and what ConViT's run is, on one fraction of the data; both of one measurement."""
+
+    milliseconds: float
+    """Of a training step, for one image, with its loading; the median."""
+    convit_milliseconds: float
+    times_convit: float
+    """The median of the rounds' ratios."""
+    convit_epochs: int
+    images: int
+    """To learn from."""
+    batch_size: int
+    lr: float
+    """The peak that the recipe gives ConViT."""
+    machine: str
+    """Where it was measured, in words."""
+
+    @property
+    def epochs(self) -> float:
+        """How many take as long as ConViT's do."""
+        return self.convit_epochs / self.times_convit
+
+
+def whole_epochs(epochs: float) -> tuple[int, float]:
+    """Epochs of a run that is to take so many, and the part of the images that each shows.
+
+    Epochs are whole; less than one is one over a part of the images, each of which is shown once, as in the beginning
+    of an epoch.
+
+    >>> whole_epochs(10.4), whole_epochs(1.5), whole_epochs(0.25)
+    ((10, 1.0), (2, 1.0), (1, 0.25))
+    """
+    return max(1, round(epochs)), min(1.0, epochs)
+
+
+def at_equal_minutes(asked: Asked, cost: Cost, rate: float) -> Asked:
+    """The options of a rival's run that takes as long as ConViT's.
+
+    Args:
+        asked: those of ConViT's run.
+        cost: of the rival.
+        rate: factor of the recipe's peak learning rate.
+    """
+    epochs, part = whole_epochs(cost.epochs)
+    part = min(1.0, max(part, 2 * cost.batch_size / cost.images))  # a step or two are made
+    fraction = part * (asked.fraction or 1.0)
+    return replace(
+        asked,
+        epochs=epochs,
+        fraction=None if fraction == 1 else fraction,
+        batch_size=cost.batch_size,  # also of a part of the images
+        lr=float(f"{cost.lr * rate:.3g}"),
+    )
+
+
+def costs(settings: Settings, folder: Path, tell: Tell) -> dict[tuple[str, float, str], Cost]:
+    """By model, fraction and rival; what the folder does not have yet is measured, on one thread, and kept in it.
+
+    Raises:
+        InputError: the file of the folder is damaged.
+    """
+    names = {
+        f"{model}, fraction {fraction:g}: {rival}": (model, fraction, rival)
+        for model in settings.models
+        for fraction in settings.fractions
+        for rival in settings.rows
+    }
+
+    def measure(missing: list[str]) -> dict[str, dict[str, Any]]:
+        return {name: asdict(cost) for name, cost in _measured(settings, {n: names[n] for n in missing}, tell)}
+
+    found = kept(folder / FILE, names, measure)
+    try:
+        return {key: Cost(**found[name]) for name, key in names.items()}
+    except TypeError as error:
+        raise InputError(f"{folder / FILE}: not readable ({error}); delete it to measure again") from error
+
+
+def _measured(
+    settings: Settings, wanted: Mapping[str, tuple[str, float, str]], tell: Tell
+) -> Iterator[tuple[str, Cost]]:
+    """What is wanted, by name: of each model and fraction together, with ConViT among them."""
+    times: dict[tuple[object, ...], dict[str, list[float]]] = {}  # of an equal batch they are measured once
+    device = pick_device(settings.device)
+    for model, fraction in dict.fromkeys((model, fraction) for model, fraction, _ in wanted.values()):
+        here = {name: rival for name, (*group, rival) in wanted.items() if group == [model, fraction]}
+        plans, images = _plans(asked(settings, model, settings.seeds[0], fraction), [BASE, *here.values()])
+        of_convit = plans[BASE]
+        same = (model, of_convit.batch_size, tuple(image_sizes(of_convit)), of_convit.options.opt, *plans)
+        with _one_thread():
+            machine = ", ".join(machine_facts(device).lines())
+            if same not in times:
+                tell(Said(f"measuring a training step of {', '.join(plans)} ({of_convit.batch_size} images)"))
+                times[same] = _times(plans, images, device)
+        seconds = times[same]
+        for name, rival in here.items():
+            ratios = [own / base for own, base in zip(seconds[rival], seconds[BASE], strict=True)]
+            yield (
+                name,
+                Cost(
+                    milliseconds=_milliseconds(seconds[rival]),
+                    convit_milliseconds=_milliseconds(seconds[BASE]),
+                    times_convit=round(statistics.median(ratios), 4),
+                    convit_epochs=of_convit.epochs,
+                    images=of_convit.images,
+                    batch_size=of_convit.batch_size,
+                    lr=of_convit.options.lr or 0.0,
+                    machine=machine,
+                ),
+            )
+
+
+def _plans(of_convit: Asked, rivals: Sequence[str]) -> tuple[dict[str, Plan], ImageSet]:
+    """The plan of each rival, with ConViT's number of epochs, and the images that they learn from."""
+    selection, base = planned(of_convit, ignore)
+    plans = {}
+    for name in rivals:
+        plan = make_plan(make(Asked, {**of_convit.to_dict(), **RIVALS[name].changes}), base.facts)
+        other = RIVALS[name].other
+        plans[name] = plan if other is None else other.plan(plan)
+    return plans, selection.splits["train"]
+
+
+def image_sizes(plan: Plan) -> dict[Size, float]:
+    """Height and width of the images that a run learns from, and the part of its steps that have this size."""
+    first = (plan.options.first_epochs or 0) / plan.epochs
+    sizes = {plan.first_size: first, plan.preprocess.image_size: 1 - first}
+    return {size: part for size, part in sizes.items() if part}
+
+
+def _times(plans: Mapping[str, Plan], to_learn: ImageSet, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of a training step for one image, by rival and round; of several sizes the mean over a run's steps."""
+    sizes, batch_size = image_sizes(plans[BASE]), plans[BASE].batch_size
+    loading = _loading(plans[BASE], to_learn, device)
+    learners = {
+        name: Learner(plan, starting_model(plan, RIVALS[name].other).to(device)) for name, plan in plans.items()
+    }
+    total = {name: [0.0] * ROUNDS for name in plans}
+    for size, part in sizes.items():
+        images = torch.randn(batch_size, 3, *size)
+        target = torch.arange(batch_size) % len(plans[BASE].class_names)
+        steps = {name: _step(learner, images, target) for name, learner in learners.items()}
+        seconds = interleaved({LOADING: loading, **steps}, ROUNDS, warmup=WARMUP, wait=wait_for(device))
+        for name, sums in total.items():
+            each = zip(sums, seconds[name], seconds[LOADING], strict=True)
+            total[name] = [so_far + part * (step + load) / batch_size for so_far, step, load in each]
+    return total
+
+
+def _loading(plan: Plan, images: ImageSet, device: torch.device) -> Callable[[], object]:
+    """Loads a batch, as the process of a run does; nothing if others do that meanwhile."""
+    if plan.options.workers:
+        return lambda: None
+    batches = TrainingBatches(plan, images.called(images.names[: plan.batch_size]), device, ALONE)
+    return lambda: list(batches.of_epoch(0))
+
+
+def _step(learner: Learner, images: Tensor, target: Tensor) -> Callable[[], object]:
+    return lambda: learner.step(images, target, 0, 0)
+
+
+def _milliseconds(seconds: Sequence[float]) -> float:
+    return round(1000 * statistics.median(seconds), 4)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
