@@ -200,7 +200,7 @@ def test_slider_mixes_anew(open_page: Open, seen: Inspection) -> None:
     layer, head, query = seen.layers[1], 4, 6
     tab.evaluate("window.convit.select(6)")
     for gate in (0.0, 0.25, 1.0):
-        tab.get_by_label("gate of layer 2, head 5").fill(str(gate))
+        tab.get_by_label("gate of layer 2, head 5").fill(f"{gate:g}")
         frame(tab)
         assert pressed(tab, "kind") == "mix"
         content, position, mixed = (shown(tab, layer, head, kind, query) for kind in ("content", "position", "mix"))
