@@ -12,6 +12,7 @@ from convit.events import ignore
 from convit.training import duration
 from convit.training.duration import END, Speed, fitted
 from convit.training.engine import measure_nothing
+from convit.training.options import asked_from
 from convit.training.plan import Plan
 from convit.training.planning import planned
 from convit.training.run import train
@@ -74,3 +75,14 @@ def test_a_run_for_a_time_is_repeated_by_its_epochs(data: Path, tmp_path: Path) 
 def test_minutes_and_epochs_exclude_each_other(data: Path) -> None:
     with pytest.raises(InputError, match="epochs and minutes: got both"):
         options(data, minutes=1.0)
+
+
+def test_minutes_in_place_of_the_epochs_of_a_file(data: Path, tmp_path: Path) -> None:
+    """The file of a run says how many epochs it took."""
+    file = tmp_path / "config.yaml"
+    file.write_text(f"data: {data}\nepochs: 3\n")
+    asked = asked_from(file, {"minutes": 2.0})
+    assert (asked.epochs, asked.minutes) == (None, 2.0)
+    file.write_text(f"data: {data}\nminutes: 3\n")
+    asked = asked_from(file, {"epochs": 2})
+    assert (asked.epochs, asked.minutes) == (2, None)

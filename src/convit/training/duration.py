@@ -107,7 +107,7 @@ def measured(plan: Plan, selection: Selection, measure: Measure) -> Speed:
             step = _seconds(_steps(trainer, first))
             first_step = _seconds(_steps(trainer, 0)) if first else step
             began = time.perf_counter()
-            result = trainer._evaluate()
+            result = trainer.validate()
             between = time.perf_counter()
             trainer.classifier.model.eval()
             measure(trainer.classifier, some["val"])

@@ -182,7 +182,7 @@ class Trainer:
                     self.tell(Advanced(size, loss))
                     self.saver.save_by_the_clock()
 
-                record = self._record(self._evaluate())
+                record = self._record(self.validate())
                 progress.end_epoch(record)
                 self.saver.save(model=best_record(progress.history) is record)
                 self.tell(EpochEnded(record, plan.epochs))
@@ -190,7 +190,8 @@ class Trainer:
                     done = f"after {progress.epoch} of {plan.epochs} epochs"
                     self.say(f"no better epoch for {plan.options.patience}: stopped early, {done}")
 
-    def _evaluate(self) -> Evaluation:
+    def validate(self) -> Evaluation:
+        """The present model, or the average of its weights, on the validation images."""
         plan, images = self.plan, self.images["val"]
         self.tell(PassBegan("validation", len(images)))
         return evaluate(

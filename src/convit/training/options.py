@@ -267,6 +267,9 @@ def asked_from(config: str | Path | None, given: Mapping[str, Any], *, words: bo
         if not isinstance(config, str | Path):
             raise InputError(f"config: got a {type(config).__name__}, expected the path of a YAML file")
         values = checked(Asked, read_yaml(Path(config)))
+        for name, same in (("minutes", "epochs"), ("epochs", "minutes")):  # either says how long
+            if name in taken:
+                values.pop(same, None)
         if values.get("resume") is not None:
             raise InputError(f"config: {config}: resume in it; expected 'convit train --resume {values['resume']}'")
     asked = make(Asked, {**values, **taken})
