@@ -14,7 +14,7 @@ from PIL import Image
 
 from convit import files
 from convit.choices import IMAGE_SUFFIXES
-from convit.data.decoding import lacks_reader, opened, readable, reader_notes
+from convit.data.decoding import decode_whole, lacks_reader, opened, readable, reader_notes
 from convit.errors import InputError, one_line
 from convit.files import kind_of
 from convit.preprocess import to_rgb
@@ -142,7 +142,7 @@ def stored_in(encoded: bytes, where: str) -> Image.Image:
 def named_rgb(image: Image.Image, full_scale: float | None, where: str) -> Image.Image:
     """:func:`to_rgb` of the upright image; an error is one line that says which image it is."""
     with readable(where, image.format or "image"):
-        image.load()  # an open one may be damaged or closed
+        decode_whole(image)  # an open one may be damaged or closed
         return to_rgb(upright(image), full_scale)
 
 
