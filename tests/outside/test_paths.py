@@ -17,6 +17,7 @@ import pytest
 from convit.cli import evaluate, export, inspect, runs
 from convit.data import UnreadableImageError, open_source, read_image
 from convit.errors import InputError
+from convit.training.run_folder import RunFolder
 from tests.cli.command import SMALL, Shell, photos, tree
 from tests.cli.conftest import animals, run, shell, trained  # noqa: F401
 
@@ -254,6 +255,33 @@ def test_a_table_does_not_replace_a_photo(run: Path, animals: Path, shell: Shell
     before = photo.read_bytes()
     shell.refuses("predict", run, "--csv", photo, animals / "bee", says=("csv", "a.png"))
     assert photo.read_bytes() == before
+
+
+@posix
+def test_a_table_does_not_replace_what_a_link_names(run: Path, animals: Path, shell: Shell, tmp_path: Path) -> None:
+    photo = Path(shutil.copy(animals / "ape/0.png", tmp_path / "a.png"))
+    for target in (photo, run / "config.json"):
+        before = target.read_bytes()
+        (tmp_path / "table.csv").unlink(missing_ok=True)
+        (tmp_path / "table.csv").symlink_to(target)
+        shell.refuses("predict", run, "--csv", tmp_path / "table.csv", photo, says=("csv", "table.csv"))
+        assert target.read_bytes() == before
+
+
+@pytest.mark.parametrize("place", ["", "new", "ape", "ape/new"])
+def test_results_do_not_go_among_images(place: str, run: Path, animals: Path, shell: Shell, tmp_path: Path) -> None:
+    """A plot among them would be an image of a class for the next command."""
+    learned, before = str(RunFolder(run).read_options().data), tree(animals)
+    data = Path(shutil.copytree(animals, tmp_path / "data"))
+    for words in (
+        ("evaluate", run, data, "--out", data / place),
+        ("evaluate", run, data, "--out", Path(learned, place)),
+        ("inspect", run, data, "--out", data / place),
+        ("inspect", run, data / "bee/0.png", "--data", data, "--out", data / place),
+        ("inspect", run, data / "bee/0.png", "--out", Path(learned, place)),
+    ):
+        shell.refuses(*words, says=("out", "images"))
+    assert tree(data) == before
 
 
 def test_two_results_do_not_go_to_one_file(run: Path, animals: Path, shell: Shell, tmp_path: Path) -> None:
