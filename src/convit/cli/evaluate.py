@@ -12,6 +12,7 @@ from convit.cli.options.evaluate import EvaluateCommand
 from convit.cli.output import left_out_lines, print_or_write_json
 from convit.cli.runs import load_run
 from convit.cli.screen import Screen
+from convit.data.images import ignored_notes
 from convit.data.select import Evaluating, Selection, select
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, Said
@@ -40,7 +41,7 @@ def main(options: EvaluateCommand) -> int:
         if options.out is not None:
             check_apart("out", options.out, (Path(selection.root), *known.places))
         out = _place(options, selection, split, screen)
-        for note in (*selection.notes, *left_out_lines(bad)):
+        for note in (*ignored_notes(selection.ignored), *selection.notes, *left_out_lines(bad)):
             screen(Said(note))
         out.mkdir(parents=True, exist_ok=True)
         screen(PassBegan("evaluating", len(images)))

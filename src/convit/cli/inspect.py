@@ -22,7 +22,7 @@ from convit.cli.options.inspect import InspectCommand
 from convit.cli.output import print_or_write_json
 from convit.cli.runs import load_run
 from convit.cli.screen import Screen
-from convit.data.images import read_image
+from convit.data.images import ignored_notes, read_image
 from convit.data.select import Evaluating, pictures, select
 from convit.data.sources.interface import path_of
 from convit.errors import InputError
@@ -151,7 +151,7 @@ def _labelled(options: InspectCommand, full_scale: float | None, tell: Listener)
             raise InputError(f"{error}; or expected IMAGE..., or --data DATA") from error
         tell(Said(f"averages are over the pictures given: {error}"))
         return "", []
-    for note in selection.notes:
+    for note in (*ignored_notes(selection.ignored), *selection.notes):
         tell(Said(note))
     ((split, images),) = selection.splits.items()
     return f"{selection.name}, {split} images", [

@@ -16,7 +16,7 @@ from convit import files
 from convit.choices import IMAGE_SUFFIXES
 from convit.data.decoding import decode_whole, lacks_reader, opened, readable, reader_notes
 from convit.errors import InputError, one_line
-from convit.files import kind_of
+from convit.files import kind_of, printable
 from convit.preprocess import to_rgb
 
 _SYSTEM_NAMES = {
@@ -95,6 +95,7 @@ def pictures(paths: Sequence[Path]) -> Pictures:
     """
     taken: list[Path] = []
     lacking: list[str] = []
+    ignored: list[str] = []
     for path in paths:
         if path.is_dir():
             inside = list(visible_files(path))
@@ -105,11 +106,22 @@ def pictures(paths: Sequence[Path]) -> Pictures:
                 raise InputError(f"{path}: no picture in it; expected files that end like .jpg or .png{why}")
             taken += found
             lacking += left
+            ignored += [str(file) for file in inside if not is_image_name(file.name) and not lacks_reader(file.name)]
         elif path.is_file():
             taken.append(path)
         else:
             raise InputError(f"{path}: {kind_of(path)}; expected a picture or a folder of pictures")
-    return Pictures(tuple(taken), tuple(reader_notes(lacking)))
+    return Pictures(tuple(taken), (*ignored_notes(ignored), *reader_notes(lacking)))
+
+
+def ignored_notes(names: Sequence[str]) -> list[str]:
+    """What is said of files that are no images by their names: one line, or none.
+
+    >>> ignored_notes(["a/notes.txt", "a/1.jpg_large"])
+    ['ignored 2 files that are no images by name, such as a/notes.txt']
+    """
+    count = "1 file that is no image" if len(names) == 1 else f"{len(names)} files that are no images"
+    return [f"ignored {count} by name, such as {printable(names[0])}"] if names else []
 
 
 def read_image(path: Path, full_scale: float | None = None) -> Image.Image:
