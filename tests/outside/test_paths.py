@@ -3,6 +3,7 @@ the work; results of one image set do not replace those of another."""
 
 # ruff: noqa: F811 (fixtures of the commands)
 
+import errno
 import json
 import os
 import shutil
@@ -223,6 +224,43 @@ def test_a_place_for_a_folder_is_looked_at_before_the_work(
 def test_a_folder_for_an_experiment_is_looked_at_before_the_work(tmp_path: Path, shell: Shell) -> None:
     (tmp_path / "file").write_text("")
     shell.refuses("experiment", "ablation", "digits", "--out", tmp_path / "file" / "in", says=("out", "file"))
+
+
+@pytest.mark.parametrize("command", ["evaluate", "inspect", "export"])
+def test_a_file_in_place_of_a_run_is_said_to_be_one(command: str, run: Path, animals: Path, shell: Shell) -> None:
+    data = {"evaluate": [animals], "inspect": [animals / "ape/0.png"], "export": []}[command]
+    shell.refuses(command, run / "model.safetensors", *data, says=("model.safetensors: a file, no folder", "run"))
+
+
+@posix
+def test_a_link_to_what_is_not_there_is_said_to_be_one(tmp_path: Path, shell: Shell) -> None:
+    (tmp_path / "photos.csv").symlink_to("moved.csv")
+    assert "did you mean" not in shell.refuses("train", tmp_path / "photos.csv", says=("photos.csv: a link",))
+
+
+@posix
+def test_what_may_not_be_read_is_not_said_to_be_missing(
+    run: Path, tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """States that may not be listed are no reason to start again, images in a locked folder are not gone."""
+    data = photos(tmp_path / "data", {"ape": 4, "bee": 4})
+    (tmp_path / "list.csv").write_text("image_path,category\ndata/ape/0.png,ape\ndata/bee/0.png,bee\n")
+    stat, iterdir = Path.stat, Path.iterdir
+
+    def refused(call: Callable[..., object]) -> Callable[..., object]:
+        def called(path: Path, **options: object) -> object:
+            if path.name == "checkpoints" or data in path.parents:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return call(path, **options)
+
+        return called
+
+    monkeypatch.setattr(Path, "iterdir", refused(iterdir))
+    got = shell.refuses("train", "--resume", run, says=("checkpoints", "Permission denied"))
+    assert "overwrite" not in got
+    monkeypatch.setattr(Path, "stat", refused(stat))
+    monkeypatch.setattr(os.path, "isfile", lambda path: False)
+    shell.refuses("train", tmp_path / "list.csv", *SMALL, says=("line 2", "Permission denied"))
 
 
 @posix

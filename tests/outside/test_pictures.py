@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -206,6 +207,23 @@ def test_open_files_and_bytes(trained: Path, tmp_path: Path) -> None:
         classifier.predict(closed)
     with pytest.raises(InputError, match="not an image"):
         classifier.predict(io.BytesIO(b"no picture"))
+
+
+def test_pictures_in_every_form_of_bytes_paths_and_arrays(trained: Path, tmp_path: Path) -> None:
+    path, classifier = tmp_path / "a.png", convit.load(trained)
+    grey = np.random.default_rng(0).integers(0, 255, (8, 9), np.uint8)
+    Image.fromarray(grey).save(path)
+    expected, content = classifier.probabilities(path), path.read_bytes()
+
+    class Named(os.PathLike[str]):
+        def __fspath__(self) -> str:
+            return str(path)
+
+    read = io.BytesIO(content)
+    read.read()
+    for given in (bytearray(content), memoryview(content), Named(), read, grey, grey[..., None], [grey[..., None]]):
+        assert classifier.probabilities(given).equal(expected)
+    assert len(classifier.predict(Named(), top_k=2)) == 2
 
 
 def test_no_other_program_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -475,6 +493,18 @@ def test_a_tiff_of_12_bits_says_what_is_white(tmp_path: Path) -> None:
     path.write_bytes(tiff(b"\x00\x0f\xff\x80\x08\x00", (4, 1), 12))  # 0, 4095, 2048, 2048
     for picture in (read_image(path), as_rgb(Image.open(path))):
         assert np.asarray(picture)[0, :, 0].tolist() == [0, 255, 128, 128]
+
+
+def test_odd_metadata_is_no_warning_of_a_command(tmp_path: Path, shell: Shell, trained: Path) -> None:
+    """Pillow's warning names a file of its own, not the picture."""
+    twice = struct.pack("<2sHIHHHIHHI", b"II", 42, 8, 1, 0x112, 3, 2, 6, 1, 0)  # an orientation of two values
+    Image.new("RGB", (8, 9), "red").save(tmp_path / "a.jpg", exif=b"Exif\0\0" + twice)
+    with pytest.warns(UserWarning, match="too many entries"):
+        read_image(tmp_path / "a.jpg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        got = shell("predict", trained, tmp_path / "a.jpg")
+    assert (got.status, got.err) == (0, "")
 
 
 def test_signed_greys_are_refused(tmp_path: Path) -> None:

@@ -168,9 +168,10 @@ def encoded_size(encoded: bytes, where: str) -> tuple[int, int]:
     return _size(lambda: io.BytesIO(encoded), where)
 
 
-Picture = Image.Image | str | Path | bytes | IO[bytes] | NDArray[np.uint8]
+Encoded = bytes | bytearray | memoryview
+Picture = Image.Image | str | os.PathLike[str] | Encoded | IO[bytes] | NDArray[np.uint8]
 """A picture, its path, its encoded bytes, a file of them that is open to read bytes, or its pixels as uint8:
-``(H, W)`` grey, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA."""
+``(H, W)`` or ``(H, W, 1)`` grey, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA."""
 
 
 def is_file(picture: object) -> bool:
@@ -192,29 +193,32 @@ def as_rgb(picture: Picture, full_scale: float | None = None) -> Image.Image:
         if 0 in picture.size:
             raise InputError(f"images: got a picture of {picture.width} x {picture.height} pixels, expected some")
         return named_rgb(picture, full_scale, "images")
-    if isinstance(picture, str | Path):
-        return read_image(Path(picture), full_scale)
-    if isinstance(picture, bytes):
-        return named_rgb(stored_in(picture, "images"), full_scale, "images")
+    if isinstance(picture, str | os.PathLike):
+        return read_image(Path(os.fsdecode(picture)), full_scale)
+    if isinstance(picture, Encoded):
+        return named_rgb(stored_in(bytes(picture), "images"), full_scale, "images")
     if is_file(picture):
         return _read_file(picture, full_scale)  # type: ignore[arg-type]
     got = f"a {type(picture).__name__}"
     if isinstance(picture, np.ndarray):
-        shaped = picture.ndim in (2, 3) and picture.shape[2:] in ((), (3,), (4,)) and picture.size > 0
+        shaped = picture.ndim in (2, 3) and picture.shape[2:] in ((), (1,), (3,), (4,)) and picture.size > 0
         if picture.dtype == np.uint8 and shaped:
-            return to_rgb(Image.fromarray(picture))
+            return to_rgb(Image.fromarray(picture[..., 0] if picture.shape[2:] == (1,) else picture))
         got = f"an array of {picture.dtype} and shape {picture.shape}"
     raise InputError(
         f"images: got {got}, expected a PIL image, a path, a file open to read bytes, or an array: uint8 of (height, "
-        "width), with 3 or 4 channels behind or none"
+        "width), with 1, 3 or 4 channels behind or none"
     )
 
 
 def _read_file(file: IO[bytes], full_scale: float | None) -> Image.Image:
-    """What is in an open file from where it stands; it is left open."""
+    """What is in an open file from where it stands, or, if it was read to its end, all of it; it is left open."""
     where = str(getattr(file, "name", None) or "images")
     try:
         content = file.read()
+        if not content and file.seekable():
+            file.seek(0)
+            content = file.read()
     except (OSError, ValueError) as error:  # ValueError: closed, or opened as text
         raise InputError(f"{where}: cannot be read ({one_line(error)}); expected a file open to read bytes") from error
     if not isinstance(content, bytes):

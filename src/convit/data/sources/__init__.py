@@ -87,6 +87,8 @@ def open_source(
             raise InputError(f"{data}: {kind_of(path_of(data))}; expected {expected}, or the name of a data set")
     except OSError as error:  # a folder that may not be listed
         raise InputError(f"{error.filename or data}: cannot be read ({error.strerror}); expected {expected}") from error
+    if data.strip() and path_of(data).is_symlink():
+        raise InputError(f"{data}: a link to what is not there; expected {expected}, or the name of a data set")
     raise InputError(
         f"{data!r}: no such folder or data set{_nearest(data)}; "
         f"expected {expected}, or one of {listing(SOURCE_NAMES, most=len(SOURCE_NAMES))}"
