@@ -176,3 +176,13 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatc
     (tmp_path / "list.parquet").touch()
     with pytest.raises(InputError, match=r"pip install 'convit\[hub\]'"):
         open_source(str(tmp_path / "list.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"), [("Cat", "cat", 1), ("red cat", "red  cat", 1), ("A", "a", 0), ("cat", "dog", 0)]
+)
+def test_classes_that_differ_in_case_alone_are_named(one: str, other: str, said: int, tmp_path: Path) -> None:
+    photos(tmp_path)
+    table = tmp_path / "a.csv"
+    table.write_text(f"path,label\ncats/1.png,{one}\ndogs/2.png,{other}\n")
+    assert sum("case or blanks alone" in note for note in open_source(str(table)).notes) == said

@@ -118,7 +118,8 @@ def open_shards(data: str, *, min_classes: int = 2) -> Source:
     """
     root, shards = find_shards(data)
     listed = _class_list(root)
-    sets, ignored, unended = {}, [], []
+    sets, ignored = {}, []
+    unended: list[str] = []
     for split, names in splits_of(shards).items():
         sets[split], others = _read_split(root, names, listed, unended)
         ignored += others
