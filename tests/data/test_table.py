@@ -94,7 +94,7 @@ def test_whole_numbers_are_ordered_by_value_and_absolute_paths_work(tmp_path: Pa
         (ROWS, "no column for path and label, got 'cats/1.png', 'cat'"),
         ("path,image,label\n", "columns 'path', 'image' all mean the path; expected one"),
         ("path,label\ncats/1.png,cat\nno.png,cat\nno2.png,cat\n", "line 3: no file 'no.png', and 1 more are missing"),
-        ("path,label\ncats,cat\n", "line 2: no file 'cats'"),
+        ("path,label\ncats,cat\n", "line 2: no file 'cats' (a folder)"),
         ("path,label\n\ncats/1.png,\n", "line 3: no label"),
         ("path,label\n,cat\n", "line 2: no path"),
         ("path,label\ncats/1.png,cat\n./cats/1.png,dog\n", "line 3: './cats/1.png' again, as on line 2"),

@@ -131,7 +131,7 @@ def _what_is_at(file: Path, name: str) -> str:
         return f"no file {name}"
     except OSError as error:  # a folder on the way that may not be entered
         return f"{name} cannot be read ({error.strerror})"
-    return f"{name} is {kind_of(file)}"
+    return f"no file {name} ({kind_of(file)})"
 
 
 def _row(path: Path, place: str, values: dict[str, str]) -> _Row:
