@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType, ModuleType
 from typing import NoReturn
 
@@ -85,24 +86,40 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 def _answer(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(HELP, end="")
-        return 0
+        return _print(HELP)
     if arguments[0] == "--version":
         import importlib.metadata
 
-        print(f"convit {importlib.metadata.version('convit')}")
-        return 0
+        return _print(f"convit {importlib.metadata.version('convit')}\n")
     command, *rest = arguments
     put_off_package()
     if command not in COMMANDS:
         from convit.errors import nearest
 
         expected = f"expected one of {', '.join(COMMANDS)}"
-        print(f"convit: unknown command {command!r}, {expected}{nearest(command, COMMANDS)}", file=sys.stderr)
-        return 2
+        return _refuse(f"unknown command {command!r}, {expected}{nearest(command, COMMANDS)}")
     from convit.cli import run
 
     return run(command, rest, _load)
+
+
+def _print(text: str) -> int:
+    """Prints a text; returns the exit status, which is 2 where it has no room."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _refuse(f"{error.strerror}; expected an output that can be written to")
+    return 0
+
+
+def _refuse(message: str) -> int:
+    with suppress(OSError):  # nobody reads it: the status says it
+        print(f"convit: {message}", file=sys.stderr, flush=True)
+    return 2
 
 
 def _load(name: str, whole: bool) -> ModuleType:

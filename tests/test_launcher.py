@@ -1,5 +1,6 @@
 """``convit`` before a command is chosen: at once, and without torch."""
 
+import os
 import subprocess
 import sys
 
@@ -61,6 +62,29 @@ def test_package_is_whole_once_options_are_read() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize("words", [("--help",), ("trian",), ("models", "x")])
+@pytest.mark.parametrize("place", ["pipe", "full"])
+def test_nobody_reads_what_is_said(words: tuple[str, ...], place: str) -> None:
+    """An output that is closed or full is no traceback, and a mistake keeps its status."""
+    if place == "pipe":
+        reading, writing = os.pipe()
+        os.close(reading)
+    else:
+        writing = os.open("/dev/full", os.O_WRONLY)
+    command = [sys.executable, "-m", "convit", *words]
+    mistake = words[-1] in ("trian", "x")
+    try:
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == (2 if mistake or place == "full" else 0)
+        assert "Traceback" not in done.stderr
+        assert len(done.stderr.splitlines()) == (done.returncode == 2)
+        if mistake:
+            assert subprocess.run(command, stdout=writing, stderr=writing, check=False).returncode == 2
+    finally:
+        os.close(writing)
 
 
 def test_python_dash_m_is_the_same() -> None:

@@ -1,6 +1,7 @@
 """A model with its preprocessing and class names, in one object and one folder."""
 
 import json
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from convit import files, hub
 from convit.data import Preprocess, evaluation_transform
-from convit.data.images import Picture, as_rgb, is_file
+from convit.data.images import Encoded, Picture, as_rgb, is_file
 from convit.errors import InputError, brief, one_line
 from convit.layers import GatedPositionalSelfAttention
 from convit.model_card import MARKER, TrainingFacts, model_card
@@ -119,7 +120,7 @@ class Classifier:
         return answers
 
     @overload  # a text is an iterable of texts too
-    def predict(self, images: Image.Image | str | Path | bytes, top_k: int = 5) -> list[Prediction]: ...  # type: ignore[overload-overlap]
+    def predict(self, images: Image.Image | str | os.PathLike[str] | Encoded, top_k: int = 5) -> list[Prediction]: ...  # type: ignore[overload-overlap]
 
     @overload
     def predict(self, images: Iterable[Picture], top_k: int = 5) -> list[list[Prediction]]: ...
@@ -302,7 +303,7 @@ def load_folder(folder: Path, device: torch.device | str, make: Callable[..., Co
         if not (folder / name).is_file():
             found = _lack(folder, name)
             near = (
-                f"; {HUB}{folder} is a repository on the Hugging Face Hub"
+                f"; {HUB}{folder} would be a repository on the Hugging Face Hub"
                 if hub.is_repo_id(str(folder)) and not folder.exists()
                 else ""
             )
@@ -345,7 +346,7 @@ def _as_several(images: Any) -> tuple[bool, Iterable[Picture]]:
         InputError: neither.
     """
     one_array = isinstance(images, np.ndarray) and images.ndim < 4
-    if isinstance(images, Image.Image | str | Path | bytes) or one_array or is_file(images):
+    if isinstance(images, Image.Image | str | os.PathLike | Encoded) or one_array or is_file(images):
         return True, [images]
     if isinstance(images, Tensor) or not isinstance(images, Iterable):
         hint = "; a tensor's .numpy() is an array" if isinstance(images, Tensor) else ""
@@ -413,7 +414,7 @@ def _read_config(path: Path) -> ClassifierConfig:
 def _lack(folder: Path, name: str) -> str:
     """What is there in place of a file of a folder, for a message."""
     if not folder.is_dir():
-        return "no such folder"
+        return f"{files.kind_of(folder)}, no folder" if folder.exists() else "no such folder"
     return f"{name} in it is {files.kind_of(folder / name)}" if (folder / name).exists() else f"no {name} in it"
 
 

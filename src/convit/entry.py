@@ -1,10 +1,12 @@
 """Starts a run: for ``convit.train`` in Python, for the command ``convit train`` and for experiments."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from convit.analysis.history import attention_record
+from convit.errors import InputError
 from convit.events import Listener, together
 from convit.training import run
 from convit.training.options import Asked, asked_from
@@ -25,7 +27,7 @@ def start(asked: Asked, *listeners: Listener) -> Run:
 
 
 def train(
-    data: str | Path | None = None,
+    data: str | os.PathLike[str] | None = None,
     *,
     config: str | Path | None = None,
     listeners: Sequence[Listener] = (),
@@ -55,5 +57,7 @@ def train(
         >>> run.best["epoch"], run.split, (run.folder / "config.yaml").is_file()
         (1, 'val', True)
     """
-    given = options if data is None else {"data": str(data), **options}
+    if not isinstance(data, str | os.PathLike | None):
+        raise InputError(f"data: got a {type(data).__name__}, expected the path of a folder or list, or a name")
+    given = options if data is None else {"data": os.fsdecode(data), **options}
     return start(asked_from(config, given), *listeners)

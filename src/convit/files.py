@@ -185,6 +185,22 @@ def check_output(option: str, path: Path, *, folder: bool = False) -> None:
         raise InputError(f"{option}: got {path} ({error.strerror}), expected a place that can be written to") from error
 
 
+def check_apart(option: str, path: Path, places: Iterable[Path]) -> None:
+    """Whether a folder of results lies outside the folders of images: plots among images would be images of a class.
+
+    Args:
+        option: what the folder is called in the message.
+        path: the folder of results.
+        places: the folders of images; what is no folder, such as a list, is passed over.
+
+    Raises:
+        InputError: it is one of them, or in one.
+    """
+    for place in places:
+        if place.is_absolute() and place.is_dir() and absolute(path).is_relative_to(absolute(place)):
+            raise InputError(f"{option}: got {path}, which lies among the images in {place}; expected a folder apart")
+
+
 def temporary_of(path: Path) -> Path:
     """Where the new content of a file is until all of it is on the disk."""
     return path.with_name(f".{path.name}.tmp")

@@ -137,18 +137,23 @@ def to_rgb(image: Image.Image, full_scale: float | None = None) -> Image.Image:
 
 
 def _grey_to_rgb(image: Image.Image, full_scale: float | None) -> Image.Image:
-    white = full_scale or (1.0 if image.mode == "F" else 65535.0)
-    made, low, high, outside = Image.new("RGB", image.size), 0.0, 0.0, 0
+    white, clear = full_scale or (1.0 if image.mode == "F" else 65535.0), image.info.get("transparency")
+    made, low, high, outside, nowhere = Image.new("RGB", image.size), 0.0, 0.0, 0, 0
     for box in strips(image.size):
         values = np.asarray(image.crop(box), np.float64)
-        outside += int(np.count_nonzero(~np.isfinite(values)))
+        nowhere += int(np.count_nonzero(~np.isfinite(values)))
         values = np.nan_to_num(values, posinf=0, neginf=0)
         low, high = min(low, values.min()), max(high, values.max())
         outside += int(np.count_nonzero((values < -0.05 * white) | (values > 1.05 * white)))
         levels = (values * (255 / white) + 0.5).clip(0, 255).astype(np.uint8)
+        if isinstance(clear, int):  # of a PNG of 16 bits
+            levels[values == clear] = 255
         made.paste(Image.fromarray(levels), box)
     black = full_scale is None and image.mode != "F" and high <= 255 and (low, high) != (0, 0)
-    if black or outside > image.width * image.height / 10:
+    most = image.width * image.height / 10
+    if nowhere > most:
+        raise InputError(f"{nowhere} grey values that are no finite numbers; expected at most a tenth of the pixels")
+    if black or outside + nowhere > most:
         raise InputError(
             f"grey values from {low:g} to {high:g}, where {white:g} is white"
             f"{'' if full_scale else ' (the model learned from 8-bit images)'}; expected values of that scale, or an "

@@ -116,6 +116,9 @@ def test_no_data(shell: Shell) -> None:
     said = shell.refuses("train", says=("data: got none, expected a folder of images",))
     with pytest.raises(convit.InputError) as caught:
         convit.train()
+    for data in (["photos"], 3, b"photos"):
+        with pytest.raises(convit.InputError, match=r"data: got a (list|int|bytes), expected the path"):
+            convit.train(data)  # type: ignore[arg-type]
     assert f"convit train: {caught.value}" == said
 
 

@@ -27,6 +27,16 @@ def test_a_shard_that_shrinks_is_named(tmp_path: Path) -> None:
         images.read(0)
 
 
+def test_a_shard_that_ends_where_a_sample_ends_is_named(tmp_path: Path) -> None:
+    """Nothing else tells that the images behind are missing."""
+    whole = open_source(str(shard(tmp_path / "set.tar", samples(0, 4))))
+    assert (len(whole.splits["all"]), whole.notes) == (4, ())
+    os.truncate(tmp_path / "set.tar", 2 * 4 * 512)  # of each sample two headers and two blocks
+    cut = open_source(str(tmp_path / "set.tar"))
+    assert len(cut.splits["all"]) == 2
+    assert cut.notes == ("set.tar has no end mark of a .tar file: if it was cut off there, images are missing",)
+
+
 @pytest.mark.parametrize(
     ("members", "said"),
     [

@@ -94,7 +94,7 @@ def test_whole_numbers_are_ordered_by_value_and_absolute_paths_work(tmp_path: Pa
         (ROWS, "no column for path and label, got 'cats/1.png', 'cat'"),
         ("path,image,label\n", "columns 'path', 'image' all mean the path; expected one"),
         ("path,label\ncats/1.png,cat\nno.png,cat\nno2.png,cat\n", "line 3: no file 'no.png', and 1 more are missing"),
-        ("path,label\ncats,cat\n", "line 2: no file 'cats'"),
+        ("path,label\ncats,cat\n", "line 2: no file 'cats' (a folder)"),
         ("path,label\n\ncats/1.png,\n", "line 3: no label"),
         ("path,label\n,cat\n", "line 2: no path"),
         ("path,label\ncats/1.png,cat\n./cats/1.png,dog\n", "line 3: './cats/1.png' again, as on line 2"),
@@ -176,3 +176,13 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatc
     (tmp_path / "list.parquet").touch()
     with pytest.raises(InputError, match=r"pip install 'convit\[hub\]'"):
         open_source(str(tmp_path / "list.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"), [("Cat", "cat", 1), ("red cat", "red  cat", 1), ("A", "a", 0), ("cat", "dog", 0)]
+)
+def test_classes_that_differ_in_case_alone_are_named(one: str, other: str, said: int, tmp_path: Path) -> None:
+    photos(tmp_path)
+    table = tmp_path / "a.csv"
+    table.write_text(f"path,label\ncats/1.png,{one}\ndogs/2.png,{other}\n")
+    assert sum("case or blanks alone" in note for note in open_source(str(table)).notes) == said

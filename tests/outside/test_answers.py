@@ -58,6 +58,25 @@ def test_predict_leaves_out_what_it_is_told_to(trained: Path, album: Path, shell
     assert [line.split(": ")[0] for line in got.err.splitlines()] == ["left out"] * 2
 
 
+def test_files_that_are_no_images_by_name_are_said(trained: Path, tmp_path: Path, shell: Shell) -> None:
+    """An image under an odd name is left out; every command that opens a folder says so."""
+    data = photos(tmp_path / "data", {"ape": 4, "bee": 4, "cow": 4})
+    for name in ("ape/1.jpg_large", "bee/1.mpo"):
+        shutil.copy(data / "ape/0.png", data / name)
+    said = "ignored 2 files that are no images by name, such as "
+    for words in (
+        ("train", data, "--dry-run", "--out", tmp_path / "new", *SMALL),
+        ("evaluate", trained, data, "--out", tmp_path / "evaluation"),
+        ("predict", trained, data),
+        ("inspect", trained, data / "ape/0.png", "--data", data, "--out", tmp_path / "a", "--skip-masking"),
+        ("inspect", trained, data, "--out", tmp_path / "b", "--skip-masking"),
+    ):
+        got = shell(*words)
+        assert got.status == 0, got.err
+        assert said in got.out + got.err, words
+        assert "ape/1.jpg_large" in got.out + got.err
+
+
 def test_predict_of_bad_pictures_alone(trained: Path, album: Path, shell: Shell) -> None:
     got = shell("predict", trained, album / "a/bad.jpg", "--json")
     assert got.status == 1

@@ -3,6 +3,7 @@ the work; results of one image set do not replace those of another."""
 
 # ruff: noqa: F811 (fixtures of the commands)
 
+import errno
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import pytest
 from convit.cli import evaluate, export, inspect, runs
 from convit.data import UnreadableImageError, open_source, read_image
 from convit.errors import InputError
+from convit.training.run_folder import RunFolder
 from tests.cli.command import SMALL, Shell, photos, tree
 from tests.cli.conftest import animals, run, shell, trained  # noqa: F401
 
@@ -224,6 +226,43 @@ def test_a_folder_for_an_experiment_is_looked_at_before_the_work(tmp_path: Path,
     shell.refuses("experiment", "ablation", "digits", "--out", tmp_path / "file" / "in", says=("out", "file"))
 
 
+@pytest.mark.parametrize("command", ["evaluate", "inspect", "export"])
+def test_a_file_in_place_of_a_run_is_said_to_be_one(command: str, run: Path, animals: Path, shell: Shell) -> None:
+    data = {"evaluate": [animals], "inspect": [animals / "ape/0.png"], "export": []}[command]
+    shell.refuses(command, run / "model.safetensors", *data, says=("model.safetensors: a file, no folder", "run"))
+
+
+@posix
+def test_a_link_to_what_is_not_there_is_said_to_be_one(tmp_path: Path, shell: Shell) -> None:
+    (tmp_path / "photos.csv").symlink_to("moved.csv")
+    assert "did you mean" not in shell.refuses("train", tmp_path / "photos.csv", says=("photos.csv: a link",))
+
+
+@posix
+def test_what_may_not_be_read_is_not_said_to_be_missing(
+    run: Path, tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """States that may not be listed are no reason to start again, images in a locked folder are not gone."""
+    data = photos(tmp_path / "data", {"ape": 4, "bee": 4})
+    (tmp_path / "list.csv").write_text("image_path,category\ndata/ape/0.png,ape\ndata/bee/0.png,bee\n")
+    stat, iterdir = Path.stat, Path.iterdir
+
+    def refused(call: Callable[..., object]) -> Callable[..., object]:
+        def called(path: Path, **options: object) -> object:
+            if path.name == "checkpoints" or data in path.parents:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return call(path, **options)
+
+        return called
+
+    monkeypatch.setattr(Path, "iterdir", refused(iterdir))
+    got = shell.refuses("train", "--resume", run, says=("checkpoints", "Permission denied"))
+    assert "overwrite" not in got
+    monkeypatch.setattr(Path, "stat", refused(stat))
+    monkeypatch.setattr(os.path, "isfile", lambda path: False)
+    shell.refuses("train", tmp_path / "list.csv", *SMALL, says=("line 2", "Permission denied"))
+
+
 @posix
 @pytest.mark.usefixtures("no_work")
 def test_the_usual_place_of_results_is_looked_at_too(
@@ -254,6 +293,33 @@ def test_a_table_does_not_replace_a_photo(run: Path, animals: Path, shell: Shell
     before = photo.read_bytes()
     shell.refuses("predict", run, "--csv", photo, animals / "bee", says=("csv", "a.png"))
     assert photo.read_bytes() == before
+
+
+@posix
+def test_a_table_does_not_replace_what_a_link_names(run: Path, animals: Path, shell: Shell, tmp_path: Path) -> None:
+    photo = Path(shutil.copy(animals / "ape/0.png", tmp_path / "a.png"))
+    for target in (photo, run / "config.json"):
+        before = target.read_bytes()
+        (tmp_path / "table.csv").unlink(missing_ok=True)
+        (tmp_path / "table.csv").symlink_to(target)
+        shell.refuses("predict", run, "--csv", tmp_path / "table.csv", photo, says=("csv", "table.csv"))
+        assert target.read_bytes() == before
+
+
+@pytest.mark.parametrize("place", ["", "new", "ape", "ape/new"])
+def test_results_do_not_go_among_images(place: str, run: Path, animals: Path, shell: Shell, tmp_path: Path) -> None:
+    """A plot among them would be an image of a class for the next command."""
+    learned, before = str(RunFolder(run).read_options().data), tree(animals)
+    data = Path(shutil.copytree(animals, tmp_path / "data"))
+    for words in (
+        ("evaluate", run, data, "--out", data / place),
+        ("evaluate", run, data, "--out", Path(learned, place)),
+        ("inspect", run, data, "--out", data / place),
+        ("inspect", run, data / "bee/0.png", "--data", data, "--out", data / place),
+        ("inspect", run, data / "bee/0.png", "--out", Path(learned, place)),
+    ):
+        shell.refuses(*words, says=("out", "images"))
+    assert tree(data) == before
 
 
 def test_two_results_do_not_go_to_one_file(run: Path, animals: Path, shell: Shell, tmp_path: Path) -> None:

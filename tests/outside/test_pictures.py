@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from PIL import Image, ImageFile, PngImagePlugin
 import convit
 from convit.data import decoding
 from convit.data.decoding import UnreadableImageError
-from convit.data.images import image_size, read_image
+from convit.data.images import as_rgb, image_size, read_image
 from convit.data.select import Evaluating, Learning, check, pictures, select
 from convit.errors import InputError
 from convit.preprocess import Preprocess, covering, prepared, to_rgb
@@ -208,6 +209,23 @@ def test_open_files_and_bytes(trained: Path, tmp_path: Path) -> None:
         classifier.predict(io.BytesIO(b"no picture"))
 
 
+def test_pictures_in_every_form_of_bytes_paths_and_arrays(trained: Path, tmp_path: Path) -> None:
+    path, classifier = tmp_path / "a.png", convit.load(trained)
+    grey = np.random.default_rng(0).integers(0, 255, (8, 9), np.uint8)
+    Image.fromarray(grey).save(path)
+    expected, content = classifier.probabilities(path), path.read_bytes()
+
+    class Named(os.PathLike[str]):
+        def __fspath__(self) -> str:
+            return str(path)
+
+    read = io.BytesIO(content)
+    read.read()
+    for given in (bytearray(content), memoryview(content), Named(), read, grey, grey[..., None], [grey[..., None]]):
+        assert classifier.probabilities(given).equal(expected)
+    assert len(classifier.predict(Named(), top_k=2)) == 2
+
+
 def test_no_other_program_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def started(*arguments: object, **options: object) -> None:
         raise AssertionError(f"started: {arguments}")
@@ -276,7 +294,7 @@ import re, sys
 from pathlib import Path
 from convit_light import light_modules
 with light_modules():
-    from convit.data.images import image_size, read_image
+    from convit.data.images import as_rgb, image_size, read_image
 image = read_image(Path(sys.argv[1]))
 peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
 print(*image.size, *image_size(Path(sys.argv[1])), int(peak[1]) // 1024)
@@ -426,15 +444,106 @@ def test_formats_by_their_names(tmp_path: Path) -> None:
 
 def png(pixels: np.ndarray) -> bytes:
     """A PNG of 16 bits a colour, which Pillow does not write."""
-    height, width, _ = pixels.shape
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    return png_of([row.astype(">u2").tobytes() for row in pixels], (pixels.shape[1], len(pixels)), 16, 2)
+
+
+def png_of(rows: list[bytes], size: tuple[int, int], bits: int, colours: int, *others: tuple[bytes, bytes]) -> bytes:
+    """A PNG of any depth and kind of colours, with other chunks before its pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    chunks = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    header = struct.pack(">IIBBBBB", *size, bits, colours, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    chunks = [(b"IHDR", header), *others, (b"IDAT", pixels), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, body) for kind, body in chunks)
+
+
+@pytest.mark.parametrize(
+    ("bits", "row", "clear", "expected"),
+    [
+        (1, b"\x40", 0, [255, 255, 255, 255]),
+        (2, b"\x1b", 1, [0, 255, 170, 255]),
+        (4, b"\x01\x2f", 1, [0, 255, 34, 255]),
+        (8, b"\x00\x07\x50\xff", 7, [0, 255, 80, 255]),
+        (16, b"\x00\x00\x00\x07\x50\x00\xff\xff", 7, [0, 255, 80, 255]),
+    ],
+)
+def test_the_transparent_grey_of_a_png_is_white_at_every_depth(
+    bits: int, row: bytes, clear: int, expected: list[int], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png_of([row], (4, 1), bits, 0, (b"tRNS", struct.pack(">H", clear))))
+    for picture in (read_image(path), as_rgb(Image.open(path))):
+        assert np.asarray(picture)[0, :, 0].tolist() == expected
+
+
+def tiff(pixels: bytes, size: tuple[int, int], bits: int, *tags: tuple[int, int, int]) -> bytes:
+    """A grey TIFF of any depth, with other tags: (number, type, value)."""
+    entries = [(256, 3, size[0]), (257, 3, size[1]), (258, 3, bits), (259, 3, 1), (262, 3, 1), (277, 3, 1)]
+    entries = sorted([*entries, (278, 3, size[1]), (279, 4, len(pixels)), *tags])
+    start = 8 + 2 + 12 * (len(entries) + 1) + 4
+    entries = sorted([*entries, (273, 4, start)])
+    table = b"".join(struct.pack("<HHII", number, kind, 1, value) for number, kind, value in entries)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + table + b"\0\0\0\0" + pixels
+
+
+def test_a_tiff_of_12_bits_says_what_is_white(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff(b"\x00\x0f\xff\x80\x08\x00", (4, 1), 12))  # 0, 4095, 2048, 2048
+    for picture in (read_image(path), as_rgb(Image.open(path))):
+        assert np.asarray(picture)[0, :, 0].tolist() == [0, 255, 128, 128]
+
+
+def test_odd_metadata_is_no_warning_of_a_command(tmp_path: Path, shell: Shell, trained: Path) -> None:
+    """Pillow's warning names a file of its own, not the picture."""
+    twice = struct.pack("<2sHIHHHIHHI", b"II", 42, 8, 1, 0x112, 3, 2, 6, 1, 0)  # an orientation of two values
+    Image.new("RGB", (8, 9), "red").save(tmp_path / "a.jpg", exif=b"Exif\0\0" + twice)
+    with pytest.warns(UserWarning, match="too many entries"):
+        read_image(tmp_path / "a.jpg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        got = shell("predict", trained, tmp_path / "a.jpg")
+    assert (got.status, got.err) == (0, "")
+
+
+def test_signed_greys_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff(b"\x80\xff\x00\x7f", (4, 1), 8, (339, 3, 2)))
+    with pytest.raises(UnreadableImageError, match=r"a\.tif: .* signed"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_pixels_that_are_no_numbers_are_counted(tmp_path: Path) -> None:
+    values = np.full((4, 5), 0.2, np.float32)
+    values[0, :2] = np.nan
+    Image.fromarray(values).save(tmp_path / "few.tif")
+    assert np.asarray(read_image(tmp_path / "few.tif"))[0, :3, 0].tolist() == [0, 0, 51]
+    values[0] = np.nan
+    Image.fromarray(values).save(tmp_path / "many.tif")
+    with pytest.raises(UnreadableImageError, match=r"many\.tif: 5 grey values that are no finite numbers"):
+        read_image(tmp_path / "many.tif")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in decoding.formats() if kind not in ("HEIF", "DIB")])
+def test_no_damage_to_a_picture_gets_past(kind: str, tmp_path: Path) -> None:
+    """Of a hundred damaged files of each format, each is read or refused in one line that begins with its path."""
+    path, rng = tmp_path / "a", np.random.default_rng(0)
+    noise = rng.integers(0, 255, (16, 16, 3), np.uint8)
+    Image.fromarray(noise).save(path, kind)
+    whole = path.read_bytes()
+    for _ in range(100):
+        damaged = bytearray(whole)
+        for at in rng.integers(0, min(len(whole), 300), 3):
+            damaged[at] = rng.integers(256)
+        path.write_bytes(damaged)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            line = ""
+            try:
+                read_image(path)
+            except UnreadableImageError as error:
+                line = str(error)
+        assert not line or (line.startswith(f"{path}: ") and "\n" not in line)
 
 
 @pytest.mark.parametrize(("largest", "whole"), [(255, False), (4095, False), (65535, True)])

@@ -10,7 +10,9 @@ import importlib
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import ModuleType
 
 from convit.cli import words
@@ -45,7 +47,10 @@ def run(command: str, arguments: Sequence[str], load: Callable[[str, bool], Modu
         options = cls.of_words(words.read(cls, arguments))
         check_outputs(options)
         module = load(f"convit.cli.{command}", not getattr(options, "without_torch", False))
-        status: int | None = module.main(options)
+        with warnings.catch_warnings():
+            # Of odd metadata, with a path of Pillow in place of the picture's. What cannot be read is an error.
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+            status: int | None = module.main(options)
         sys.stdout.flush()
     except InputError as error:
         return _fail(command, str(error))
@@ -73,5 +78,6 @@ def _fail(command: str, message: str, status: int = 2) -> int:
     text = printable(" ".join(message.split()))
     if len(text) > _LONGEST:  # a name out of somebody's file; the end says what was expected
         text = f"{text[: _LONGEST * 2 // 3]} ... {text[-_LONGEST // 3 :]}"
-    print(f"convit {command}: {text}", file=sys.stderr)
+    with suppress(OSError):  # a full disk behind it: the status says it
+        print(f"convit {command}: {text}", file=sys.stderr, flush=True)
     return status

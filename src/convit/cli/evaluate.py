@@ -12,10 +12,11 @@ from convit.cli.options.evaluate import EvaluateCommand
 from convit.cli.output import left_out_lines, print_or_write_json
 from convit.cli.runs import load_run
 from convit.cli.screen import Screen
+from convit.data.images import ignored_notes
 from convit.data.select import Evaluating, Selection, select
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, Said
-from convit.files import absolute, check_output, printable
+from convit.files import absolute, check_apart, check_output, printable
 from convit.training import Evaluation, evaluate
 from convit.training.evaluation_files import others_in, write_evaluation
 from convit.training.mistakes import Answers
@@ -26,9 +27,10 @@ def main(options: EvaluateCommand) -> int:
     """Evaluates, prints, and writes numbers and pictures. Returns 1 if images that do not decode are not counted."""
     with Screen(stderr=True) as screen:
         classifier = load_run(options.run, options.device)
+        known = RunFolder(options.run).known()
         choice = Evaluating(
             split=options.split,
-            known=RunFolder(options.run).known(),
+            known=known,
             data_root=options.data_root,
             full_scale=classifier.preprocess.full_scale,
             tell=screen,
@@ -36,8 +38,10 @@ def main(options: EvaluateCommand) -> int:
         selection = select(options.data, choice)
         bad = selection.left_out
         ((split, images),) = selection.splits.items()
+        if options.out is not None:
+            check_apart("out", options.out, (Path(selection.root), *known.places))
         out = _place(options, selection, split, screen)
-        for note in (*selection.notes, *left_out_lines(bad)):
+        for note in (*ignored_notes(selection.ignored), *selection.notes, *left_out_lines(bad)):
             screen(Said(note))
         out.mkdir(parents=True, exist_ok=True)
         screen(PassBegan("evaluating", len(images)))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,13 +20,14 @@ from convit.cli import inspect_files
 from convit.cli.inspect_files import View
 from convit.cli.options.inspect import InspectCommand
 from convit.cli.output import print_or_write_json
-from convit.cli.runs import load_run
+from convit.cli.runs import check_folder, load_run
 from convit.cli.screen import Screen
-from convit.data.images import read_image
+from convit.data.images import ignored_notes, read_image
 from convit.data.select import Evaluating, pictures, select
+from convit.data.sources.interface import path_of
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, Said
-from convit.files import absolute, check_output, printable, write_json
+from convit.files import absolute, check_apart, check_output, printable, write_json
 from convit.training.run_folder import CONFIG, RunFolder
 
 SHOWN = 4
@@ -45,10 +47,13 @@ class Picture:
 
 def main(options: InspectCommand) -> None:
     """Looks, draws, and says what is where."""
+    check_folder(options.run)
     out = options.out or options.run / "inspect"
     if absolute(out) == absolute(options.run):
         raise InputError(f"out: got the run's own folder {out}, expected another one, such as {out / 'inspect'}")
     check_output("out", out, folder=True)
+    if options.out is not None:
+        check_apart("out", out, _places(options))
     classifier = load_run(options.run, options.device)
     view = _view(options, classifier)
     history = read_history(options.run / "metrics.jsonl")
@@ -97,6 +102,14 @@ def main(options: InspectCommand) -> None:
     print(f"open {printable(str(out / 'attention.html'))} in a browser and point at a patch")
 
 
+def _places(options: InspectCommand) -> Iterator[Path]:
+    """The folders of images that the command knows of: those given, and those that the run learned from."""
+    for folder in (*options.images, *([path_of(options.data)] if options.data else [])):
+        yield absolute(folder)
+    with suppress(InputError):  # it is told where it matters
+        yield from RunFolder(options.run).known().places
+
+
 def _given(chosen: Sequence[Path], full_scale: float | None) -> list[Picture]:
     """The pictures of the command line, each once."""
     paths = dict.fromkeys(os.path.abspath(path) for path in chosen)  # resolve() would rename links
@@ -139,7 +152,7 @@ def _labelled(options: InspectCommand, full_scale: float | None, tell: Listener)
             raise InputError(f"{error}; or expected IMAGE..., or --data DATA") from error
         tell(Said(f"averages are over the pictures given: {error}"))
         return "", []
-    for note in selection.notes:
+    for note in (*ignored_notes(selection.ignored), *selection.notes):
         tell(Said(note))
     ((split, images),) = selection.splits.items()
     return f"{selection.name}, {split} images", [

@@ -34,13 +34,19 @@ def check_outputs(options: Options) -> None:
             continue
         place = Path(value)
         files.check_output(option.word, place, folder=option.arg.writes == "folder")
-        if option.arg.writes == "file" and place.suffix.lower() in IMAGE_SUFFIXES and option.word != "plot":
-            raise InputError(f"{option.word}: got {place}, the name of a picture; expected another name")
-        of_the_run = place.name in (*RUN_FILES, "README.md") and (place.parent / "model.safetensors").exists()
-        if option.arg.writes == "file" and of_the_run:
-            raise InputError(f"{option.word}: got {place}, a file of the run itself; expected another name")
+        if option.arg.writes == "file":
+            for target in (place, files.absolute(place)):  # a link is written through
+                _check_name(option.word, place, target)
         if (other := places.setdefault(files.absolute(place), option.word)) != option.word:
             raise InputError(f"{other} and {option.word}: got {place} for both, expected a file for each")
+
+
+def _check_name(option: str, place: Path, target: Path) -> None:
+    """Raises :class:`InputError` for the name of a picture, or of a file of a run. target: the place, or behind it."""
+    if target.suffix.lower() in IMAGE_SUFFIXES and option != "plot":
+        raise InputError(f"{option}: got {place}, the name of a picture; expected another name")
+    if target.name in (*RUN_FILES, "README.md") and (target.parent / "model.safetensors").exists():
+        raise InputError(f"{option}: got {place}, a file of the run itself; expected another name")
 
 
 def print_or_write_json(document: Any, target: str) -> None:

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from convit.errors import InputError, one_line
 from convit.files import NoRegularFileError
-from convit.preprocess import is_deep
+from convit.preprocess import is_deep, strips
 
 MOST_PIXELS = 100_000_000
 """A picture of more pixels is refused, or, a JPEG, decoded at a half, a quarter or an eighth of its size."""
@@ -41,7 +42,9 @@ _READERS = {
     ".avif": ("AVIF", "AVIF", "pip install 'Pillow>=11.3'"),
 }
 _BRANDS = {b"avif": ".avif", b"avis": ".avif"} | dict.fromkeys((b"heic", b"heix", b"hevc", b"mif1", b"msf1"), ".heic")
-_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # tags of TIFF
+_SAMPLE_FORMAT, _SIGNED = 339, 2
+_GREY_BITS = re.compile(r"'(?:L|I);(\d+)[a-zA-Z]*'")  # of a tile: the bits of a grey value in the file
 _LEAST_OF_WIDE = 16
 """Pillow keeps the upper byte of a 16-bit colour. If none reaches this, the file uses 12 bits at most (or is black): it
 would be shown as black."""
@@ -61,6 +64,7 @@ _DECODER_ERRORS = (
     EOFError,
     MemoryError,
     AssertionError,
+    RuntimeError,  # of libavif
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -140,9 +144,26 @@ def opened(open_file: Callable[[], IO[bytes]], where: str, *, decode: bool) -> I
             _bound_scans(image, file)
         _bound_pixels(image)
         if decode:
-            image.load()
+            decode_whole(image)
             _refuse_odd(image, wide=wide)
         yield image
+
+
+def decode_whole(image: Image.Image) -> None:
+    """Decodes an open image, once, to what its file means where Pillow gives other values.
+
+    A grey PNG of 2 or 4 bits has the value that is transparent in its own bits, and Pillow has the pixels in 8. A grey
+    TIFF of 12 bits says by that which value is white; it is widened to 16 bits, as Pillow does it with other formats.
+    """
+    found = _GREY_BITS.search(str(getattr(image, "tile", "")))
+    image.load()
+    bits, clear = int(found[1]) if found else 0, image.info.get("transparency")
+    if bits in (2, 4) and image.mode == "L" and isinstance(clear, int):
+        image.info["transparency"] = clear * 255 // (2**bits - 1)
+    if bits == 12 and image.mode.startswith("I;16"):
+        for box in strips(image.size):
+            wide = np.asarray(image.crop(box), np.uint32) * 65535 // 4095
+            image.paste(Image.fromarray(wide.astype(np.uint16)), box)
 
 
 @dataclass
@@ -181,6 +202,8 @@ def _refuse_odd(image: Image.Image, *, wide: bool) -> None:
     tags: Any = getattr(image, "tag_v2", {})
     if is_deep(image) and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         raise InputError("a TIFF of more than 8 bits in which 0 is white; expected one in which 0 is black")
+    if image.mode == "L" and tags.get(_SAMPLE_FORMAT) in (_SIGNED, (_SIGNED,)):
+        raise InputError("a TIFF of signed numbers of 8 bits; expected numbers from 0 on")
     levels: Any = image.getextrema() if wide and image.mode in ("RGB", "RGBA") else ()
     if levels and max(high for _, high in levels[:3]) < _LEAST_OF_WIDE:
         raise InputError(

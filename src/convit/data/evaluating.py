@@ -40,6 +40,12 @@ class Known:
     some_images: bool = False
     """Whether it was trained on some of the images of each class: ``split`` does not name the others."""
 
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """The folders that its images lie in, if it is known; or a list, or a name."""
+        root = Path(self.root or "")
+        return (root, *(root / folder for folder in self.folders.values()))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluating:

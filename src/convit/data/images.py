@@ -14,9 +14,9 @@ from PIL import Image
 
 from convit import files
 from convit.choices import IMAGE_SUFFIXES
-from convit.data.decoding import lacks_reader, opened, readable, reader_notes
+from convit.data.decoding import decode_whole, lacks_reader, opened, readable, reader_notes
 from convit.errors import InputError, one_line
-from convit.files import kind_of
+from convit.files import kind_of, printable
 from convit.preprocess import to_rgb
 
 _SYSTEM_NAMES = {
@@ -95,6 +95,7 @@ def pictures(paths: Sequence[Path]) -> Pictures:
     """
     taken: list[Path] = []
     lacking: list[str] = []
+    ignored: list[str] = []
     for path in paths:
         if path.is_dir():
             inside = list(visible_files(path))
@@ -105,11 +106,22 @@ def pictures(paths: Sequence[Path]) -> Pictures:
                 raise InputError(f"{path}: no picture in it; expected files that end like .jpg or .png{why}")
             taken += found
             lacking += left
+            ignored += [str(file) for file in inside if not is_image_name(file.name) and not lacks_reader(file.name)]
         elif path.is_file():
             taken.append(path)
         else:
             raise InputError(f"{path}: {kind_of(path)}; expected a picture or a folder of pictures")
-    return Pictures(tuple(taken), tuple(reader_notes(lacking)))
+    return Pictures(tuple(taken), (*ignored_notes(ignored), *reader_notes(lacking)))
+
+
+def ignored_notes(names: Sequence[str]) -> list[str]:
+    """What is said of files that are no images by their names: one line, or none.
+
+    >>> ignored_notes(["a/notes.txt", "a/1.jpg_large"])
+    ['ignored 2 files that are no images by name, such as a/notes.txt']
+    """
+    count = "1 file that is no image" if len(names) == 1 else f"{len(names)} files that are no images"
+    return [f"ignored {count} by name, such as {printable(names[0])}"] if names else []
 
 
 def read_image(path: Path, full_scale: float | None = None) -> Image.Image:
@@ -142,7 +154,7 @@ def stored_in(encoded: bytes, where: str) -> Image.Image:
 def named_rgb(image: Image.Image, full_scale: float | None, where: str) -> Image.Image:
     """:func:`to_rgb` of the upright image; an error is one line that says which image it is."""
     with readable(where, image.format or "image"):
-        image.load()  # an open one may be damaged or closed
+        decode_whole(image)  # an open one may be damaged or closed
         return to_rgb(upright(image), full_scale)
 
 
@@ -156,9 +168,10 @@ def encoded_size(encoded: bytes, where: str) -> tuple[int, int]:
     return _size(lambda: io.BytesIO(encoded), where)
 
 
-Picture = Image.Image | str | Path | bytes | IO[bytes] | NDArray[np.uint8]
+Encoded = bytes | bytearray | memoryview
+Picture = Image.Image | str | os.PathLike[str] | Encoded | IO[bytes] | NDArray[np.uint8]
 """A picture, its path, its encoded bytes, a file of them that is open to read bytes, or its pixels as uint8:
-``(H, W)`` grey, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA."""
+``(H, W)`` or ``(H, W, 1)`` grey, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA."""
 
 
 def is_file(picture: object) -> bool:
@@ -180,29 +193,32 @@ def as_rgb(picture: Picture, full_scale: float | None = None) -> Image.Image:
         if 0 in picture.size:
             raise InputError(f"images: got a picture of {picture.width} x {picture.height} pixels, expected some")
         return named_rgb(picture, full_scale, "images")
-    if isinstance(picture, str | Path):
-        return read_image(Path(picture), full_scale)
-    if isinstance(picture, bytes):
-        return named_rgb(stored_in(picture, "images"), full_scale, "images")
+    if isinstance(picture, str | os.PathLike):
+        return read_image(Path(os.fsdecode(picture)), full_scale)
+    if isinstance(picture, Encoded):
+        return named_rgb(stored_in(bytes(picture), "images"), full_scale, "images")
     if is_file(picture):
         return _read_file(picture, full_scale)  # type: ignore[arg-type]
     got = f"a {type(picture).__name__}"
     if isinstance(picture, np.ndarray):
-        shaped = picture.ndim in (2, 3) and picture.shape[2:] in ((), (3,), (4,)) and picture.size > 0
+        shaped = picture.ndim in (2, 3) and picture.shape[2:] in ((), (1,), (3,), (4,)) and picture.size > 0
         if picture.dtype == np.uint8 and shaped:
-            return to_rgb(Image.fromarray(picture))
+            return to_rgb(Image.fromarray(picture[..., 0] if picture.shape[2:] == (1,) else picture))
         got = f"an array of {picture.dtype} and shape {picture.shape}"
     raise InputError(
         f"images: got {got}, expected a PIL image, a path, a file open to read bytes, or an array: uint8 of (height, "
-        "width), with 3 or 4 channels behind or none"
+        "width), with 1, 3 or 4 channels behind or none"
     )
 
 
 def _read_file(file: IO[bytes], full_scale: float | None) -> Image.Image:
-    """What is in an open file from where it stands; it is left open."""
+    """What is in an open file from where it stands, or, if it was read to its end, all of it; it is left open."""
     where = str(getattr(file, "name", None) or "images")
     try:
         content = file.read()
+        if not content and file.seekable():
+            file.seek(0)
+            content = file.read()
     except (OSError, ValueError) as error:  # ValueError: closed, or opened as text
         raise InputError(f"{where}: cannot be read ({one_line(error)}); expected a file open to read bytes") from error
     if not isinstance(content, bytes):

@@ -130,6 +130,14 @@ class Trainer:
         Raises:
             InputError: no state is whole and of this plan.
         """
+        try:
+            list(self.folder.checkpoints.iterdir())
+        except FileNotFoundError:
+            pass
+        except OSError as error:  # not "no state": that would advise to start again
+            raise InputError(
+                f"{self.folder.checkpoints}: cannot be read ({error.strerror}); expected the states of the run"
+            ) from error
         if not states(self.folder.checkpoints):
             if self.folder.has_metrics:
                 raise InputError(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convit.data.images import ignored_notes
 from convit.data.scan import SAMPLE
 from convit.data.select import Facts, Selection
 from convit.errors import InputError
@@ -40,8 +41,7 @@ def introduction(trainer: Trainer, selection: Selection) -> Iterator[str]:
     if selection.left_out:
         where = trainer.folder.path / SKIPPED
         yield f"left out {len(selection.left_out)} files that do not decode: see {where}"
-    if selection.ignored:
-        yield f"ignored {len(selection.ignored)} files that are no images by name, such as {selection.ignored[0]}"
+    yield from ignored_notes(selection.ignored)
     yield from facts.notes
     if plan.options.weights is not None:
         head = "with its head: the classes are the same" if plan.keep_head else "with a new head"

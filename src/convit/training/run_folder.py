@@ -79,7 +79,8 @@ class RunFolder:
             InputError: there is none.
         """
         if not self.is_run:
-            found = "no run in it" if self.path.is_dir() else "no such folder"
+            there = f"{kind_of(self.path)}, no folder" if self.path.exists() else "no such folder"
+            found = "no run in it" if self.path.is_dir() else there
             raise InputError(f"resume: {self.path}: {found}; expected the folder of a run that was begun")
         for path in sorted(self.path.iterdir()):  # a run writes to its files: not to those of others, nor into a pipe
             if not path.is_dir() and (path.is_symlink() or not path.is_file()):
@@ -321,5 +322,6 @@ def _shape(gates: object) -> list[int] | None:
 
 
 def _unreadable(path: Path, error: Exception | str) -> InputError:
-    said = one_line(error) if isinstance(error, Exception) else error
+    reason = getattr(error, "strerror", None)  # of an OSError, which repeats the path behind it
+    said = reason or (one_line(error) if isinstance(error, Exception) else error)
     return InputError(f"{path}: not readable ({said}); expected what 'convit train' wrote")

@@ -3,7 +3,7 @@
 A new kind is a file here that gives a :class:`SourceKind`, and its line in ``SOURCES``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from convit.data.sources.interface import Opening, Source, SourceKind, path_of, 
 from convit.data.sources.shards import SHARDS
 from convit.data.sources.table import SUFFIXES, TABLE
 from convit.data.sources.torchvision import TORCHVISION
-from convit.errors import InputError, nearest
+from convit.errors import InputError, brief, nearest
 from convit.files import kind_of
 
 SOURCES: tuple[SourceKind, ...] = (
@@ -82,15 +82,36 @@ def open_source(
     try:
         for kind in SOURCES if not opening.folders else (FOLDER,):
             if data.strip() and kind.takes(data):
-                return _by_name(kind, data, opening) if kind.names else kind.open(data, opening)
+                if kind.names:
+                    return _by_name(kind, data, opening)
+                source = kind.open(data, opening)
+                return replace(source, notes=(*source.notes, *_said_of_case(source.class_names)))
         if data.strip() and path_of(data).exists():
             raise InputError(f"{data}: {kind_of(path_of(data))}; expected {expected}, or the name of a data set")
     except OSError as error:  # a folder that may not be listed
         raise InputError(f"{error.filename or data}: cannot be read ({error.strerror}); expected {expected}") from error
+    if data.strip() and path_of(data).is_symlink():
+        raise InputError(f"{data}: a link to what is not there; expected {expected}, or the name of a data set")
     raise InputError(
         f"{data!r}: no such folder or data set{_nearest(data)}; "
         f"expected {expected}, or one of {listing(SOURCE_NAMES, most=len(SOURCE_NAMES))}"
     )
+
+
+def _said_of_case(class_names: Iterable[str]) -> list[str]:
+    """A line if two classes have one name but for upper and lower case or blanks: many a list mixes them. Single
+    letters are left alone.
+
+    >>> _said_of_case(["Cat", "cat", "dog"])
+    ["classes 'Cat' and 'cat' differ in upper and lower case or blanks alone: if they are one, give them one name"]
+    """
+    names: dict[str, str] = {}
+    for name in (name for name in class_names if len(name) > 1):
+        other = names.setdefault(" ".join(name.casefold().split()), name)
+        if other != name:
+            why = "differ in upper and lower case or blanks alone: if they are one, give them one name"
+            return [f"classes {brief(other)} and {brief(name)} {why}"]
+    return []
 
 
 def _by_name(kind: SourceKind, name: str, opening: Opening) -> Source:

@@ -207,7 +207,10 @@ def _splits_of(root: Path) -> Layout | None:
     for split, folders in labelled.items():
         if len(folders) > 1:
             names = " and ".join(repr(folder.name) for folder in folders[:2])
-            raise InputError(f"{root}: both {names}; expected one folder for {split}: name it by --{split} DIR")
+            raise InputError(
+                f"{root}: both {names}; expected one folder for {split}: rename one, or name it to "
+                f"'convit train' by --{split} DIR"
+            )
     splits = {split: inner(folders[0]) for split, folders in labelled.items()}
     aside = [folder for split, folders in named.items() for folder in folders if folder not in labelled.get(split, ())]
     return Layout(splits=splits, notes=tuple(_left_out(root, aside, others)))

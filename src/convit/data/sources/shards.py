@@ -119,8 +119,9 @@ def open_shards(data: str, *, min_classes: int = 2) -> Source:
     root, shards = find_shards(data)
     listed = _class_list(root)
     sets, ignored = {}, []
+    unended: list[str] = []
     for split, names in splits_of(shards).items():
-        sets[split], others = _read_split(root, names, listed)
+        sets[split], others = _read_split(root, names, listed, unended)
         ignored += others
     class_names, matching = matched(sets, min_classes=min_classes, where=data, expected="two labels")
     path = path_of(data)
@@ -130,16 +131,31 @@ def open_shards(data: str, *, min_classes: int = 2) -> Source:
         class_names=class_names,
         splits=matching,
         ignored=tuple(ignored),
+        notes=_said_of_ends(unended),
     )
 
 
-def _read_split(root: Path, shards: Sequence[str], listed: tuple[str, ...]) -> tuple[ShardImages, list[str]]:
-    """The images of some shards, with classes of their own, and the names of what is neither image nor label."""
+def _said_of_ends(unended: Sequence[str]) -> tuple[str, ...]:
+    """A line if there are shards that stop where a member ends, as one does that was cut off just there."""
+    if not unended:
+        return ()
+    what = f"{unended[0]} has" if len(unended) == 1 else f"{len(unended)} shards, such as {unended[0]}, have"
+    return (f"{what} no end mark of a .tar file: if it was cut off there, images are missing",)
+
+
+def _read_split(
+    root: Path, shards: Sequence[str], listed: tuple[str, ...], unended: list[str]
+) -> tuple[ShardImages, list[str]]:
+    """The images of some shards, with classes of their own, and the names of what is neither image nor label.
+
+    Shards without an end mark are added to ``unended``.
+    """
     names, places, labels = [], [], []
     ignored = []
     for number, shard in enumerate(shards):
         path = root / shard
-        samples, others = _index(path)
+        samples, others, ended = _index(path)
+        unended += [] if ended else [shard]
         ignored += [f"{shard}/{name}" for name in others]
         with opened(path) as file:
             for members in samples.values():
@@ -157,11 +173,16 @@ def _read_split(root: Path, shards: Sequence[str], listed: tuple[str, ...]) -> t
     return ShardImages(root, shards, where, names, [position[label] for label in labels], class_names), ignored
 
 
-def _index(shard: Path) -> tuple[dict[str, dict[str, _Place]], list[str]]:
-    """Key -> suffix -> place of a shard's images and labels, and the members of keys that have neither."""
+def _index(shard: Path) -> tuple[dict[str, dict[str, _Place]], list[str], bool]:
+    """Key -> suffix -> place of a shard's images and labels, the members of keys that have neither, and whether the
+    shard has an end mark."""
     samples: dict[str, dict[str, _Place]] = {}
     others: dict[str, str] = {}
+    ended = True
     for member in _members(shard):
+        if member is None:
+            ended = False
+            break
         name = member.name.removeprefix("./")
         if is_hidden(name.rpartition("/")[2]) or member.isdir():
             continue
@@ -178,11 +199,14 @@ def _index(shard: Path) -> tuple[dict[str, dict[str, _Place]], list[str]]:
         if suffix in members:
             raise InputError(f"{shard}: two members {name!r}; expected different names")
         members[suffix] = _Place(name, member.offset_data, member.size)
-    return samples, [name for key, name in others.items() if key not in samples]
+    return samples, [name for key, name in others.items() if key not in samples], ended
 
 
-def _members(shard: Path) -> Iterator[tarfile.TarInfo]:
-    """Every member's header, to the very end of the shard: tarfile itself takes a damaged header for the end."""
+def _members(shard: Path) -> Iterator[tarfile.TarInfo | None]:
+    """Every member's header, to the very end of the shard: tarfile itself takes a damaged header for the end.
+
+    None behind the last one where no block of zeros, the end mark, follows.
+    """
     expected = "a whole .tar file that is not compressed"
     try:
         size = shard.stat().st_size
@@ -205,6 +229,8 @@ def _members(shard: Path) -> Iterator[tarfile.TarInfo]:
         raise InputError(f"{shard}: not readable as .tar ({one_line(error)}); expected {expected}") from error
     if len(rest) > _MOST_PADDING or rest.strip(b"\0"):
         raise InputError(f"{shard}: damaged at byte {end}, before its end; expected {expected}")
+    if not rest:
+        yield None
 
 
 def _key(name: str) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from convit.data.sources.interface import (
     split_called,
 )
 from convit.errors import InputError, brief, one_line
-from convit.files import Listed, absolute, on_disk, opened, read
+from convit.files import Listed, absolute, kind_of, on_disk, opened, read
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 
@@ -29,6 +29,11 @@ _COLUMNS = {
     "label": ("label", "class", "target"),
     "split": ("split", "part"),
 }
+_COLUMNS_ELSE = {
+    "path": ("image_path", "img_path", "filepath", "file_path", "img", "image_name", "img_name"),
+    "label": ("labels", "label_name", "class_name", "category"),
+}
+"""Names that mean the same where none of the others is there: many a list has a number and a name of each label."""
 _EXPECTED = (
     "a header line with a column 'path' (or image, file, filename), a column 'label' (or class, target), and if you "
     "like a column 'split' (or part) of train, val and test"
@@ -111,10 +116,22 @@ def _check(path: Path, rows: Sequence[_Row], *, missing: bool) -> None:
             gone.append(row)
     if gone:
         more = f", and {len(gone) - 1} more are missing" if len(gone) > 1 else ""
+        name = brief(gone[0].path, 200)
         raise InputError(
-            f"{path}, {gone[0].place}: no file {brief(gone[0].path, 200)}{more}; "
+            f"{path}, {gone[0].place}: {_what_is_at(folder / gone[0].path, name)}{more}; "
             f"expected paths relative to {folder}, or absolute ones; or leave them out with --skip-bad"
         )
+
+
+def _what_is_at(file: Path, name: str) -> str:
+    """Why a file of a list is none."""
+    try:
+        file.stat()
+    except FileNotFoundError:
+        return f"no file {name}"
+    except OSError as error:  # a folder on the way that may not be entered
+        return f"{name} cannot be read ({error.strerror})"
+    return f"no file {name} ({kind_of(file)})"
 
 
 def _row(path: Path, place: str, values: dict[str, str]) -> _Row:
@@ -133,6 +150,7 @@ def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
     found = {}
     for role, known in _COLUMNS.items():
         at = [i for i, word in enumerate(words) if word in known]
+        at = at or [i for i, word in enumerate(words) if word in _COLUMNS_ELSE.get(role, ())]
         if len(at) > 1:
             raise InputError(f"{path}: columns {listing(header[i] for i in at)} all mean the {role}; expected one")
         if at:
