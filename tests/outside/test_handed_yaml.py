@@ -1,0 +1,51 @@
+"""Files of options that somebody hands over."""
+
+from pathlib import Path
+
+import pytest
+
+from convit.options_file import read_yaml
+from tests.cli.command import Shell
+from tests.models.checkpoint_files import refused
+
+YAML = {
+    "a bomb": "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n",
+    "deep": "a: " + "[" * 100_000,
+    "deep blocks": "".join(" " * n + "a:\n" for n in range(3000)),
+    "a date": "epochs: 2020-01-01",
+    "no date": "epochs: 2020-99-99",
+    "a huge number": f"epochs: {'9' * 5000}",
+    "a huge hexadecimal number": f"epochs: 0x{'f' * 50_000}",
+    "a huge binary number": f"seed: 0b{'1' * 50_000}",
+    "a huge number in a list": f"image_size: [0x{'f' * 50_000}]",
+    "a huge number as a name": f"0x{'f' * 50_000}: 3",
+    "NaN": "lr: .nan",
+    "infinity": "lr: .inf",
+    "twice": "epochs: 3\nepochs: 4",
+    "twice in other words": "batch-size: 3\nbatch_size: 4",
+    "merged": "epochs: 3\n<<: {epochs: 5}",
+    "a tag": "epochs: !!python/object/apply:os.system [true]",
+    "a list as a name": "? [a, b]\n: 3",
+    "nothing as a name": "? \n: 3",
+    "bytes": "epochs: !!binary aGVsbG8=",
+    "a set": "epochs: {3, 4}",
+    "control characters": "epochs: \x07",
+    "two documents": "epochs: 3\n---\nepochs: 4",
+    "true for a number": "epochs: true",
+    "a number for a word": "model: 3",
+    "sixties": "epochs: 1:30",
+    "half a character": 'precision: "\\udcff"',
+}
+
+
+@pytest.mark.parametrize("what", YAML)
+def test_yaml_that_nobody_writes(what: str, tmp_path: Path, shell: Shell) -> None:
+    (tmp_path / "a.yaml").write_text(YAML[what])
+    line = shell.refuses("train", "digits", "--config", tmp_path / "a.yaml", "--dry-run", says=("convit train: ",))
+    assert len(line) < 600
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "latin-1"])
+def test_yaml_in_another_encoding(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes("model: müll".encode(encoding))
+    refused(lambda: read_yaml(tmp_path / "a.yaml"), "a.yaml: no UTF-8")
