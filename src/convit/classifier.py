@@ -23,7 +23,7 @@ from convit.model_card import MARKER, TrainingFacts, model_card
 from convit.models import ConViT, create_model
 from convit.models.checkpoints import check_numbers
 from convit.models.ranges import check_of_file
-from convit.models.seal import read_sealed, sealed
+from convit.models.seal import config_of, read_sealed, sealed
 from convit.models.stem import patch_grid
 from convit.prediction import Prediction, ranked
 
@@ -172,7 +172,7 @@ class Classifier:
         _write(
             Path(folder),
             {
-                WEIGHTS: sealed(tensors),
+                WEIGHTS: sealed(tensors, _fingerprint(config)),
                 CONFIG: json.dumps(config, indent=2, ensure_ascii=False).encode(),
             },
         )
@@ -302,7 +302,7 @@ def _load(folder: Path, device: torch.device | str) -> Classifier:
                 else ""
             )
             raise InputError(f"{folder}: {found}; expected a run folder of 'convit train'{near}")
-    name, classes, args, preprocess, training = _read_config(folder / CONFIG)
+    name, classes, args, preprocess, training, written = _read_config(folder / CONFIG)
     try:
         made = partial(create_model, name, num_classes=len(classes), **args)
         known: dict[str, Any] = {"model_name": name, "model_args": args, "training": training}
@@ -318,6 +318,12 @@ def _load(folder: Path, device: torch.device | str) -> Classifier:
     except RuntimeError as error:
         wanted = f"not the weights of {name} in {CONFIG}"
         raise InputError(f"{folder / WEIGHTS}: {wanted} ({one_line(error)})") from error
+    if config_of(folder / WEIGHTS) not in ("", written):
+        raise InputError(
+            f"{folder / CONFIG}: not as it was written with {WEIGHTS} (other class names, preprocessing or model); "
+            "expected the two files of one run, unchanged; for other class names load it unchanged, set class_names, "
+            "and save() it"
+        )
     model = made()  # of the size of the file: no sooner is memory taken for it
     model.load_state_dict(weights)
     try:
@@ -365,6 +371,14 @@ class ClassifierConfig(NamedTuple):
     model_args: dict[str, Any]
     preprocess: Preprocess
     training: TrainingFacts | None
+    fingerprint: str
+    """Of all of it but the training facts, as :func:`_fingerprint` makes it."""
+
+
+def _fingerprint(config: Mapping[str, Any]) -> str:
+    """Differs for what gives other answers with the same weights."""
+    names = ("architecture", "num_classes", "model_args", "pretrained_cfg", "full_scale")
+    return files.fingerprint({name: config.get(name) for name in names})
 
 
 def read_config(folder: str | Path) -> ClassifierConfig:
@@ -400,7 +414,8 @@ def _read_config(path: Path) -> ClassifierConfig:
         check_of_file(args)
         _check_class_names(classes, len(classes))
         training = TrainingFacts.from_dict(config["training"]) if "training" in config else None
-        return ClassifierConfig(name, classes, args, Preprocess.from_dict(preprocess), training)
+        settings = Preprocess.from_dict(preprocess)
+        return ClassifierConfig(name, classes, args, settings, training, _fingerprint(config))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

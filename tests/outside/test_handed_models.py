@@ -1,6 +1,7 @@
 """A model that somebody hands over: ``config.json`` and ``model.safetensors``."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -208,3 +209,40 @@ def test_a_model_that_diverged_does_not_answer(folder: Path, tmp_path: Path) -> 
     weights = safetensors.torch.load_file(path)
     safetensors.torch.save_file(weights | {"norm.bias": torch.full_like(weights["norm.bias"], torch.nan)}, path)
     refused(lambda: convit.load(folder).predict(Image.new("RGB", (9, 7))), "not finite")
+
+
+def test_weights_beside_the_config_of_another_model(folder: Path, tmp_path: Path) -> None:
+    """Of two models of one design, with other classes: each alone answers, mixed the class names would be wrong."""
+    other = convit.load(folder)
+    other.class_names = ("dog", "eel", "fox")
+    other.save(tmp_path / "other")
+    assert convit.load(tmp_path / "other").class_names == ("dog", "eel", "fox")
+    for name in ("config.json", "model.safetensors"):
+        mixed = shutil.copytree(folder, tmp_path / f"mixed-{name}")
+        shutil.copy(tmp_path / "other" / name, mixed)
+        refused(lambda mixed=mixed: convit.load(mixed), f"{mixed / 'config.json'}: not as it was written with")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: config["pretrained_cfg"]["label_names"].reverse(),
+        lambda config: config["pretrained_cfg"]["mean"].reverse(),
+        lambda config: config["pretrained_cfg"].update(crop_pct=0.5),
+        lambda config: config.update(num_classes=4),
+        lambda config: config.update(full_scale=65535),
+        lambda config: config["model_args"].update(gate_init=2.0),
+    ],
+)
+def test_a_config_that_was_changed_by_hand(change: Callable[[dict[str, Any]], object], folder: Path) -> None:
+    """With the same weights it would give other answers, or contradicts itself."""
+    changed(folder, change)
+    refused(lambda: convit.load(folder), "config.json: not as it was written with model.safetensors")
+
+
+def test_weights_of_other_programs_beside_a_config(folder: Path) -> None:
+    """They do not say what they belong to, and are taken."""
+    path = folder / "model.safetensors"
+    safetensors.torch.save_file(safetensors.torch.load_file(path), path)
+    changed(folder, lambda config: config["pretrained_cfg"]["label_names"].reverse())
+    assert convit.load(folder).class_names == ("cow", "bee", "ape")
