@@ -1,6 +1,7 @@
 """Exported files that somebody hands over."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import convit
 from convit.data import Preprocess
+from convit.export import export_onnx
 from convit_onnx import OnnxClassifier
 from tests.cli.command import Shell
 from tests.models.checkpoint_files import refused
@@ -180,3 +183,27 @@ def test_exported_files_by_the_command_line(tmp_path: Path, shell: Shell) -> Non
     for facts in ({"patch_size": "x"}, {"patch_size": None}, {"model_args": "[1]"}, {"model_args": '{"depth": 1e9}'}):
         path = onnx_file(tmp_path / "a.onnx", **facts)  # type: ignore[arg-type]
         shell.refuses("bench", "--onnx", path, says=(path, "export it again"))
+
+
+def test_a_changed_bit_in_an_exported_file(folder: Path, tmp_path: Path) -> None:
+    """As in model.safetensors it is detected, also in the class names; a file without a checksum is taken."""
+    pytest.importorskip("onnxscript")
+    path = export_onnx(convit.load(folder), tmp_path / "a.onnx").path
+    content = path.read_bytes()
+    assert ask(path).shape == (2, 3)
+    for at in (len(content) // 2, content.index(b'"bee"') + 1):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        refused(lambda: OnnxClassifier(path), "a.onnx: ")
+    model = onnx.load_model_from_string(content)
+    kept = [entry for entry in model.metadata_props if entry.key != "sha256"]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    path.write_bytes(model.SerializeToString())
+    assert ask(path).shape == (2, 3)
+
+
+def test_an_exported_file_of_more_bytes_than_there_can_be(tmp_path: Path) -> None:
+    path = onnx_file(tmp_path / "a.onnx")
+    os.truncate(path, 1 << 32)
+    with little_memory():
+        refused(lambda: OnnxClassifier(path), "a.onnx: 4294967296 bytes")
