@@ -8,12 +8,14 @@ import pathlib
 import sys
 import types
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -179,8 +181,6 @@ def test_a_pickle_of_gigabytes_in_a_few_bytes(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     buffer = io.BytesIO()
     torch.save({"x": 1}, buffer)
-    import zipfile
-
     with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(path, "w") as new:
         for name in old.namelist():
             new.writestr(name, content if name.endswith("data.pkl") else old.read(name))
@@ -195,3 +195,111 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "a.pth")
     with pytest.raises(InputError, match=r"head\.bias has numbers that are not finite"):
         load_weights(model, tmp_path / "a.pth")
+
+
+def test_a_changed_bit_in_a_checkpoint(tmp_path: Path) -> None:
+    """PyTorch does not compare the checksums of its own files."""
+    path = saved(tiny_model().state_dict(), tmp_path / "a.pth")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    not_loaded(tiny_model(), path, "a.pth: damaged")
+
+
+def test_a_checkpoint_without_checksums(tmp_path: Path) -> None:
+    """PyTorch can be told to write none."""
+    torch.serialization.set_crc32_options(False)
+    try:
+        path = saved(tiny_model().state_dict(), tmp_path / "a.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    load_weights(tiny_model(), path)
+
+
+def test_a_compressed_checkpoint(tmp_path: Path) -> None:
+    """A few kilobytes could be gigabytes."""
+    whole = saved(tiny_model().state_dict(), tmp_path / "whole.pth")
+    for part, size in (("data/0", 1 << 30), ("data.pkl", 1 << 28)):
+        with zipfile.ZipFile(whole) as old, zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as new:
+            for name in old.namelist():
+                with new.open(name, "w") as stream:
+                    if name.endswith(part):
+                        for _ in range(size >> 20):
+                            stream.write(b"(" * (1 << 20))
+                    else:
+                        stream.write(old.read(name))
+        with little_memory():
+            not_loaded(tiny_model(), tmp_path / "a.pth", "a.pth: compressed")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_numbers_of_eight_bits(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Also in place of whole numbers, which models with batch norm count in."""
+    model = tiny_model(batch_norm=True, hybrid_backbone="conv")
+    weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    not_loaded(model, saved(weights, tmp_path / "a.pth"), "a.pth: ", "float8")
+    whole = {name: tensor for name, tensor in weights.items() if not model.state_dict()[name].is_floating_point()}
+    not_loaded(model, saved(dict(model.state_dict()) | whole, tmp_path / "a.pth"), "a.pth: ", "float8")
+
+
+def test_numbers_beyond_those_of_the_model(tmp_path: Path) -> None:
+    weights = tiny_model().state_dict()
+    weights["norm.bias"] = torch.full_like(weights["norm.bias"], 1e300, dtype=torch.float64)
+    not_loaded(tiny_model(), saved(weights, tmp_path / "a.pth"), "a.pth: norm.bias has numbers that are not finite")
+
+
+def test_safetensors_under_another_name(tmp_path: Path) -> None:
+    weights = tiny_model().state_dict()
+    safetensors.torch.save_file(weights, tmp_path / "a.pth")
+    model = tiny_model()
+    load_weights(model, tmp_path / "a.pth")
+    assert same_weights(model.state_dict(), weights)
+
+
+def test_other_files_of_pytorch_and_numpy(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "a.pt")
+    torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),)), tmp_path / "a.pt2")
+    np.savez(tmp_path / "a.npz", a=np.zeros(3))
+    not_loaded(tiny_model(), tmp_path / "a.pt", "a.pt: a TorchScript program", "torch.jit.load(FILE).state_dict()")
+    not_loaded(tiny_model(), tmp_path / "a.pt2", "a.pt2: an exported program", "torch.export.load(FILE).state_dict")
+    not_loaded(tiny_model(), tmp_path / "a.npz", "a.npz: arrays of NumPy")
+
+
+@pytest.mark.parametrize("entry", ["net", "module", "backbone", "model_weights", "params", "best_model"])
+@pytest.mark.parametrize("prefix", ["", "net.", "student.backbone.", "_forward_module.", "module.encoder."])
+def test_weights_under_any_name(entry: str, prefix: str, tmp_path: Path) -> None:
+    """Where only one model is in a file it is the one, whatever it is called."""
+    weights = tiny_model().state_dict()
+    named = {f"{prefix}{k}": v for k, v in weights.items()}
+    for content in (named, {entry: named, "epoch": 3, "optimizer": {"state": {}}}):
+        model = tiny_model()
+        load_weights(model, saved(content, tmp_path / "a.pth"))
+        assert same_weights(model.state_dict(), weights)
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
+def test_wrapped_blocks(wrapper: str, tmp_path: Path) -> None:
+    """Each block compiled, sharded or recomputed by itself."""
+    weights = tiny_model().state_dict()
+    named = {k.replace("blocks.0.", f"blocks.0.{wrapper}."): v for k, v in weights.items()}
+    model = tiny_model()
+    load_weights(model, saved(named, tmp_path / "a.pth"))
+    assert same_weights(model.state_dict(), weights)
+
+
+def test_two_models_in_one_file(tmp_path: Path) -> None:
+    """Which is meant? Neither is taken without a word."""
+    weights = tiny_model().state_dict()
+    not_loaded(tiny_model(), saved({"student": weights, "teacher": weights}, tmp_path / "a.pth"), "student, teacher")
+    both = {f"{name}.{k}": v for name in ("student", "teacher") for k, v in weights.items()}
+    not_loaded(tiny_model(), saved(both, tmp_path / "a.pth"), "not the weights of this model")
+
+
+def test_averaged_weights_within_a_module(tmp_path: Path) -> None:
+    plain, average = tiny_model().state_dict(), tiny_model().state_dict()
+    path = saved({"model": plain, "ema": {"module": average, "decay": 0.99}}, tmp_path / "a.pth")
+    model = tiny_model()
+    load_weights(model, path)
+    assert same_weights(model.state_dict(), average)
