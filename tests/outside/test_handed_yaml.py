@@ -49,3 +49,29 @@ def test_yaml_that_nobody_writes(what: str, tmp_path: Path, shell: Shell) -> Non
 def test_yaml_in_another_encoding(encoding: str, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes("model: müll".encode(encoding))
     refused(lambda: read_yaml(tmp_path / "a.yaml"), "a.yaml: no UTF-8")
+
+
+@pytest.mark.parametrize(
+    ("line", "got"),
+    [
+        ("epochs: 010", "epochs: got '010', expected"),  # 8 in YAML 1.1, 10 in YAML 1.2
+        ("seed: 0_7", "seed: got '0_7', expected"),
+        ("epochs: '1'", "epochs: got '1', expected"),
+        ("lr: '0.1'", "lr: got '0.1', expected"),
+        ("flip: 'true'", "flip: got 'true', expected"),
+        ("epochs: [1]", "epochs: got [1], expected"),
+        ("model: [convit_nano_patch4_32]", "model: got ['convit_nano_patch4_32'], expected"),
+        ("image_size: ['32', 32]", "image-size: got ['32', 32], expected"),
+        ("model: no", "reads yes, no, on and off as true or false: put it in quotes"),
+        ("out: on", "reads yes, no, on and off as true or false: put it in quotes"),
+    ],
+)
+def test_a_value_that_would_look_right(line: str, got: str, tmp_path: Path, shell: Shell) -> None:
+    """The message shows what is wrong with it; and no number is read as another one."""
+    (tmp_path / "a.yaml").write_text(line)
+    shell.refuses("train", "digits", "--config", tmp_path / "a.yaml", "--dry-run", says=(got,))
+
+
+def test_thousands_of_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("".join(f"k{n}: 1\n" for n in range(100_000)))
+    refused(lambda: read_yaml(tmp_path / "a.yaml"), "a.yaml: more than 1000 names")
