@@ -302,6 +302,8 @@ def _load(folder: Path, device: torch.device | str) -> Classifier:
                 else ""
             )
             raise InputError(f"{folder}: {found}; expected a run folder of 'convit train'{near}")
+    if not isinstance(device, str | torch.device):  # PyTorch takes 1.5 or a tensor for none
+        raise InputError(f"device: got {brief(device)}, expected a name or a torch.device, such as 'cpu'")
     name, classes, args, preprocess, training, written = _read_config(folder / CONFIG)
     try:
         made = partial(create_model, name, num_classes=len(classes), **args)
@@ -396,19 +398,25 @@ def read_config(folder: str | Path) -> ClassifierConfig:
 def _read_config(path: Path) -> ClassifierConfig:
     """Model name, class names, model arguments, preprocessing and training facts of a ``config.json``."""
     try:
-        config = files.parse_json(files.read(path), finite=False)  # the field is named
+        config = files.parse_json(files.read(path, files.MOST_JSON), finite=False)  # the field is named
+        if not isinstance(config, dict) or not isinstance(config.get("pretrained_cfg", {}), dict):
+            raise TypeError("no names with values")
         cfg = dict(config["pretrained_cfg"])
         classes = cfg.pop("label_names")
         preprocess = {key: value for key, value in cfg.items() if key not in FOR_TIMM}
-        preprocess |= {"image_size": list(cfg["input_size"])[1:], "full_scale": config.get("full_scale")}
+        size = cfg["input_size"]
+        if not isinstance(size, list):
+            raise TypeError(f"input_size is {brief(size)}, no list")
+        preprocess |= {"image_size": size[1:], "full_scale": config.get("full_scale")}
         name, args = config["architecture"], config["model_args"]
         if not (isinstance(name, str) and isinstance(args, dict) and isinstance(classes, list)):
             raise TypeError("an entry of the wrong type")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
+        found = f"no entry {one_line(error)}" if isinstance(error, KeyError) else one_line(error)
         raise InputError(
-            f"{path}: not a model's configuration ({one_line(error)}); expected what 'convit train' writes"
+            f"{path}: not a model's configuration ({found}); expected what 'convit train' writes"
         ) from error
     try:
         check_of_file(args)

@@ -1,6 +1,7 @@
 """A model that somebody hands over: ``config.json`` and ``model.safetensors``."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -246,3 +247,30 @@ def test_weights_of_other_programs_beside_a_config(folder: Path) -> None:
     safetensors.torch.save_file(safetensors.torch.load_file(path), path)
     changed(folder, lambda config: config["pretrained_cfg"]["label_names"].reverse())
     assert convit.load(folder).class_names == ("cow", "bee", "ape")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_that_was_lengthened(name: str, folder: Path) -> None:
+    os.truncate(folder / name, 3 << 30)
+    with little_memory():
+        refused(lambda: convit.load(folder), f"{name}: ", "more than ", " bytes")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[]", "no names with values"),
+        ("5", "no names with values"),
+        ("{}", "no entry 'pretrained_cfg'"),
+        ('{"pretrained_cfg": []}', "no names with values"),
+        ('{"pretrained_cfg": {"label_names": [], "input_size": null}}', "input_size is None, no list"),
+    ],
+)
+def test_what_a_config_lacks_is_said(text: str, says: str, folder: Path) -> None:
+    (folder / "config.json").write_text(text)
+    refused(lambda: convit.load(folder), "config.json: ", says)
+
+
+@pytest.mark.parametrize("device", [1.5, float("nan"), torch.zeros(2), None, ["cpu"]])
+def test_a_device_that_is_none(device: Any, folder: Path) -> None:
+    refused(lambda: convit.load(folder, device=device), "device: got ")

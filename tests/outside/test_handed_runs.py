@@ -19,7 +19,7 @@ from convit.training import train
 from convit.training.run_folder import RunFolder
 from tests.cli.command import Shell, photos
 from tests.models.checkpoint_files import refused
-from tests.outside.handed_over import MODEL
+from tests.outside.handed_over import MODEL, changed, little_memory
 from tests.training.small import options, resume
 
 
@@ -192,3 +192,18 @@ def test_counts_and_devices_from_python(a_run: Path) -> None:
             convit.load(a_run, device=device)
     with pytest.raises(InputError):
         classifier.predict(Image.fromarray(np.full((8, 8), np.nan, np.float32)))
+
+
+@pytest.mark.parametrize("name", ["plan.json", "split.json", "images.json", "state.json", "tensors.safetensors"])
+def test_a_file_of_a_run_that_was_lengthened(name: str, run: Path, shell: Shell) -> None:
+    """It is refused, or skipped as damaged, and not read into memory."""
+    for path in run.rglob(name):
+        os.truncate(path, 3 << 30)
+    with little_memory():
+        shell.refuses("train", "--resume", run, "--device", "cpu", says=(run,))
+
+
+def test_a_finished_run_with_another_preprocessing(run: Path, shell: Shell) -> None:
+    """``--resume`` evaluates a finished run once more: not with the mean that somebody wrote into its config.json."""
+    changed(run, lambda config: config["pretrained_cfg"]["mean"].reverse())
+    shell.refuses("train", "--resume", run, "--device", "cpu", says=(run / "config.json", "not as it was written"))

@@ -15,7 +15,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from convit.errors import InputError
-from convit.files import kind_of, opened, parse_json, read
+from convit.files import MOST_JSON, kind_of, opened, parse_json, read
 from convit.grid import Grid
 from convit.models.convit import ConViT
 from convit.models.pickles import LeftOut, read_pickle
@@ -376,7 +376,7 @@ def _grid_beside(path: Path, tensors: Mapping[str, Tensor]) -> Grid | None:
     if path.name != WEIGHTS_FILE:
         return None
     try:
-        _, height, width = parse_json(read(path.parent / CONFIG_FILE))["pretrained_cfg"]["input_size"]
+        _, height, width = parse_json(read(path.parent / CONFIG_FILE, MOST_JSON))["pretrained_cfg"]["input_size"]
         _, count, _ = tensors["pos_embed"].shape
     except (OSError, ValueError, KeyError, TypeError):
         return None

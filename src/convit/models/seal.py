@@ -6,6 +6,7 @@ stand the fingerprint of the ``config.json`` that the weights were written with:
 names or another preprocessing, every answer would be wrong unnoticed.
 """
 
+import errno
 import hashlib
 import json
 import re
@@ -23,6 +24,8 @@ _SEAL = re.compile(  # earlier versions wrote no format
     rb'^.{8}\{"__metadata__":\{(?:"format":"pt",)?"sha256":"([0-9a-f]{64})"(?:,"config":"([0-9a-f]{16})")?\}', re.DOTALL
 )
 
+MOST_HEADER = 100_000_000
+"""Of the library."""
 _BEGINNING = 256
 """Bytes that have all of it."""
 
@@ -69,15 +72,34 @@ def read_sealed(path: Path) -> dict[str, Tensor]:
         InputError: it is no such file, cannot be read, or has the checksum of another content.
     """
     try:
-        content = files.read(path)
+        content = files.read(path, _length(path))
         tensors = safetensors.torch.load(content)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise InputError(f"{path}: not a whole .safetensors file ({error.strerror}); expected one") from error
         raise InputError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from error
     except Exception as error:  # SafetensorError; and of other kinds, for types of numbers that PyTorch has not
         raise InputError(f"{path}: not a whole .safetensors file ({one_line(error)}); expected one") from error
     if not is_whole(content):
         raise InputError(f"{path}: damaged, it is not what was written (checksum); expected a whole copy of it")
     return tensors
+
+
+def _length(path: Path) -> int:
+    """The bytes that a .safetensors file has by its header. What is no header is left to the library.
+
+    So a file that somebody lengthened by gigabytes is not read.
+    """
+    with files.opened(path) as stream:
+        header = int.from_bytes(stream.read(8), "little")
+        if header > MOST_HEADER:
+            return MOST_HEADER
+        try:
+            entries = json.loads(stream.read(header))
+            ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+            return 8 + header + int(max(ends, default=0))
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+            return MOST_HEADER
 
 
 def config_of(path: Path) -> str:
