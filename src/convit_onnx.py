@@ -3,6 +3,7 @@
 Outside the package, whose import takes PyTorch and seconds.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -22,6 +23,12 @@ with light_modules():
     from convit.preprocess import Preprocess, prepared
 
 FORMAT = "1"
+MOST_BYTES = 1 << 31
+"""Of a file: Protocol Buffers have no more."""
+CHECKSUM, NO_CHECKSUM = "sha256", "0" * 64
+"""A name in the metadata, and its value while the checksum is computed over the whole file."""
+_MARK = b"\n\x06sha256\x12@"
+"""What is before the checksum: the name and the length of the value, as Protocol Buffers have them."""
 
 
 class OnnxClassifier:
@@ -121,9 +128,12 @@ def _session(path: Path) -> Any:
         raise InputError(f'{path}: onnxruntime is not installed, expected: pip install "convit[export]"') from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised as well
+    if (size := path.stat().st_size) >= MOST_BYTES:
+        raise InputError(f"{path}: {size} bytes, expected fewer than {MOST_BYTES}, as every ONNX file has")
     content = path.read_bytes()
     try:
         check_self_contained(content)
+        check_whole(content)
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
@@ -134,6 +144,30 @@ def _session(path: Path) -> Any:
 
 def _detail(error: Exception) -> str:
     return one_line(error, 1000).rpartition("failed:")[2][:160]
+
+
+def with_checksum(content: bytes) -> bytes:
+    """An ONNX file that has :data:`NO_CHECKSUM` in its metadata, with its checksum there."""
+    at = content.rfind(_MARK + NO_CHECKSUM.encode()) + len(_MARK)
+    return content[:at] + hashlib.sha256(content).hexdigest().encode() + content[at + len(NO_CHECKSUM) :]
+
+
+def check_whole(content: bytes) -> None:
+    """Refuses an ONNX file that is not as it was written: one changed bit would give other answers unnoticed.
+
+    Raises:
+        InputError: it has the checksum of another content. A file without one is taken.
+    """
+    at = content.rfind(_MARK)
+    if at >= 0 and content != with_checksum(_without_checksum(content, at + len(_MARK))):
+        raise InputError(
+            "damaged, or changed by another program: not what was written (checksum); expected it as 'convit export' "
+            f"wrote it, or without the entry {CHECKSUM!r} in its metadata"
+        )
+
+
+def _without_checksum(content: bytes, at: int) -> bytes:
+    return content[:at] + NO_CHECKSUM.encode() + content[at + len(NO_CHECKSUM) :]
 
 
 # -- what a file refers to ---------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("sides", [1, 2, 3], "sides: got 1 2 3, expected 1 to 2 values"),
     ("sides", [1, -2], "sides: got 1 -2, expected 1 to 2 values"),
     ("name", 5, "name: got 5, expected a word"),
-    ("name", ["a"], "name: got a, expected a word"),
+    ("name", ["a"], "name: got ['a'], expected a word"),
     ("place", 5, "place: got 5, expected a path"),
     ("place", "", "place: got nothing, expected a path"),
     ("place", "a\0b", r"place: got a\x00b, expected a path"),
@@ -135,7 +135,7 @@ def test_what_was_given() -> None:
 
 HOSTILE = {
     "an unknown option": ("colour: red\n", "unknown option 'colour'"),
-    "a wrong type": ("legs: [4]\n", "legs: got 4, expected a whole number of at least 1"),
+    "a wrong type": ("legs: [4]\n", "legs: got [4], expected a whole number of at least 1"),
     "a name twice": ("legs: 4\nlegs: 5\n", "line 2: 'legs' twice"),
     "a date": ("name: 2024-01-01\n", "name: got 2024-01-01, expected a word (YAML reads this as a date"),
     "a Python object": ("name: !!python/object/apply:os.system ['true']\n", "line 1: the tag"),

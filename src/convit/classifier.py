@@ -24,7 +24,7 @@ from convit.model_card import MARKER, TrainingFacts, model_card
 from convit.models import ConViT, create_model
 from convit.models.checkpoints import check_numbers
 from convit.models.ranges import check_of_file
-from convit.models.seal import read_sealed, sealed
+from convit.models.seal import config_of, read_sealed, sealed
 from convit.models.stem import patch_grid
 from convit.prediction import Prediction, ranked
 
@@ -173,7 +173,7 @@ class Classifier:
         _write(
             Path(folder),
             {
-                WEIGHTS: sealed(tensors),
+                WEIGHTS: sealed(tensors, _fingerprint(config)),
                 CONFIG: json.dumps(config, indent=2, ensure_ascii=False).encode(),
             },
         )
@@ -308,7 +308,9 @@ def load_folder(folder: Path, device: torch.device | str, make: Callable[..., Co
                 else ""
             )
             raise InputError(f"{folder}: {found}; expected a run folder of 'convit train'{near}")
-    name, classes, args, preprocess, training = _read_config(folder / CONFIG)
+    if not isinstance(device, str | torch.device):  # PyTorch takes 1.5 or a tensor for none
+        raise InputError(f"device: got {brief(device)}, expected a name or a torch.device, such as 'cpu'")
+    name, classes, args, preprocess, training, written = _read_config(folder / CONFIG)
     try:
         made = partial(make, name, num_classes=len(classes), **args)
         known: dict[str, Any] = {"model_name": name, "model_args": args, "training": training}
@@ -324,6 +326,12 @@ def load_folder(folder: Path, device: torch.device | str, make: Callable[..., Co
     except RuntimeError as error:
         wanted = f"not the weights of {name} in {CONFIG}"
         raise InputError(f"{folder / WEIGHTS}: {wanted} ({one_line(error)})") from error
+    if config_of(folder / WEIGHTS) not in ("", written):
+        raise InputError(
+            f"{folder / CONFIG}: not as it was written with {WEIGHTS} (other class names, preprocessing or model); "
+            "expected the two files of one run, unchanged; for other class names load it unchanged, set class_names, "
+            "and save() it"
+        )
     model = made()  # of the size of the file: no sooner is memory taken for it
     model.load_state_dict(weights)
     try:
@@ -371,6 +379,14 @@ class ClassifierConfig(NamedTuple):
     model_args: dict[str, Any]
     preprocess: Preprocess
     training: TrainingFacts | None
+    fingerprint: str
+    """Of all of it but the training facts, as :func:`_fingerprint` makes it."""
+
+
+def _fingerprint(config: Mapping[str, Any]) -> str:
+    """Differs for what gives other answers with the same weights."""
+    names = ("architecture", "num_classes", "model_args", "pretrained_cfg", "full_scale")
+    return files.fingerprint({name: config.get(name) for name in names})
 
 
 def read_config(folder: str | Path) -> ClassifierConfig:
@@ -388,25 +404,32 @@ def read_config(folder: str | Path) -> ClassifierConfig:
 def _read_config(path: Path) -> ClassifierConfig:
     """Model name, class names, model arguments, preprocessing and training facts of a ``config.json``."""
     try:
-        config = files.parse_json(files.read(path), finite=False)  # the field is named
+        config = files.parse_json(files.read(path, files.MOST_JSON), finite=False)  # the field is named
+        if not isinstance(config, dict) or not isinstance(config.get("pretrained_cfg", {}), dict):
+            raise TypeError("no names with values")
         cfg = dict(config["pretrained_cfg"])
         classes = cfg.pop("label_names")
         preprocess = {key: value for key, value in cfg.items() if key not in FOR_TIMM}
-        preprocess |= {"image_size": list(cfg["input_size"])[1:], "full_scale": config.get("full_scale")}
+        size = cfg["input_size"]
+        if not isinstance(size, list):
+            raise TypeError(f"input_size is {brief(size)}, no list")
+        preprocess |= {"image_size": size[1:], "full_scale": config.get("full_scale")}
         name, args = config["architecture"], config["model_args"]
         if not (isinstance(name, str) and isinstance(args, dict) and isinstance(classes, list)):
             raise TypeError("an entry of the wrong type")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
+        found = f"no entry {one_line(error)}" if isinstance(error, KeyError) else one_line(error)
         raise InputError(
-            f"{path}: not a model's configuration ({one_line(error)}); expected what 'convit train' writes"
+            f"{path}: not a model's configuration ({found}); expected what 'convit train' writes"
         ) from error
     try:
         check_of_file(args)
         _check_class_names(classes, len(classes))
         training = TrainingFacts.from_dict(config["training"]) if "training" in config else None
-        return ClassifierConfig(name, classes, args, Preprocess.from_dict(preprocess), training)
+        settings = Preprocess.from_dict(preprocess)
+        return ClassifierConfig(name, classes, args, settings, training, _fingerprint(config))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

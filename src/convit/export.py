@@ -25,6 +25,7 @@ from convit.choices import OPSET
 from convit.classifier import Classifier
 from convit.errors import InputError, one_line
 from convit.models import ConViT
+from convit_onnx import CHECKSUM, NO_CHECKSUM, with_checksum
 
 TOLERANCE = 1e-4
 """The largest difference from PyTorch in fp32, as a part of the largest logit, that a file may have."""
@@ -102,9 +103,9 @@ def export_onnx(
     _clean(proto, dynamic_size)
     facts = _metadata(classifier, dynamic_size)
     with _replacing(path) as temporary:
-        onnx.helper.set_model_props(proto, facts | {"weights": "float32"})
+        onnx.helper.set_model_props(proto, facts | {"weights": "float32", CHECKSUM: NO_CHECKSUM})
         # Not by the exporter's own save(), which would put the weights of a large model into a second file.
-        temporary.write_bytes(proto.SerializeToString())
+        temporary.write_bytes(with_checksum(proto.SerializeToString()))
         try:
             runner = onnx_runner(temporary)
         except Exception as error:  # onnxruntime has exceptions of its own, without a common class
@@ -114,10 +115,10 @@ def export_onnx(
         if int8:
             _quantise(proto, temporary)
             smaller = onnx.load(temporary)
-            onnx.helper.set_model_props(smaller, facts | {"weights": "int8"})
+            onnx.helper.set_model_props(smaller, facts | {"weights": "int8", CHECKSUM: NO_CHECKSUM})
             for value in (*smaller.graph.input, *smaller.graph.output):
                 value.type.tensor_type.shape.dim[0].dim_value = 1  # any other batch is refused
-            temporary.write_bytes(smaller.SerializeToString())
+            temporary.write_bytes(with_checksum(smaller.SerializeToString()))
             rounded = _verified(model, onnx_runner(temporary), sizes, path, tolerance=None)
         size = temporary.stat().st_size
     return Exported(path=path, bytes=size, image_sizes=sizes, difference=difference, int8_difference=rounded)

@@ -76,9 +76,19 @@ def opened(path: Path) -> io.BufferedReader:
     return path.open("rb")
 
 
-def read(path: Path) -> bytes:
-    """The content of a file that :func:`opened` opens."""
+MOST_JSON, MOST_LIST = 1 << 26, 1 << 30
+"""Bytes of a JSON document that people could have written by hand, and of one with an entry for each image."""
+
+
+def read(path: Path, most: int | None = None) -> bytes:
+    """The content of a file that :func:`opened` opens.
+
+    Raises:
+        OSError: as there; or it has more than ``most`` bytes, of which none is read.
+    """
     with opened(path) as stream:
+        if most is not None and os.fstat(stream.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
         return stream.read()
 
 

@@ -9,6 +9,7 @@ import functools
 import inspect
 import itertools
 import os
+import re
 import sys
 import types
 import typing
@@ -24,6 +25,11 @@ from msgspec import Meta
 from convit.errors import InputError, brief, nearest
 
 T = TypeVar("T", bound="Options")
+
+_NOT_A_TEXT = re.compile(
+    r"[-+]?[\d_]{1,20}(\.\d*)?|[-+]?[\d.]+[eE][-+]?\d+|true|false|yes|no|on|off|null", re.IGNORECASE
+)
+"""What is no text without quotes."""
 
 _BOUNDLESS = 1e12
 """A bound of at least this size only excludes numbers that are not finite; messages do not mention it."""
@@ -101,12 +107,21 @@ class Option:
                 return tuple(map(_path, value))
             return msgspec.convert(_builtin(value), self.kind, strict=not words)
         except (msgspec.ValidationError, UnicodeEncodeError):  # the second for half a character
-            got = " ".join(map(_word, value)) if isinstance(value, list | tuple) else _word(value)
+            as_python = not words and self._looks_right(value)
+            several = isinstance(value, list | tuple) and not as_python
+            got = brief(value) if as_python else " ".join(map(_word, value)) if several else _word(value)
             got = got if len(got) <= 80 else f"{got[:77]}..."
             near = nearest(got, map(str, self.choices))
             raise InputError(
                 f"{self.word}: got {got or 'nothing'}, expected {expected(self.kind)}{near}{self._hint(value)}"
             ) from None
+
+    def _looks_right(self, value: Any) -> bool:
+        """Whether a value that is wrong would look right in a message: ``'1'`` for a number, ``[a]`` for a word."""
+        kinds = [_bare(typing.get_args(_bare(self.kind))[0])] if self.several else [_bare(self.kind)]
+        texts = [one for one in (value if isinstance(value, list | tuple) else [value]) if isinstance(one, str)]
+        quoted = kinds[0] in (int, float, bool) and any(map(_NOT_A_TEXT.fullmatch, texts))
+        return quoted or (isinstance(value, list | tuple) and not self.several)
 
     def _hint(self, value: Any) -> str:
         """Where a word is another one than people mean: a home that is not known, a date of YAML."""
@@ -115,6 +130,8 @@ class Option:
         if home is not None and (self.arg.writes or "a path" in expected(self.kind)):
             return f" (no home folder is known for {Path(home).parts[0]}; ./{home} is a name that begins with ~)"
         named = type(value).__name__
+        if value in (True, False) and isinstance(value, bool) and _bare(self.kind) in (str, Path):
+            return " (YAML reads yes, no, on and off as true or false: put it in quotes)"
         return f" (YAML reads this as a {named}: put it in quotes)" if named in ("date", "datetime") else ""
 
 

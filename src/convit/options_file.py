@@ -13,6 +13,8 @@ from convit.files import opened
 from convit.options import Options
 
 _MOST_BYTES = 1 << 20
+_MOST_NAMES = 1000
+"""Ten times those of a config.yaml; PyYAML takes half a minute for 100,000."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -64,6 +66,8 @@ def _check_flat(events: Iterable[Any], path: Path, wanted: str) -> None:
             if event.value == "<<" and not event.style:
                 raise InputError(f"config: {path}, {line}: '<<', other options in it; expected {wanted}")
             names.add(event.value)
+            if len(names) > _MOST_NAMES:
+                raise InputError(f"config: {path}: more than {_MOST_NAMES} names; expected {wanted}")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > 2:
@@ -75,7 +79,8 @@ def _check_flat(events: Iterable[Any], path: Path, wanted: str) -> None:
 
 
 def _loader() -> Any:
-    """PyYAML's safe one; as people do, it takes 1e-3 for a number, and 1:30 or a number of 100 digits for none."""
+    """PyYAML's safe one; as people do, it takes 1e-3 for a number, and 1:30 or a number of 100 digits for none; nor
+    010, which is 8 in YAML 1.1 and 10 in YAML 1.2."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -84,7 +89,11 @@ def _loader() -> Any:
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_NUMBER), list("-+0123456789."))
 
     def plain(read: Any) -> Any:
-        return lambda loader, node: node.value if ":" in node.value or len(node.value) > 99 else read(loader, node)
+        def value(loader: Any, node: Any) -> Any:
+            none = ":" in node.value or len(node.value) > 99 or _OCTAL.fullmatch(node.value)
+            return node.value if none else read(loader, node)
+
+        return value
 
     Loader.add_constructor("tag:yaml.org,2002:float", plain(lambda _, node: _float(str(node.value))))
     Loader.add_constructor("tag:yaml.org,2002:int", plain(yaml.SafeLoader.construct_yaml_int))
@@ -98,6 +107,8 @@ def _float(text: str) -> float:
 
 _NUMBER = r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+"
 """What our loader takes for a number besides what PyYAML does; a text of this form is written in quotes."""
+
+_OCTAL = re.compile(r"[-+]?0[0-9_]+")
 
 
 def to_yaml(options: Options, without: Container[str] = ()) -> str:

@@ -15,7 +15,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from convit.errors import InputError
-from convit.files import kind_of, parse_json, read
+from convit.files import MOST_JSON, kind_of, opened, parse_json, read
 from convit.grid import Grid
 from convit.models.convit import ConViT
 from convit.models.pickles import LeftOut, read_pickle
@@ -23,13 +23,16 @@ from convit.models.seal import read_sealed
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
-EMA_ENTRIES = ("state_dict_ema", "model_ema", "ema", "ema_state_dict", "model_ema_state_dict")
-WEIGHT_ENTRIES = ("state_dict", "model", "model_state_dict")
+EMA_ENTRIES = ("state_dict_ema", "model_ema", "ema", "ema_state_dict", "model_ema_state_dict", "params_ema")
+WEIGHT_ENTRIES = ("state_dict", "model", "model_state_dict", "params")
 PREFIXES = ("module.", "_orig_mod.", "model.", "ema_model.")
 """Before every name: of models in parallel, compiled, within a module of Lightning, averaged."""
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_forward_module.")
+"""Anywhere in a name: of parts that are compiled, sharded or recomputed."""
+ANCHOR = "blocks.0.norm1.weight"
+"""A parameter that every ConViT has: what is before it in a file is what somebody's program calls the model."""
 REAL = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 """The types of weights."""
-NOT_WHOLE = (*REAL, torch.complex64, torch.complex128)
 COUNTERS = ("n_averaged", "initted", "step")
 """Beside averaged weights: how many they are the average of."""
 HEAD = ("head.weight", "head.bias")
@@ -126,7 +129,7 @@ def read_weights(path: str | Path, *, ema: bool = True) -> tuple[dict[str, Tenso
         found = f"no {WEIGHTS_FILE} in it" if is_folder else kind_of(path)
         where = path.parent if is_folder else path
         raise InputError(f"{where}: {found}; expected weights as .safetensors or .pth, or a run folder")
-    if path.suffix.lower() == ".safetensors":
+    if _is_safetensors(path):
         return _read_safetensors(path)
     content = _weights_in(
         read_pickle(path), (*EMA_ENTRIES, *WEIGHT_ENTRIES) if ema else (*WEIGHT_ENTRIES, *EMA_ENTRIES)
@@ -147,9 +150,12 @@ def _weights_in(content: Any, entries: Sequence[str]) -> Any:
     for entry in entries:
         held = content.get(entry) if isinstance(content, Mapping) else None
         if isinstance(held, Mapping) and held:
-            inner = next((held[name] for name in WEIGHT_ENTRIES if _are_weights(held.get(name))), held)
+            inner = held if _are_weights(held) else _weights_in(held, WEIGHT_ENTRIES)
             if entry not in EMA_ENTRIES or _are_weights(inner):
                 return inner
+    if isinstance(content, Mapping) and not _are_weights(content):
+        held = [value for value in content.values() if _are_weights(value)]
+        return held[0] if len(held) == 1 else content  # 'net', 'backbone', 'module', ...; of two, which is meant?
     return content
 
 
@@ -167,14 +173,29 @@ def own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     >>> list(own_names({"n_averaged": torch.tensor(3), "module.model.cls_token": torch.zeros(1)}))
     ['cls_token']
     """
-    weights = dict(weights)
+    weights = _without(weights, WRAPPERS)
     while prefix := next((p for p in PREFIXES if any(name.startswith(p) for name in weights)), None):
         weights = {name: tensor for name, tensor in weights.items() if name not in COUNTERS or tensor.numel() > 1}
         bare = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
         if len(bare) < len(weights):
             return weights  # two models in one file: which is meant?
         weights = bare
+    anchors = [name for name in weights if name.endswith(f".{ANCHOR}")]
+    if len(anchors) == 1 and ANCHOR not in weights:
+        prefix = anchors[0].removesuffix(ANCHOR)
+        bare = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+        return bare if len(bare) == len(weights) else weights
     return weights
+
+
+def _without(weights: Mapping[str, Tensor], wrappers: Sequence[str]) -> dict[str, Tensor]:
+    """The weights without some parts of their names; as they are where two would have one name."""
+    bare = {}
+    for name, tensor in weights.items():
+        for wrapper in wrappers:
+            name = name.replace(wrapper, "")
+        bare[name] = tensor
+    return bare if len(bare) == len(weights) else dict(weights)
 
 
 def check_numbers(path: str | Path, ours: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
@@ -185,10 +206,13 @@ def check_numbers(path: str | Path, ours: Mapping[str, Tensor], weights: Mapping
         InputError: the first of them, by name.
     """
     for name, tensor in weights.items():
-        if name in ours and (tensor.dtype not in REAL if ours[name].is_floating_point() else tensor.dtype in NOT_WHOLE):
+        if name not in ours:
+            continue
+        broken = tensor.dtype.is_floating_point or tensor.dtype.is_complex
+        if tensor.dtype not in REAL if ours[name].is_floating_point() else broken:
             found, wanted = (str(dtype).removeprefix("torch.") for dtype in (tensor.dtype, ours[name].dtype))
             raise InputError(f"{path}: {name} is of {found}; expected {wanted}, as the parameter is")
-        if name in ours and not tensor.isfinite().all():
+        if not tensor.to(ours[name].dtype).isfinite().all():  # 1e300 is none in fp32
             raise InputError(f"{path}: {name} has numbers that are not finite; expected weights of a sound training")
 
 
@@ -331,6 +355,16 @@ def _printable(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
+def _is_safetensors(path: Path) -> bool:
+    """Whether it is one by its name, or by its content under another. (A pickle under this name is none: who gives a
+    file the name of the safe format relies on it.)"""
+    if path.suffix.lower() == ".safetensors":
+        return True
+    with opened(path) as stream:
+        beginning = stream.read(9)
+    return beginning[8:] == b"{" and int.from_bytes(beginning[:8], "little") <= path.stat().st_size
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Grid | None]:
     """The tensors, and the grid from the ``config.json`` beside them."""
     tensors = read_sealed(path)
@@ -342,7 +376,7 @@ def _grid_beside(path: Path, tensors: Mapping[str, Tensor]) -> Grid | None:
     if path.name != WEIGHTS_FILE:
         return None
     try:
-        _, height, width = parse_json(read(path.parent / CONFIG_FILE))["pretrained_cfg"]["input_size"]
+        _, height, width = parse_json(read(path.parent / CONFIG_FILE, MOST_JSON))["pretrained_cfg"]["input_size"]
         _, count, _ = tensors["pos_embed"].shape
     except (OSError, ValueError, KeyError, TypeError):
         return None

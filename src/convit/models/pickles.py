@@ -8,12 +8,13 @@ nothing is imported, and nothing is called. Everything else is refused by its na
 import pickle
 import re
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from convit.errors import InputError
+from convit.errors import InputError, one_line
 
 
 class LeftOut:
@@ -68,12 +69,52 @@ STANDS_FOR: dict[str, type] = {
 """Names in such files, and what is made in their place."""
 
 
+MOST_PICKLE = 16 << 20
+"""Bytes of names and small values: those of 100,000 tensors have 10 million."""
+_KINDS = (
+    (re.compile(r"(^|/)code/|(^|/)constants\.pkl$"), "a TorchScript program", "torch.jit.load(FILE).state_dict()"),
+    (re.compile(r"(^|/)archive_format$|(^|/)models/"), "an exported program", "torch.export.load(FILE).state_dict"),
+)
+"""Other files of PyTorch by what is in them, in words, and where their weights are."""
+
+
+def _check_archive(path: Path) -> None:
+    """Looks at a zip file before PyTorch reads it, which does not compare its checksums.
+
+    Raises:
+        InputError: a file of something else; a changed bit; a compressed part, which could be of any size: PyTorch
+            writes none.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # PyTorch's older form
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+            for kind, what, where in _KINDS:
+                if any(kind.search(part.filename) for part in parts):
+                    raise InputError(f"{path}: {what}; expected its weights alone, such as torch.save({where}, FILE)")
+            if any(part.filename.endswith(".npy") for part in parts):
+                raise InputError(f"{path}: arrays of NumPy; expected .safetensors, or what torch.save wrote")
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+                raise InputError(f"{path}: compressed, expected what torch.save wrote, which is not")
+            for part in parts:
+                if part.filename.endswith(".pkl") and part.file_size > MOST_PICKLE:
+                    raise InputError(f"{path}: {part.file_size} bytes of names, expected at most {MOST_PICKLE}")
+                if part.CRC:  # PyTorch writes none where it is told so
+                    with archive.open(part) as stream:
+                        while stream.read(1 << 20):
+                            pass
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError) as error:
+        raise InputError(f"{path}: damaged ({one_line(error)}); expected a whole copy of it") from error
+
+
 def read_pickle(path: Path) -> Any:
     """What ``torch.save`` wrote.
 
     Raises:
         InputError: a file of something else, a damaged one, or one that names code or other objects.
     """
+    _check_archive(path)
     known: Any = [(stand_in, name) for name, stand_in in STANDS_FOR.items()]
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(known):

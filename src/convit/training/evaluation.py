@@ -1,5 +1,6 @@
 """Metrics of a model on images that it was not trained on."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +102,9 @@ def evaluate(
     images = images.scaled(preprocess.full_scale)
     dataset = SampleDataset(images, evaluation_transform(preprocess), seed=0, cache=cache)
     model.eval()
-    loader = make_loader(dataset, workers, batch_size=batch_size, sampler=range(world.rank, len(images), world.size))
+    own = range(world.rank, len(images), world.size)
+    workers = min(workers, math.ceil(len(own) / batch_size))  # more would be started for nothing
+    loader = make_loader(dataset, workers, batch_size=batch_size, sampler=own)
     dtype = AUTOCAST[precision]
     total = Tally.empty(len(images.class_names))
     try:

@@ -87,10 +87,9 @@ class Plan:
     def augmentation(self) -> Augmentation:
         """What training does to an image."""
         o = self.options
-        assert o.crop_scale is not None
         return Augmentation(
             crop=o.crop,
-            scale=o.crop_scale,
+            scale=o.crop_scale or 1.0,
             flip=bool(o.flip),
             rand_augment=o.rand_augment or "",
             color_jitter=o.color_jitter or 0.0,

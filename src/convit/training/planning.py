@@ -190,6 +190,10 @@ def _filled(asked: Asked, facts: Facts, choice: ModelChoice, values: Mapping[str
         taken["locality_strength"] = None  # that of the weights
     if "mix_prob" in taken and not any(taken.get(name, getattr(asked, name)) for name in ("mixup", "cutmix")):
         taken["mix_prob"] = 0.0
+    if asked.crop != "random_resized" and asked.crop_scale is None:
+        taken["crop_scale"] = None  # no part is taken
+    lr = taken.get("lr", asked.lr)
+    taken |= {name: min(taken[name], lr) for name in ("min_lr", "warmup_lr") if name in taken}
     height, width = choice.args["img_size"]
     return replace(
         asked,
@@ -250,8 +254,9 @@ def _reasons(asked: Asked, options: Asked, facts: Facts) -> dict[str, str]:
         reasons["flip"] = "yes" if options.flip else f"no (a mirrored image of {facts.name} shows something else)"
     if asked.full_scale is None and facts.full_scale is not None:
         reasons["full_scale"] = f"{facts.full_scale:g} (white in grey images of more than 8 bits or of floats)"
+    scale = "" if options.crop_scale is None else f" (scale {options.crop_scale:g})"
     reasons["augmentation"] = (
-        f"crop {options.crop} (scale {options.crop_scale:g}), RandAugment {options.rand_augment or 'off'}, "
+        f"crop {options.crop}{scale}, RandAugment {options.rand_augment or 'off'}, "
         f"mixup {options.mixup:g}, cutmix {options.cutmix:g}"
     )
     return reasons

@@ -96,6 +96,13 @@ def _wrong_first_size(plan: Planned) -> str | None:
     return f"{words}, expected multiples of the patch size {patch} up to the image size, such as {fit[0]} x {fit[1]}"
 
 
+def _above_lr(plan: Planned) -> str | None:
+    """A learning rate at the end or at the beginning that is above the peak: the schedule would not be what it says."""
+    options = plan.options
+    above = (name for name in ("min_lr", "warmup_lr") if getattr(options, name) > options.lr)
+    return next((name.replace("_", "-") for name in above), None)
+
+
 def _near_multiples(batch: int, of: int) -> str:
     below = f"{batch // of * of} or " if batch > of else ""
     return f"{below}{(batch // of + 1) * of}"
@@ -205,6 +212,14 @@ RULES: tuple[AskedRule | PlanRule, ...] = (
     PlanRule(
         lambda p, n: n > 1 and "minutes" in p.given,
         "minutes: got {p.given[minutes]:g} for {n} processes, expected --epochs: steps are measured in one process",
+    ),
+    PlanRule(
+        lambda p, n: _above_lr(p),
+        "{found}: got more than the peak learning rate of {o.lr:g}, expected at most that",
+    ),
+    PlanRule(
+        lambda p, n: p.options.crop_scale is not None and p.options.crop != "random_resized",
+        "crop-scale: got {o.crop_scale:g} with --crop {o.crop}, which takes no part; expected --crop random_resized",
     ),
     PlanRule(
         lambda p, n: p.options.mix_prob and not (p.options.mixup or p.options.cutmix),

@@ -14,7 +14,17 @@ from convit.data import BadImage, ImageSet
 from convit.data.select import Known
 from convit.errors import InputError, brief, one_line
 from convit.events import EpochEnded, Event, Said
-from convit.files import check_output, kind_of, parse_json, printable, read, write, write_json
+from convit.files import (
+    MOST_JSON,
+    MOST_LIST,
+    check_output,
+    kind_of,
+    parse_json,
+    printable,
+    read,
+    write,
+    write_json,
+)
 from convit.lock import FILE as LOCK
 from convit.lock import locked
 from convit.model_card import MARKER
@@ -195,7 +205,7 @@ class RunFolder:
         """A record for each epoch that is complete."""
         path = self.path / "metrics.jsonl"
         try:
-            history = [parse_json(line, finite=False) for line in read(path).splitlines()]
+            history = [parse_json(line, finite=False) for line in read(path, 4 * MOST_JSON).splitlines()]
             check_history(history)
             return history
         except (OSError, ValueError) as error:
@@ -248,7 +258,7 @@ class RunFolder:
     def _read_json(self, name: str, kind: type = dict) -> Any:
         path = self.path / name
         try:
-            value = parse_json(read(path))
+            value = parse_json(read(path, MOST_LIST if name in (SPLIT, RECORD) else MOST_JSON))
             if not isinstance(value, kind):
                 raise TypeError(f"a {type(value).__name__}")
             return value

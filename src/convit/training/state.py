@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from convit.errors import InputError, brief, one_line
-from convit.files import opened, parse_json, read, replacing_folder
+from convit.files import MOST_JSON, opened, parse_json, read, replacing_folder
 from convit.training.plan import MAY_CHANGE
 from convit.training.run_folder import first_difference
 
@@ -208,7 +208,7 @@ def _counting(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
-    check, body = read(path / META).decode().rstrip("\n").split("\n", 1)
+    check, body = read(path / META, 4 * MOST_JSON).decode().rstrip("\n").split("\n", 1)
     if hashlib.sha256(body.encode()).hexdigest() != check:
         raise ValueError(f"checksum of {META}")
     return dict(parse_json(body, finite=False))
@@ -216,10 +216,15 @@ def _read_meta(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     meta = _read_meta(path)
-    content = read(path / TENSORS)
-    if hashlib.sha256(content).hexdigest() != meta["sha256"]:
+    if _digest(path / TENSORS) != meta["sha256"]:
         raise ValueError(f"checksum of {TENSORS}")
-    return meta, safetensors.torch.load(content)
+    return meta, safetensors.torch.load(read(path / TENSORS))
+
+
+def _digest(path: Path) -> str:
+    """The checksum of a file, of which little is in memory."""
+    with opened(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _is_whole(path: Path, plan: str) -> bool:
@@ -227,8 +232,7 @@ def _is_whole(path: Path, plan: str) -> bool:
         meta = _read_meta(path)
         if meta.get("plan") != plan:
             return False
-        with opened(path / TENSORS) as stream:
-            return bool(hashlib.file_digest(stream, "sha256").hexdigest() == meta["sha256"])
+        return bool(_digest(path / TENSORS) == meta["sha256"])
     except DAMAGE:
         return False
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from msgspec import Meta
+
 from convit.choices import RIVALS, Device, Mode, Precision, PresetName, Rival
 from convit.cli.options import Command, JsonTarget
 from convit.options import Arg, Count
@@ -35,7 +37,7 @@ class BenchCommand(Command):
     """A file of 'convit export', forward on onnxruntime, beside the same model in PyTorch."""
     rounds: Count | None = None
     """Rounds of each case, in which every model runs once [as many as fit in half a minute, 7 to 200]."""
-    threads: Count | None = None
+    threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
     """CPU threads [PyTorch's own choice]."""
     device: Device = "auto"
     """Where to compute [a GPU if there is one; with --preset the preset's, with --onnx the CPU]."""

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from msgspec import Meta
+
 from convit.choices import Device
 from convit.cli.options import Command, JsonTarget
-from convit.options import Arg, NotNegative
+from convit.options import Arg
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class EvaluateCommand(Command):
     """Leave out files that do not decode; without it they are not counted either, and the exit status is 1."""
     data_root: Path | None = None
     """Where data sets are downloaded to [$CONVIT_DATA, or ~/.cache/convit/data]."""
-    workers: NotNegative = 0
+    workers: Annotated[int, Meta(ge=0, le=1024)] = 0
     """Processes that load images."""
     device: Device = "auto"
     """Where to compute [a GPU if there is one]."""

@@ -1,0 +1,29 @@
+"""Fixtures of the tests of handed-over files."""
+
+from pathlib import Path
+
+import pytest
+
+from convit import Classifier, create_model
+from convit.data import Preprocess
+from tests.cli.command import Shell
+from tests.outside.handed_over import ARGS, MODEL
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    return Shell(capsys, monkeypatch)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small classifier of three classes."""
+    classifier = Classifier(
+        create_model(MODEL, num_classes=3, **ARGS),
+        Preprocess(image_size=(8, 8)),
+        ("ape", "bee", "cow"),
+        model_name=MODEL,
+        model_args=ARGS,
+    )
+    classifier.save(tmp_path / "model")
+    return tmp_path / "model"

@@ -1,0 +1,30 @@
+"""What the tests of handed-over files share.
+
+Each file is read as data or refused in one line that names it; nothing in it runs, and nothing large is made of it.
+"""
+
+import contextlib
+import json
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+MODEL, ARGS = "convit_micro_patch4_32", {"img_size": [8, 8], "patch_size": 4, "depth": 2, "local_up_to_layer": 1}
+MEGABYTES = 1024  # ru_maxrss on Linux is in units of 1024 bytes
+
+
+@contextlib.contextmanager
+def little_memory(megabytes: int = 500) -> Iterator[None]:
+    """Fails if the process has grown by more than so much within it."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // MEGABYTES
+    assert grown < megabytes, f"took {grown} MB"
+
+
+def changed(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes what the config.json of a model says."""
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
