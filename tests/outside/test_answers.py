@@ -77,6 +77,17 @@ def test_files_that_are_no_images_by_name_are_said(trained: Path, tmp_path: Path
         assert "ape/1.jpg_large" in got.out + got.err
 
 
+def test_pictures_given_twice_are_said(trained: Path, tmp_path: Path, shell: Shell) -> None:
+    data = photos(tmp_path / "data", {"ape": 2, "bee": 1})
+    got = shell("predict", trained, data, data / "ape", "--json")
+    assert (got.status, len(json.loads(got.out))) == (0, 5)
+    assert got.err == f"2 pictures are given more than once, such as {data / 'ape/0.png'}\n"
+    assert shell("predict", trained, data, "--json").err == ""
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/a.txt").touch()
+    shell.refuses("predict", trained, tmp_path / "notes", says=("no picture in it", "a.txt"))
+
+
 def test_predict_of_bad_pictures_alone(trained: Path, album: Path, shell: Shell) -> None:
     got = shell("predict", trained, album / "a/bad.jpg", "--json")
     assert got.status == 1

@@ -94,7 +94,14 @@ class Full(torch.utils.data.Dataset[torch.Tensor]):
         raise RuntimeError(self.told)
 
 
-@pytest.mark.parametrize("told", ["unable to allocate shared memory(shm) for file </torch_1>", "Too many open files"])
+@pytest.mark.parametrize(
+    "told",
+    [
+        "unable to allocate shared memory(shm) for file </torch_1>",
+        "Too many open files",
+        "unable to resize file </torch_1> to the right size: File too large (27)",
+    ],
+)
 def test_processes_that_cannot_hand_over_images_died(told: str) -> None:
     loader = make_loader(Full(told), 1)
     with pytest.raises(WorkerDied, match="--workers 0"):

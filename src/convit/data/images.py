@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,7 @@ def pictures(paths: Sequence[Path]) -> Pictures:
         InputError: no such file or folder, or no picture in one.
     """
     taken: list[Path] = []
+    in_folders: list[Path] = []
     lacking: list[str] = []
     ignored: list[str] = []
     for path in paths:
@@ -103,15 +105,30 @@ def pictures(paths: Sequence[Path]) -> Pictures:
             left = [file.name for file in inside if lacks_reader(file.name)]
             if not found:
                 why = "".join(f"; {note}" for note in reader_notes(left))
-                raise InputError(f"{path}: no picture in it; expected files that end like .jpg or .png{why}")
+                some = f" (but files such as {inside[0]})" if inside else ""
+                raise InputError(f"{path}: no picture in it{some}; expected files that end like .jpg or .png{why}")
             taken += found
+            in_folders += found
             lacking += left
             ignored += [str(file) for file in inside if not is_image_name(file.name) and not lacks_reader(file.name)]
         elif path.is_file():
             taken.append(path)
         else:
             raise InputError(f"{path}: {kind_of(path)}; expected a picture or a folder of pictures")
-    return Pictures(tuple(taken), (*ignored_notes(ignored), *reader_notes(lacking)))
+    return Pictures(
+        tuple(taken), (*_said_of_repeats(taken, in_folders), *ignored_notes(ignored), *reader_notes(lacking))
+    )
+
+
+def _said_of_repeats(paths: Sequence[Path], in_folders: Sequence[Path]) -> list[str]:
+    """A line if pictures of a folder are given once more, such as by ``photos photos/*``: each is answered as often.
+
+    A file that is named twice is meant.
+    """
+    counts = Counter(map(os.path.abspath, paths))
+    again = [path for path in dict.fromkeys(map(os.path.abspath, in_folders)) if counts[path] > 1]
+    what = "1 picture is" if len(again) == 1 else f"{len(again)} pictures are"
+    return [f"{what} given more than once, such as {printable(again[0])}"] if again else []
 
 
 def ignored_notes(names: Sequence[str]) -> list[str]:
@@ -121,7 +138,7 @@ def ignored_notes(names: Sequence[str]) -> list[str]:
     ['ignored 2 files that are no images by name, such as a/notes.txt']
     """
     count = "1 file that is no image" if len(names) == 1 else f"{len(names)} files that are no images"
-    return [f"ignored {count} by name, such as {printable(names[0])}"] if names else []
+    return [f"ignored {count} by name, such as {printable(names[0])[:300]}"] if names else []
 
 
 def read_image(path: Path, full_scale: float | None = None) -> Image.Image:

@@ -97,7 +97,11 @@ def batches(loader: DataLoader[Any]) -> Iterator[Any]:
         ) from error
 
 
-_LACKS = {"shared memory": "no room in /dev/shm to hand them over", "Too many open files": "too many open files"}
+_LACKS = {
+    "shared memory": "no room in /dev/shm to hand them over",
+    "Too many open files": "too many open files",
+    "File too large": "a limit on the size of files (ulimit -f) below that of a batch",
+}
 """What is said for what PyTorch says."""
 
 
