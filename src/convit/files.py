@@ -195,6 +195,13 @@ def check_output(option: str, path: Path, *, folder: bool = False) -> None:
         raise InputError(f"{option}: got {path} ({error.strerror}), expected a place that can be written to") from error
 
 
+def check_apart(option: str, path: Path, *places: Path) -> None:
+    """Raises :class:`InputError` for results that would lie among images, and be taken for some of them next time."""
+    for place in places:
+        if place.is_dir() and absolute(path).is_relative_to(absolute(place)):
+            raise InputError(f"{option}: got {path}, which lies among the images in {place}; expected a folder apart")
+
+
 def temporary_of(path: Path) -> Path:
     """Where the new content of a file is until all of it is on the disk."""
     return path.with_name(f".{path.name}.tmp")

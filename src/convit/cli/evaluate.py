@@ -15,7 +15,7 @@ from convit.cli.screen import Screen
 from convit.data.select import Evaluating, Selection, select
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, Said
-from convit.files import absolute, check_output, printable
+from convit.files import absolute, check_apart, check_output, printable
 from convit.training import Evaluation, evaluate
 from convit.training.evaluation_files import others_in, write_evaluation
 from convit.training.mistakes import Answers
@@ -79,6 +79,8 @@ def _place(options: EvaluateCommand, selection: Selection, split: str, tell: Lis
     out = options.out or own
     if absolute(out) == absolute(options.run):
         raise InputError(f"out: got the run's own folder {out}, expected another one")
+    if options.out is not None:
+        check_apart("out", out, Path(selection.root))
     check_output("out", out, folder=True)
     others = others_in(out, selection.root)
     if others is None:

@@ -25,7 +25,7 @@ from convit.data.images import read_image
 from convit.data.select import Evaluating, pictures, select
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, Said
-from convit.files import absolute, check_output, printable, write_json
+from convit.files import absolute, check_apart, check_output, printable, write_json
 from convit.training.run_folder import CONFIG, RunFolder
 
 SHOWN = 4
@@ -48,7 +48,10 @@ def main(options: InspectCommand) -> None:
     out = options.out or options.run / "inspect"
     if absolute(out) == absolute(options.run):
         raise InputError(f"out: got the run's own folder {out}, expected another one, such as {out / 'inspect'}")
-    check_output("out", out, folder=True)
+    if options.out is not None:
+        check_apart("out", out, *options.images, *([Path(options.data)] if options.data else []))
+    if options.run.is_dir():  # else it says what the run is
+        check_output("out", out, folder=True)
     classifier = load_run(options.run, options.device)
     view = _view(options, classifier)
     history = read_history(options.run / "metrics.jsonl")

@@ -89,7 +89,7 @@ class RunFolder:
             InputError: there is none.
         """
         if not self.is_run:
-            found = "no run in it" if self.path.is_dir() else "no such folder"
+            found = "no run in it" if self.path.is_dir() else kind_of(self.path).replace("file or folder", "folder")
             raise InputError(f"resume: {self.path}: {found}; expected the folder of a run that was begun")
         for path in sorted(self.path.iterdir()):  # a run writes to its files: not to those of others, nor into a pipe
             if not path.is_dir() and (path.is_symlink() or not path.is_file()):
