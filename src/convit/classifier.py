@@ -434,10 +434,23 @@ def _read_config(path: Path) -> ClassifierConfig:
         raise InputError(f"{path}: {error}") from error
 
 
+def _no_folder(path: Path) -> str:
+    """What is in place of a run folder, and what it is good for."""
+    if not path.exists():
+        return "no such folder"
+    uses = {".onnx": "an .onnx file is for 'convit predict' and 'convit bench'", ".pt2": "torch.export.load reads it"}
+    use = uses.get(path.suffix.lower(), "")
+    beside = f"did you mean {path.parent}?" if (path.parent / CONFIG).is_file() and path.parent != path else ""
+    return "; ".join(filter(None, [f"{files.kind_of(path)}, no folder", use or beside]))
+
+
 def _lack(folder: Path, name: str) -> str:
     """What is there in place of a file of a folder, for a message."""
     if not folder.is_dir():
-        return f"{files.kind_of(folder)}, no folder" if folder.exists() else "no such folder"
+        return _no_folder(folder)
+    above = next((one for one in folder.parents[:2] if (one / CONFIG).is_file()), None)
+    if above is not None and not (folder / name).exists():
+        return f"no {name} in it; did you mean {above}?"
     return f"{name} in it is {files.kind_of(folder / name)}" if (folder / name).exists() else f"no {name} in it"
 
 

@@ -91,7 +91,7 @@ def test_json_is_one_document_and_nothing_else(trained: Path, animals: Path, tmp
         ("RUN missing", ("'missing'", "no such folder")),
         ("RUN DATA --split test", ("animals: got split test", "expected one of auto, all, train, val")),
         ("RUN DATA --split tset", ("split: got tset, expected", "did you mean 'test'?")),
-        ("RUN DATA --workers -1", ("workers: got -1, expected a whole number of at least 0",)),
+        ("RUN DATA --workers -1", ("workers: got -1, expected a whole number from 0 to 1024",)),
         ("RUN DATA --jsn", ("unknown option 'jsn'; did you mean 'json'?",)),
         ("RUN DATA DATA", ("arguments: got", "expected RUN DATA")),
         ("RUN", ("data: got none",)),

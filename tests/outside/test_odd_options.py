@@ -1,15 +1,27 @@
 """Options that would do nothing, or something else than they say, or that break the machine."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import convit
+from convit.training import train
 from tests.cli.command import Shell, photos
+from tests.training.small import options
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return photos(tmp_path / "animals", {"ape": 6, "bee": 6})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch; read only."""
+    root = tmp_path_factory.mktemp("finished")
+    train(options(photos(root / "data", {"ape": 6, "bee": 6}), root / "run", epochs=1))
+    return root / "run"
 
 
 @pytest.mark.parametrize(
@@ -38,3 +50,59 @@ def test_as_many_processes_and_threads_as_no_machine_has(shell: Shell) -> None:
     """Thousands of processes hang, a hundred thousand threads crash PyTorch."""
     shell.refuses("evaluate", "run", "digits", "--workers", "99999", says=("workers: got 99999", "from 0 to 1024"))
     shell.refuses("bench", "--threads", "99999", says=("threads: got 99999", "from 1 to 1024"))
+
+
+def test_results_among_images(data: Path, finished: Path, shell: Shell) -> None:
+    """They would be taken for pictures next time."""
+    before = sorted(data.rglob("*"))
+    for out in (data, data / "results", data / "ape"):
+        shell.refuses("evaluate", finished, data, "--out", out, says=("out: ", "lies among the images"))
+        shell.refuses("inspect", finished, data, "--out", out, says=("out: ", "lies among the images"))
+        shell.refuses("inspect", finished, "--data", data, "--out", out, says=("out: ", "lies among the images"))
+    assert sorted(data.rglob("*")) == before
+
+
+def test_a_file_in_place_of_a_run(data: Path, finished: Path, tmp_path: Path, shell: Shell) -> None:
+    """It is there: the message says what it is for, or which folder is meant."""
+    for name in ("a.onnx", "a.pt2"):
+        (tmp_path / name).write_bytes(b"x")
+    picture = next(data.rglob("*.png"))
+    shell.refuses("predict", picture, finished, says=(f"{picture}: a file; expected a run folder",))
+    shell.refuses("predict", finished / "model.safetensors", picture, says=(f"did you mean {finished}?",))
+    shell.refuses("predict", tmp_path / "a.pt2", picture, says=("torch.export.load reads it",))
+    shell.refuses("evaluate", tmp_path / "a.onnx", data, says=("a file; an .onnx file is for 'convit predict'",))
+    shell.refuses("inspect", tmp_path / "a.onnx", says=("a file; an .onnx file is for 'convit predict'",))
+    shell.refuses("predict", finished / "checkpoints", picture, says=(f"did you mean {finished}?",))
+    shell.refuses("train", "--resume", finished / "config.yaml", says=("config.yaml: a file; expected",))
+
+
+@pytest.mark.parametrize("option", ["--pretrained", "--weights"])
+def test_other_weights_for_a_run_that_goes_on(option: str, finished: Path, shell: Shell) -> None:
+    words = (option, finished) if option == "--weights" else (option,)
+    shell.refuses("train", "--resume", finished, *words, says=(f"{option[2:]}: got it with --resume",))
+
+
+def test_a_teacher_that_nobody_knows(data: Path, tmp_path: Path, shell: Shell) -> None:
+    """Before the runs that need none."""
+    words = ("distillation", data, "--teacher", "resnet81", "--out", tmp_path / "out")
+    shell.refuses("experiment", *words, says=("teacher: got 'resnet81'", "did you mean"))
+    assert not (tmp_path / "out").exists()
+
+
+BAD: dict[str, list[Any]] = {
+    "dim": [0, -36, 36.0, "36", None, True, [36], float("nan")],
+    "num_heads": [0, -9, 9.0, "9", None, True, 7],
+    "attn_drop": [-0.1, 1.5, "0", None, True, float("nan")],
+    "proj_drop": [-0.1, [], float("inf")],
+    "qkv_bias": ["yes", 1, None, float("nan")],
+    "conv_init": ["yes", 1, None],
+    "locality_strength": [0, -1, "1", None, True, float("nan"), float("inf")],
+    "gate_init": ["1", None, True, float("nan")],
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_arguments_of_the_layer(name: str) -> None:
+    for value in BAD[name]:
+        with pytest.raises(ValueError, match=rf"^{name}: got .*, expected "):
+            convit.GPSA(**({"dim": 36, "num_heads": 9} | {name: value}))

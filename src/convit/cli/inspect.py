@@ -51,9 +51,10 @@ def main(options: InspectCommand) -> None:
     out = options.out or options.run / "inspect"
     if absolute(out) == absolute(options.run):
         raise InputError(f"out: got the run's own folder {out}, expected another one, such as {out / 'inspect'}")
-    check_output("out", out, folder=True)
     if options.out is not None:
         check_apart("out", out, _places(options))
+    if options.run.is_dir():  # else it says what the run is
+        check_output("out", out, folder=True)
     classifier = load_run(options.run, options.device)
     view = _view(options, classifier)
     history = read_history(options.run / "metrics.jsonl")

@@ -12,6 +12,7 @@ from convit.experiments.study import Study, asked
 from convit.models import create_model
 from convit.training.options import Asked
 from convit.training.planning import learning, make_plan
+from convit.training.teacher import check_name
 
 AXES = ("fractions", "rows", "rates", "strengths", "layers", "teacher", "teacher_weights")
 """Options that not every experiment has."""
@@ -77,3 +78,5 @@ def _check(study: Study, settings: Settings) -> None:
         raise InputError(
             f"teacher: got none for {settings.name}, expected --teacher NAME of timm's, or --teacher-weights RUN"
         )
+    if settings.teacher is not None and settings.teacher_weights is None:  # half of the runs need none, and go first
+        check_name(settings.teacher)

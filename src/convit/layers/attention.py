@@ -10,6 +10,9 @@ Shapes: B batch, P prefix tokens, N patches, h heads, d = C / h head width. Para
 code.
 """
 
+import math
+from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +20,7 @@ from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from convit import ops
+from convit.errors import brief
 from convit.layers.init import PUBLISHED_STD, convolutional_pos_weight, start_weights
 from convit.ops import factorized
 
@@ -29,6 +33,9 @@ class AttentionBase(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, attn_drop: float, proj_drop: float, weight_std: float | str) -> None:
         super().__init__()
+        _check("a whole number of at least 1", lambda value: _is_whole(value) and value >= 1, dim=dim)
+        _check("a divisor of the width", _is_whole, num_heads=num_heads)
+        _check("a number from 0 to 1", _is_part, attn_drop=attn_drop, proj_drop=proj_drop)
         _check_heads(dim, num_heads)
         self.dim = dim
         self.num_heads = num_heads
@@ -107,6 +114,8 @@ class PositionalBase(AttentionBase):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__(dim, num_heads, attn_drop, proj_drop, weight_std)
+        _check("True or False", lambda value: isinstance(value, bool), qkv_bias=qkv_bias, conv_init=conv_init)
+        _check("a number above 0", _is_real, locality_strength=locality_strength)
         self.locality_strength = locality_strength
         self.conv_init = conv_init
         self.qk = nn.Linear(dim, 2 * dim, bias=qkv_bias, device=device, dtype=dtype)
@@ -246,6 +255,7 @@ class GatedPositionalSelfAttention(PositionalBase):
     ) -> None:
         drops = (attn_drop, proj_drop)
         super().__init__(dim, num_heads, qkv_bias, *drops, locality_strength, conv_init, weight_std, device, dtype)
+        _check("a number", _is_number, gate_init=gate_init)
         self.content_map = nn.Identity()
         self.positional_map = nn.Identity()
         self.gate_init = gate_init
@@ -311,6 +321,30 @@ def linear_weight(linear: nn.Module, in_features: int, like: Tensor | None = Non
     probe = scale * torch.eye(in_features, device=device, dtype=dtype)
     with factorized.without_autocast(device.type):
         return ((linear(probe) - linear(-probe)) / (2 * scale)).t()
+
+
+def _is_real(value: Any) -> bool:
+    """Python's numbers and NumPy's, but not True."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_real(value) and math.isfinite(value)
+
+
+def _is_part(value: Any) -> bool:
+    return _is_real(value) and 0 <= value <= 1
+
+
+def _check(expected: str, holds: Callable[[Any], bool], **values: object) -> None:
+    """Whether arguments of a layer are what they have to be, by name."""
+    for name, value in values.items():
+        if not holds(value):
+            raise ValueError(f"{name}: got {brief(value)}, expected {expected}")
 
 
 def _check_heads(dim: int, num_heads: int) -> None:

@@ -263,6 +263,8 @@ def asked_from(config: str | Path | None, given: Mapping[str, Any], *, words: bo
             except InputError as error:
                 raise InputError(f"{file}: {str(error).removeprefix(f'config: {file}: ')}") from error
             values.pop("out", None)  # the folder may have been moved
+            if new := next((name for name in ("weights", "pretrained") if taken.get(name) and not values[name]), ""):
+                raise InputError(f"{new}: got it with --resume {run}, which began without; expected none, or a new run")
     elif config is not None:
         if not isinstance(config, str | Path):
             raise InputError(f"config: got a {type(config).__name__}, expected the path of a YAML file")

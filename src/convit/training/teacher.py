@@ -166,6 +166,13 @@ def make_distiller(
     return Distiller(teacher, options.distillation, options.distillation_alpha, options.distillation_temperature)
 
 
+def check_name(name: str) -> None:
+    """Raises :class:`InputError` for a teacher that timm does not know."""
+    known = timm.list_pretrained() if "." in name else timm.list_models()  # NAME.TAG names published weights
+    if name not in known:
+        raise InputError(f"teacher: got {name!r}, expected the name of a timm model{nearest(name, known)}")
+
+
 def _load(options: Asked, class_names: tuple[str, ...], preprocess: Preprocess) -> Teacher:
     path = options.teacher_weights
     if path is not None and (path / CONFIG).is_file():
@@ -175,9 +182,7 @@ def _load(options: Asked, class_names: tuple[str, ...], preprocess: Preprocess) 
         raise InputError(
             f"teacher-weights: got {path}, which does not say of which model; expected a run folder, or --teacher NAME"
         )
-    known = timm.list_pretrained() if "." in name else timm.list_models()  # NAME.TAG names published weights
-    if name not in known:
-        raise InputError(f"teacher: got {name!r}, expected the name of a timm model{nearest(name, known)}")
+    check_name(name)
     if path is None:
         return _published(name, len(class_names), preprocess)
     model = timm.create_model(name, num_classes=len(class_names))
