@@ -1,5 +1,5 @@
-"""The ``convit`` command until its libraries are loaded. Outside the package, which takes seconds to import: help,
-version, a misspelt command and a mistyped option are answered at once, and Ctrl-C ends it without a traceback."""
+"""The ``convit`` command until its libraries are loaded: help, version and a mistake in the words are answered at once,
+and Ctrl-C ends it without a traceback."""
 
 import importlib
 import io
@@ -8,8 +8,6 @@ import signal
 import sys
 from types import FrameType, ModuleType
 from typing import NoReturn
-
-from convit_light import complete_package, put_off_package
 
 COMMANDS = {
     "train": "train a classifier on your images; writes a run folder",
@@ -93,7 +91,6 @@ def _answer(arguments: list[str]) -> int:
         print(f"convit {importlib.metadata.version('convit')}")
         return 0
     command, *rest = arguments
-    put_off_package()
     if command not in COMMANDS:
         from convit.errors import nearest
 
@@ -105,10 +102,8 @@ def _answer(arguments: list[str]) -> int:
     return run(command, rest, _load)
 
 
-def _load(name: str, whole: bool) -> ModuleType:
-    """A module of a command, with the whole package if it needs that; from then on Ctrl-C is the command's to hear."""
-    if whole:
-        complete_package()
+def _load(name: str) -> ModuleType:
+    """The module of a command; from then on Ctrl-C is the command's to hear."""
     module = importlib.import_module(name)
     raise_interrupts()
     return module

@@ -1,6 +1,6 @@
 """An exported classifier on onnxruntime, numpy and Pillow, as ``convit predict MODEL.onnx IMAGE|FOLDER...`` has it.
 
-Outside the package, whose import takes PyTorch and seconds.
+Imports nothing of PyTorch.
 """
 
 import os
@@ -13,13 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convit_light import light_modules
-
-with light_modules():
-    from convit.errors import InputError, brief, one_line
-    from convit.files import kind_of, parse_json
-    from convit.prediction import Prediction, ranked
-    from convit.preprocess import Preprocess, prepared
+from convit.errors import InputError, brief, one_line
+from convit.files import kind_of, parse_json
+from convit.prediction import Prediction, ranked
+from convit.preprocess import Preprocess, prepared
 
 FORMAT = "1"
 

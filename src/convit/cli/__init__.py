@@ -25,7 +25,7 @@ _LONGEST = 1500
 """Letters of a message that are shown."""
 
 
-def run(command: str, arguments: Sequence[str], load: Callable[[str, bool], ModuleType]) -> int:
+def run(command: str, arguments: Sequence[str], load: Callable[[str], ModuleType]) -> int:
     """Runs one command; returns 0, 2 for bad input (one line on standard error), or 128 + a signal's number.
 
     Help and a mistake in the options are answered before PyTorch is loaded.
@@ -33,7 +33,7 @@ def run(command: str, arguments: Sequence[str], load: Callable[[str, bool], Modu
     Args:
         command: its name.
         arguments: the words after it.
-        load: gives a module by its name, and whether that takes the whole package, with PyTorch.
+        load: imports the module of a command.
     """
     try:
         name = f"{command.capitalize()}Command"
@@ -44,7 +44,7 @@ def run(command: str, arguments: Sequence[str], load: Callable[[str, bool], Modu
             return 0
         options = cls.of_words(words.read(cls, arguments))
         check_outputs(options)
-        module = load(f"convit.cli.{command}", not getattr(options, "without_torch", False))
+        module = load(f"convit.cli.{command}")
         status: int | None = module.main(options)
         sys.stdout.flush()
     except InputError as error:

@@ -5,13 +5,12 @@ from typing import Any
 
 from timm.layers import PatchEmbed
 
+from convit.choices import CONV_STEM, PATCH_STEM, PUBLISHED_STD
 from convit.classifier import ClassifierConfig
 from convit.data.select import Facts
 from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention, TokenBatchNorm
-from convit.layers.init import PUBLISHED_STD
 from convit.models import ConViT, create_model
-from convit.models.stem import CONV, PATCH
 from convit.training.options import Asked
 
 PRETRAINED = "convit_tiny_patch16_224"
@@ -106,7 +105,7 @@ def _shape(model: ConViT) -> dict[str, Any]:
         "local_up_to_layer": model.local_up_to_layer,
         "num_heads": attention.num_heads,
         "mlp_ratio": block.mlp.fc1.out_features / model.embed_dim,
-        "hybrid_backbone": PATCH if isinstance(model.patch_embed, PatchEmbed) else CONV,
+        "hybrid_backbone": PATCH_STEM if isinstance(model.patch_embed, PatchEmbed) else CONV_STEM,
         "global_pool": model.global_pool,
         "class_token": model.cls_token is not None,
         "batch_norm": isinstance(model.norm, TokenBatchNorm),
