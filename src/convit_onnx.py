@@ -21,6 +21,12 @@ from convit.preprocess import Preprocess, prepared
 FORMAT = "1"
 
 
+def check_file(path: Path) -> None:
+    """Raises :class:`InputError` where there is no file."""
+    if not path.is_file():
+        raise InputError(f"{path}: {kind_of(path)}; expected a file of 'convit export'")
+
+
 class OnnxClassifier:
     """A file of ``convit export --format onnx``, on the CPU.
 
@@ -33,8 +39,7 @@ class OnnxClassifier:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise InputError(f"{path}: {kind_of(self.path)}; expected a file of 'convit export'")
+        check_file(self.path)
         self.session = _session(self.path)
         try:
             facts = self.session.get_modelmeta().custom_metadata_map

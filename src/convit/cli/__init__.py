@@ -28,7 +28,7 @@ _LONGEST = 1500
 def run(command: str, arguments: Sequence[str], load: Callable[[str], ModuleType]) -> int:
     """Runs one command; returns 0, 2 for bad input (one line on standard error), or 128 + a signal's number.
 
-    Help and a mistake in the options are answered before PyTorch is loaded.
+    Help, a mistake in the options and a path or a model that is not there are answered before PyTorch is loaded.
 
     Args:
         command: its name.
@@ -44,6 +44,7 @@ def run(command: str, arguments: Sequence[str], load: Callable[[str], ModuleType
             return 0
         options = cls.of_words(words.read(cls, arguments))
         check_outputs(options)
+        options.look_ahead()
         module = load(f"convit.cli.{command}")
         status: int | None = module.main(options)
         sys.stdout.flush()

@@ -73,6 +73,8 @@ GEOMETRIES = {
 PUBLISHED = {"tiny": "convit_tiny.fb_in1k", "small": "convit_small.fb_in1k", "base": "convit_base.fb_in1k"}
 """The authors' weights, trained on ImageNet-1k at 224 pixels, as timm publishes them on the Hugging Face Hub."""
 
+SMALLEST_PUBLISHED = "convit_tiny_patch16_224"
+
 PAPER_TOP1 = {"tiny": 73.1, "tiny_plus": 76.7, "small": 81.3, "small_plus": 82.2, "base": 82.4, "base_plus": 82.5}
 """Top-1 accuracy in percent on ImageNet-1k, 300 epochs, as the paper's Table 1 reports it."""
 

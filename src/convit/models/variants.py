@@ -6,16 +6,15 @@ from typing import Any
 
 import timm
 import torch
-from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from timm.models import build_model_with_cfg
 from torch.utils.flop_counter import FlopCounterMode
 
 from convit.errors import InputError
-from convit.hub import hub_faults
-from convit.models.checkpoints import WEIGHTS_FILE, filter_pretrained, load_weights
+from convit.models.checkpoints import filter_pretrained, load_weights
 from convit.models.convit import ConViT
-from convit.models.sizes import PUBLISHED, SIZES, check_name, model_name
+from convit.models.published import fetch_published
+from convit.models.sizes import SIZES, check_name, model_name
 
 
 def create_model(name: str, **kwargs: Any) -> ConViT:
@@ -51,17 +50,11 @@ def _create_pretrained(name: str, **kwargs: Any) -> torch.nn.Module:
     """timm's loader, with one line in place of a network client's traceback."""
     if kwargs.get("pretrained_cfg") is not None or kwargs.get("pretrained_cfg_overlay") is not None:
         return timm.create_model(name, **kwargs)  # weights of the caller's own
-    hub_id = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
-    if hub_id:
-        address = f"checkpoint_path=FILE with the {WEIGHTS_FILE} of https://huggingface.co/{hub_id}"
-        with hub_faults(f"pretrained: could not fetch {hub_id} from the Hugging Face Hub", address):
-            file = hf_hub_download(hub_id, WEIGHTS_FILE, cache_dir=kwargs.get("cache_dir"))
-        try:
-            return timm.create_model(name, **kwargs)  # finds it in the cache
-        except SafetensorError as error:
-            raise InputError(f"{file}: damaged ({error}); delete it to fetch it again") from error
-    published = ", ".join(model_name(size, 16, 224) for size in PUBLISHED)
-    raise InputError(f"pretrained: no weights are published for {name}; expected one of {published}")
+    file = fetch_published(name, kwargs.get("cache_dir"))
+    try:
+        return timm.create_model(name, **kwargs)  # finds it in the cache
+    except SafetensorError as error:
+        raise InputError(f"{file}: damaged ({error}); delete it to fetch it again") from error
 
 
 def multiply_adds(model_name: str, image_size: tuple[int, int], **model_args: Any) -> int:
