@@ -102,9 +102,9 @@ def _answer(arguments: list[str]) -> int:
     return run(command, rest, _load)
 
 
-def _load(name: str) -> ModuleType:
-    """The module of a command; from then on Ctrl-C is the command's to hear."""
-    module = importlib.import_module(name)
+def _load(*names: str) -> ModuleType:
+    """Imports modules and gives the last one, the command's; from then on Ctrl-C is the command's to hear."""
+    *_, module = map(importlib.import_module, names)
     raise_interrupts()
     return module
 

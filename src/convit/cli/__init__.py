@@ -25,7 +25,7 @@ _LONGEST = 1500
 """Letters of a message that are shown."""
 
 
-def run(command: str, arguments: Sequence[str], load: Callable[[str], ModuleType]) -> int:
+def run(command: str, arguments: Sequence[str], load: Callable[..., ModuleType]) -> int:
     """Runs one command; returns 0, 2 for bad input (one line on standard error), or 128 + a signal's number.
 
     Help, a mistake in the options and a path or a model that is not there are answered before PyTorch is loaded.
@@ -33,7 +33,7 @@ def run(command: str, arguments: Sequence[str], load: Callable[[str], ModuleType
     Args:
         command: its name.
         arguments: the words after it.
-        load: imports the module of a command.
+        load: imports modules by their names and gives the last of them, the command's.
     """
     try:
         name = f"{command.capitalize()}Command"
@@ -45,7 +45,7 @@ def run(command: str, arguments: Sequence[str], load: Callable[[str], ModuleType
         options = cls.of_words(words.read(cls, arguments))
         check_outputs(options)
         options.look_ahead()
-        module = load(f"convit.cli.{command}")
+        module = load(*options.modules, f"convit.cli.{command}")
         status: int | None = module.main(options)
         sys.stdout.flush()
     except InputError as error:

@@ -33,6 +33,11 @@ class PredictCommand(Command):
         """Whether it names an ONNX file, there or not; a run folder may have any name."""
         return self.run.suffix.lower() == ".onnx" and not self.run.is_dir()
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """PyTorch's part, for a run."""
+        return () if self.without_torch else ("convit.cli.runs",)
+
     def look_ahead(self) -> None:
         """The run or the exported file, and the pictures."""
         from convit.classifier_folder import check_source
