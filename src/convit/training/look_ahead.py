@@ -30,12 +30,19 @@ def look_ahead(asked: Asked) -> None:
     if asked.model is not None:
         check_name(asked.model)
     for name in ("weights", "teacher_weights"):
-        path: Path | None = getattr(asked, name)
-        if path is not None and not path.exists():
-            word = name.replace("_", "-")
-            raise InputError(f"{word}: no such file or folder {path}; expected .safetensors, .pth, or a run folder")
+        check_weights(name.replace("_", "-"), getattr(asked, name))
     if asked.pretrained:
         fetch_published(asked.model or SMALLEST_PUBLISHED)
+
+
+def check_weights(word: str, path: Path | None) -> None:
+    """Whether the weights that an option names are there.
+
+    Raises:
+        InputError: they are not.
+    """
+    if path is not None and not path.exists():
+        raise InputError(f"{word}: no such file or folder {path}; expected .safetensors, .pth, or a run folder")
 
 
 def check_begun(run: Path) -> None:

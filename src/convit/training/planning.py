@@ -22,7 +22,7 @@ from convit.errors import InputError
 from convit.events import Listener
 from convit.files import absolute, fingerprint, fingerprint_of_files
 from convit.training.distributed import ALONE, World
-from convit.training.look_ahead import look_ahead
+from convit.training.look_ahead import check_weights, look_ahead
 from convit.training.model_choice import ModelChoice, choose_model
 from convit.training.options import Asked
 from convit.training.plan import Plan
@@ -148,10 +148,11 @@ def start_of(asked: Asked) -> ClassifierConfig | None:
     """The config of the model that the run starts from; None for a bare file of weights, and without weights.
 
     Raises:
-        InputError: a config that cannot be used.
+        InputError: no such file or folder.
     """
     if asked.weights is None:
         return None
+    check_weights("weights", asked.weights)
     weights = asked.weights
     if weights.name == WEIGHTS and (weights.parent / CONFIG).is_file():
         weights = weights.parent

@@ -29,7 +29,6 @@ SOURCES: tuple[SourceKind, ...] = (
 )
 
 SOURCE_NAMES = tuple(name for kind in SOURCES for name in kind.names)
-_EXPECTED = ", ".join(kind.expected for kind in reversed(SOURCES) if kind.expected)
 
 __all__ = ["SOURCES", "SOURCE_NAMES", "Opening", "Source", "SourceKind", "kind_of_source", "open_source", "scaled"]
 
@@ -51,11 +50,15 @@ def kind_of_source(data: str, folders: Mapping[str, Path] | None = None) -> Sour
             if data.strip() and kind.takes(data):
                 return kind
         if data.strip() and path_of(data).exists():
-            raise InputError(f"{data}: {kind_of(path_of(data))}; expected {_EXPECTED}, or the name of a data set")
+            raise InputError(f"{data}: {kind_of(path_of(data))}; expected {_expected()}, or the name of a data set")
     raise InputError(
         f"{data!r}: no such folder or data set{_nearest(data)}; "
-        f"expected {_EXPECTED}, or one of {listing(SOURCE_NAMES, most=len(SOURCE_NAMES))}"
+        f"expected {_expected()}, or one of {listing(SOURCE_NAMES, most=len(SOURCE_NAMES))}"
     )
+
+
+def _expected() -> str:
+    return ", ".join(kind.expected for kind in reversed(SOURCES) if kind.expected)
 
 
 @contextmanager
@@ -65,7 +68,7 @@ def _listed(data: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"{error.filename or data}: cannot be read ({error.strerror}); expected {_EXPECTED}"
+            f"{error.filename or data}: cannot be read ({error.strerror}); expected {_expected()}"
         ) from error
 
 
