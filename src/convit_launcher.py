@@ -1,5 +1,5 @@
-"""The ``convit`` command until its libraries are loaded. Outside the package, which takes seconds to import: help,
-version, a misspelt command and a mistyped option are answered at once, and Ctrl-C ends it without a traceback."""
+"""The ``convit`` command until its libraries are loaded: help, version and a mistake in the words are answered at once,
+and Ctrl-C ends it without a traceback."""
 
 import importlib
 import io
@@ -9,8 +9,6 @@ import sys
 from contextlib import suppress
 from types import FrameType, ModuleType
 from typing import NoReturn
-
-from convit_light import complete_package, put_off_package
 
 COMMANDS = {
     "train": "train a classifier on your images; writes a run folder",
@@ -92,7 +90,6 @@ def _answer(arguments: list[str]) -> int:
 
         return _print(f"convit {importlib.metadata.version('convit')}\n")
     command, *rest = arguments
-    put_off_package()
     if command not in COMMANDS:
         from convit.errors import nearest
 
@@ -122,11 +119,9 @@ def _refuse(message: str) -> int:
     return 2
 
 
-def _load(name: str, whole: bool) -> ModuleType:
-    """A module of a command, with the whole package if it needs that; from then on Ctrl-C is the command's to hear."""
-    if whole:
-        complete_package()
-    module = importlib.import_module(name)
+def _load(*names: str) -> ModuleType:
+    """Imports modules and gives the last one, the command's; from then on Ctrl-C is the command's to hear."""
+    *_, module = map(importlib.import_module, names)
     raise_interrupts()
     return module
 

@@ -1,6 +1,6 @@
 """An exported classifier on onnxruntime, numpy and Pillow, as ``convit predict MODEL.onnx IMAGE|FOLDER...`` has it.
 
-Outside the package, whose import takes PyTorch and seconds.
+Imports nothing of PyTorch.
 """
 
 import hashlib
@@ -14,13 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convit_light import light_modules
-
-with light_modules():
-    from convit.errors import InputError, brief, one_line
-    from convit.files import kind_of, parse_json
-    from convit.prediction import Prediction, ranked
-    from convit.preprocess import Preprocess, prepared
+from convit.errors import InputError, brief, one_line
+from convit.files import kind_of, parse_json
+from convit.prediction import Prediction, ranked
+from convit.preprocess import Preprocess, prepared
 
 FORMAT = "1"
 MOST_BYTES = 1 << 31
@@ -29,6 +26,12 @@ CHECKSUM, NO_CHECKSUM = "sha256", "0" * 64
 """A name in the metadata, and its value while the checksum is computed over the whole file."""
 _MARK = b"\n\x06sha256\x12@"
 """What is before the checksum: the name and the length of the value, as Protocol Buffers have them."""
+
+
+def check_file(path: Path) -> None:
+    """Raises :class:`InputError` where there is no file."""
+    if not path.is_file():
+        raise InputError(f"{path}: {kind_of(path)}; expected a file of 'convit export'")
 
 
 class OnnxClassifier:
@@ -43,8 +46,7 @@ class OnnxClassifier:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise InputError(f"{path}: {kind_of(self.path)}; expected a file of 'convit export'")
+        check_file(self.path)
         self.session = _session(self.path)
         try:
             facts = self.session.get_modelmeta().custom_metadata_map

@@ -13,7 +13,7 @@ PACKAGE = Path(convit.__file__).parent
 # Each part and the parts that it may import, besides itself, errors and choices, which all may. A part is a module or a
 # folder right under convit/; a file with a row of its own is held to that row instead of its folder's.
 MODEL = {"grid", "ops", "layers", "models"}
-TOOLS = {"classifier", "data", "device", "hub", "model_card", *MODEL}
+TOOLS = {"classifier", "classifier_folder", "data", "device", "hub", "model_card", *MODEL}
 OPTIONS = {"options", "options_file"}
 PARTS_OF_THE_TOP = {"training", "analysis", "export", "benchmark"}
 ALLOWED: dict[str, set[str]] = {
@@ -32,10 +32,12 @@ ALLOWED: dict[str, set[str]] = {
     "layers": {"grid", "ops"},
     "hub": set(),
     "models": {"grid", "ops", "layers", "hub", "files"},
+    "timm_names": {"models"},
     "data": {"hub", "events", "files", "preprocess"},
     "model_card": set(),
+    "classifier_folder": {"files", "hub"},
     "figures": {"files"},
-    "classifier": {"data", "device", "hub", "model_card", "files", "prediction", *MODEL},
+    "classifier": {"classifier_folder", "data", "device", "hub", "model_card", "files", "prediction", *MODEL},
     # These stand side by side, and do not import each other.
     "training": {"figures", "lock", *OPTIONS, "events", "files", *TOOLS},
     "analysis": {"figures", "files", "prediction", *TOOLS},
@@ -57,7 +59,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "__main__": {"cli"},
     # The public names. The root module is `convit` here.
-    "convit": {"entry", "prediction", *TOOLS, *PARTS_OF_THE_TOP},
+    "convit": {"entry", "prediction", "timm_names", *TOOLS, *PARTS_OF_THE_TOP},
 }
 
 # Libraries that are heavy or not everywhere, and the only modules that may import them.

@@ -53,17 +53,6 @@ def test_answers_without_the_heavy_libraries(argument: str) -> None:
     assert done.returncode == 10, done.stderr
 
 
-def test_package_is_whole_once_options_are_read() -> None:
-    code = (
-        "import sys, convit_light; convit_light.put_off_package(); import convit.cli.options.train; "
-        "assert 'torch' not in sys.modules and not hasattr(convit, 'GPSA'); "
-        "convit_light.complete_package(); import timm; "
-        "assert all(hasattr(convit, name) for name in convit.__all__) and timm.is_model('convit_tiny_patch16_224')"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 @pytest.mark.parametrize("words", [("--help",), ("trian",), ("models", "x")])
 @pytest.mark.parametrize("place", ["pipe", "full"])

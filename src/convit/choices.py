@@ -26,6 +26,13 @@ STUDY_RIVALS: tuple[StudyRival, ...] = get_args(StudyRival)
 PresetName = Literal["cpu", "paper", "cuda"]
 """Sets of cases to measure."""
 
+PATCH_STEM, CONV_STEM = "patch", "conv"
+"""From pixels to patches: a linear map of each patch, or :class:`convit.models.stem.ConvStem`."""
+PUBLISHED_STD = 0.02
+"""Standard deviation of linear weights in the published init."""
+FAN_IN = "fan_in"
+"""In place of a number: ``fan_in^-1/2``, by the layer's own number of inputs."""
+
 OPSET = 20
 """Version of the ONNX operators that an export is written in."""
 

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from convit import files, hub
+from convit.classifier_folder import CONFIG, HUB, WEIGHTS, check_folder, check_source, lack
 from convit.data import Preprocess, evaluation_transform
 from convit.data.images import Encoded, Picture, as_rgb, is_file
 from convit.errors import InputError, brief, one_line
@@ -28,8 +29,6 @@ from convit.models.seal import config_of, read_sealed, sealed
 from convit.models.stem import patch_grid
 from convit.prediction import Prediction, ranked
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 CARD = "README.md"
 FOR_TIMM = ("num_classes", "input_size", "classifier", "first_conv")
 """Entries of the ``pretrained_cfg`` in a ``config.json`` that are timm's, not the preprocessing's."""
@@ -255,9 +254,6 @@ class Classifier:
             return hub.upload(folder, repo_id, private=private, token=token, commit_message=commit_message)
 
 
-HUB = "hf:"
-
-
 def load(
     source: str | Path,
     device: torch.device | str = "cpu",
@@ -283,12 +279,12 @@ def load(
     """
     if not isinstance(source, str | Path):
         raise InputError(f"source: got a {type(source).__name__}, expected the path of a folder, or 'hf:owner/name'")
+    check_source(source)
     if not str(source).startswith(HUB):
         if revision is not None:
             raise InputError(f"revision: got {revision!r} for the folder {source}, expected none")
         return load_folder(Path(source), device)
     repo_id = str(source).removeprefix(HUB)
-    hub.check_repo_id(repo_id)
     got = hub.download(repo_id, CONFIG, WEIGHTS, _read_config, revision=revision, token=token, cache_dir=cache_dir)
     return load_folder(got, device)
 
@@ -299,15 +295,7 @@ def load_folder(folder: Path, device: torch.device | str, make: Callable[..., Co
     Raises:
         InputError: as :func:`load`.
     """
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            found = _lack(folder, name)
-            near = (
-                f"; {HUB}{folder} would be a repository on the Hugging Face Hub"
-                if hub.is_repo_id(str(folder)) and not folder.exists()
-                else ""
-            )
-            raise InputError(f"{folder}: {found}; expected a run folder of 'convit train'{near}")
+    check_folder(folder)
     if not isinstance(device, str | torch.device):  # PyTorch takes 1.5 or a tensor for none
         raise InputError(f"device: got {brief(device)}, expected a name or a torch.device, such as 'cpu'")
     name, classes, args, preprocess, training, written = _read_config(folder / CONFIG)
@@ -397,7 +385,7 @@ def read_config(folder: str | Path) -> ClassifierConfig:
     """
     path = Path(folder) / CONFIG
     if not path.is_file():
-        raise InputError(f"{folder}: {_lack(Path(folder), CONFIG)}; expected a run folder of 'convit train'")
+        raise InputError(f"{folder}: {lack(Path(folder), CONFIG)}; expected a run folder of 'convit train'")
     return _read_config(path)
 
 
@@ -432,26 +420,6 @@ def _read_config(path: Path) -> ClassifierConfig:
         return ClassifierConfig(name, classes, args, settings, training, _fingerprint(config))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-
-
-def _no_folder(path: Path) -> str:
-    """What is in place of a run folder, and what it is good for."""
-    if not path.exists():
-        return "no such folder"
-    uses = {".onnx": "an .onnx file is for 'convit predict' and 'convit bench'", ".pt2": "torch.export.load reads it"}
-    use = uses.get(path.suffix.lower(), "")
-    beside = f"did you mean {path.parent}?" if (path.parent / CONFIG).is_file() and path.parent != path else ""
-    return "; ".join(filter(None, [f"{files.kind_of(path)}, no folder", use or beside]))
-
-
-def _lack(folder: Path, name: str) -> str:
-    """What is there in place of a file of a folder, for a message."""
-    if not folder.is_dir():
-        return _no_folder(folder)
-    above = next((one for one in folder.parents[:2] if (one / CONFIG).is_file()), None)
-    if above is not None and not (folder / name).exists():
-        return f"no {name} in it; did you mean {above}?"
-    return f"{name} in it is {files.kind_of(folder / name)}" if (folder / name).exists() else f"no {name} in it"
 
 
 def _check_input(model: ConViT, preprocess: Preprocess) -> None:

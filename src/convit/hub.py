@@ -1,6 +1,7 @@
 """The Hugging Face Hub: download and upload; each error of its client becomes one line."""
 
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,9 @@ from huggingface_hub import errors
 from convit.errors import InputError, one_line
 
 _REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+PATIENCE = 4.0
+"""Seconds that the Hub has for a first answer. Its client tries for half a minute, and longer where names of hosts are
+not answered for."""
 
 
 def is_repo_id(name: str) -> bool:
@@ -49,14 +53,52 @@ def download(
     where = f"{repo_id}: not loaded from the Hugging Face Hub"
     instead = "a repository that can be reached"
     with hub_faults(where, instead):
-        path = Path(
-            huggingface_hub.hf_hub_download(repo_id, config, revision=revision, token=token, cache_dir=cache_dir)
-        )
+        path = fetch(repo_id, config, revision=revision, token=token, cache_dir=cache_dir)
     check(path)
     with hub_faults(where, instead):
         # The folder is called by its commit: both files are of the same one, whatever is pushed in between.
         huggingface_hub.hf_hub_download(repo_id, weights, revision=path.parent.name, token=token, cache_dir=cache_dir)
     return path.parent
+
+
+def fetch(
+    repo_id: str,
+    file: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> Path:
+    """A file of a repository, in the client's cache; without a network only if it is there already.
+
+    Raises:
+        Exception: one of the client's many, for :func:`hub_faults`; without a network after :data:`PATIENCE` seconds.
+    """
+    if huggingface_hub.try_to_load_from_cache(repo_id, file, cache_dir=cache_dir, revision=revision) is None:
+        _reach(huggingface_hub.hf_hub_url(repo_id, file, revision=revision), token)
+    return Path(huggingface_hub.hf_hub_download(repo_id, file, revision=revision, token=token, cache_dir=cache_dir))
+
+
+def _reach(url: str, token: str | None) -> None:
+    """Asks for the address once. Raises :class:`errors.LocalEntryNotFoundError` without any answer in time."""
+    failed: list[Exception] = [TimeoutError(f"no answer in {PATIENCE:g} s")]
+
+    def ask() -> None:
+        try:
+            huggingface_hub.get_hf_file_metadata(url, token=token, timeout=PATIENCE)
+        except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled):
+            failed.clear()  # an answer, or no wish for one: the download says what is wrong
+        except Exception as error:
+            failed[:] = [error]
+        else:
+            failed.clear()
+
+    # A thread: no timeout ends the look-up of a name.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    if failed:
+        raise errors.LocalEntryNotFoundError(one_line(failed[0])) from failed[0]
 
 
 def upload(folder: str | Path, repo_id: str, *, private: bool, token: str | None, commit_message: str) -> str:

@@ -1,21 +1,11 @@
 """``convit models``: what there is to choose from."""
 
-import functools
 import json
 
 import pytest
 
 import convit
-from convit.cli import models as command_models
-from convit.models.variants import model_facts
 from tests.cli.command import Shell
-
-FACTS = functools.cache(model_facts)  # counting takes seconds: once is enough
-
-
-@pytest.fixture(autouse=True)
-def _count_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_models, "model_facts", FACTS)
 
 
 def test_table(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

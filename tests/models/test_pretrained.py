@@ -17,7 +17,6 @@ from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 from convit import create_model
-from convit.models import variants
 from tests.helpers import relative_error
 from tests.hub import add_to_cache
 from tests.models.checkpoint_files import Weights, authors_model, refused, same_weights, saved, snapshot
@@ -163,8 +162,8 @@ def test_neither_network_nor_cache(size: str, tmp_path: Path) -> None:
     words = (
         f"pretrained: could not fetch timm/convit_{size}.fb_in1k from the Hugging Face Hub",
         "it is not in the cache",
-        "checkpoint_path=FILE with the model.safetensors of",
-        f"https://huggingface.co/timm/convit_{size}.fb_in1k",
+        f"expected https://huggingface.co/timm/convit_{size}.fb_in1k/resolve/main/model.safetensors from elsewhere",
+        f"--weights FILE --model convit_{size}_patch16_224 in place of --pretrained (in Python checkpoint_path=FILE)",
     )
     name = f"convit_{size}_patch16_224"
     refused(lambda: create_model(name, pretrained=True), *words)
@@ -186,7 +185,7 @@ def test_a_client_that_fails_is_asked_once(error: Exception, reason: str, monkey
         asked.append(args)
         raise error
 
-    monkeypatch.setattr(variants, "hf_hub_download", failing)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", failing)
     refused(lambda: create_model(TINY, pretrained=True), reason, "checkpoint_path=FILE")
     assert asked == [("timm/convit_tiny.fb_in1k", "model.safetensors")]
 

@@ -6,7 +6,8 @@ import torch
 from timm.models.convit import ConVit as TimmConViT
 
 from convit import InputError, create_model, list_models
-from convit.models.variants import ModelFacts, model_facts
+from convit.models.sizes import ModelFacts, model_facts
+from convit.models.variants import multiply_adds
 
 
 def test_timm_finds_our_names_and_keeps_its_own() -> None:
@@ -100,6 +101,16 @@ def test_facts(facts: dict[str, ModelFacts]) -> None:
     gpsa = 12 * n * c**2 + 2 * n**2 * c + n * (14 + 14) * c
     plain = 12 * (n + 1) * c**2 + 2 * (n + 1) ** 2 * c
     assert tiny.flops == n * 3 * 16**2 * c + 10 * gpsa + 2 * plain + 1000 * c
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_formulas_give_what_is_counted(name: str, facts: dict[str, ModelFacts]) -> None:
+    side = facts[name].image_size
+    model = create_model(name, device="meta")
+    assert facts[name].parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert facts[name].flops == multiply_adds(name, (side, side))
+    shape = (model.patch_size, model.embed_dim, len(model.blocks), model.local_up_to_layer)
+    assert (facts[name].patch_size, facts[name].width, facts[name].blocks, facts[name].gpsa_blocks) == shape
 
 
 def test_flops_are_those_of_the_paper(facts: dict[str, ModelFacts]) -> None:

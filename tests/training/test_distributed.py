@@ -261,6 +261,8 @@ def first_epoch(run: Path) -> list[str]:
     [
         ("--batch-size 6", "batch-size: got 6 for 2 processes, expected"),
         ("--batch-size 8 --accumulate 5", "accumulate: got 5, expected at most the 4 images"),
+        ("--model convit_nona_patch4_32", "did you mean 'convit_nano_patch4_32'?"),
+        ("--weights no-such-file.pth", "weights: no such file or folder no-such-file.pth"),
     ],
 )
 def test_refused_in_one_line(options: str, says: str, data: Path, tmp_path: Path) -> None:

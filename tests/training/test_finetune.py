@@ -139,8 +139,10 @@ def test_published_weights_are_asked_for(plants: Path, tmp_path: Path, monkeypat
         return convit.create_model(name, **kwargs | {"pretrained": False})
 
     monkeypatch.setattr("convit.training.engine.create_model", create)
+    monkeypatch.setattr("convit.training.look_ahead.fetch_published", lambda name: asked.update(fetched=name))
     started(plants, tmp_path / "run", pretrained=True)
     assert (asked["name"], asked["pretrained"], asked["num_classes"]) == ("convit_tiny_patch16_224", True, 2)
+    assert asked["fetched"] == asked["name"]
 
 
 def test_a_resumed_fine_tuning_needs_its_weights_no_more(before: Path, plants: Path, tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from itertools import product
 from typing import Any, Literal
 
 from convit.choices import RIVALS, Mode, Precision, PresetName, Rival
-from convit.errors import InputError, nearest
+from convit.errors import InputError
+from convit.models.sizes import GEOMETRIES, check_name, model_name
 from convit.models.stem import patch_grid
-from convit.models.variants import GEOMETRIES, list_models, model_name
 
 TIMM_NAMES: dict[str, dict[str, str]] = {
     "timm": {size: f"convit_{size}" for size in ("tiny", "small", "base")},
@@ -54,9 +54,7 @@ class Case:
     """Arguments of :class:`convit.ConViT` in place of the name's own, for the model and its twin."""
 
     def __post_init__(self) -> None:
-        if self.model not in _SHAPES:
-            hint = nearest(self.model, list_models())
-            raise InputError(f"model: got {self.model!r}, expected a name that 'convit models' lists{hint}")
+        check_name(self.model)
         if self.batch_size < 1:
             raise InputError(f"batch-size: got {self.batch_size}, expected at least 1")
         try:

@@ -27,15 +27,15 @@ _LONGEST = 1500
 """Letters of a message that are shown."""
 
 
-def run(command: str, arguments: Sequence[str], load: Callable[[str, bool], ModuleType]) -> int:
+def run(command: str, arguments: Sequence[str], load: Callable[..., ModuleType]) -> int:
     """Runs one command; returns 0, 2 for bad input (one line on standard error), or 128 + a signal's number.
 
-    Help and a mistake in the options are answered before PyTorch is loaded.
+    Help, a mistake in the options and a path or a model that is not there are answered before PyTorch is loaded.
 
     Args:
         command: its name.
         arguments: the words after it.
-        load: gives a module by its name, and whether that takes the whole package, with PyTorch.
+        load: imports modules by their names and gives the last of them, the command's.
     """
     try:
         name = f"{command.capitalize()}Command"
@@ -46,7 +46,8 @@ def run(command: str, arguments: Sequence[str], load: Callable[[str, bool], Modu
             return 0
         options = cls.of_words(words.read(cls, arguments))
         check_outputs(options)
-        module = load(f"convit.cli.{command}", not getattr(options, "without_torch", False))
+        options.look_ahead()
+        module = load(*options.modules, f"convit.cli.{command}")
         with warnings.catch_warnings():
             # Of odd metadata, with a path of Pillow in place of the picture's. What cannot be read is an error.
             warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from convit.cli.options.models import ModelsCommand
 from convit.cli.output import print_or_write_json
-from convit.models.variants import ModelFacts, model_facts
+from convit.models.sizes import ModelFacts, model_facts
 
 
 def main(options: ModelsCommand) -> None:

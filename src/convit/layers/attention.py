@@ -20,8 +20,9 @@ from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from convit import ops
+from convit.choices import PUBLISHED_STD
 from convit.errors import brief
-from convit.layers.init import PUBLISHED_STD, convolutional_pos_weight, start_weights
+from convit.layers.init import convolutional_pos_weight, start_weights
 from convit.ops import factorized
 
 

@@ -7,7 +7,8 @@ import torch
 from timm.layers import DropPath, LayerNorm, Mlp
 from torch import Tensor, nn
 
-from convit.layers.init import PUBLISHED_STD, start_weights
+from convit.choices import PUBLISHED_STD
+from convit.layers.init import start_weights
 
 
 class Block(nn.Module):

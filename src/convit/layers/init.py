@@ -6,10 +6,7 @@ import torch
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-PUBLISHED_STD = 0.02
-"""Standard deviation of linear weights in the published init."""
-FAN_IN = "fan_in"
-"""In place of a number: ``fan_in^-1/2``, by the layer's own number of inputs."""
+from convit.choices import FAN_IN, PUBLISHED_STD
 
 
 def start_weights(module: nn.Module, std: float | str = PUBLISHED_STD) -> None:

@@ -19,9 +19,9 @@ from convit.files import MOST_JSON, kind_of, opened, parse_json, read
 from convit.grid import Grid
 from convit.models.convit import ConViT
 from convit.models.pickles import LeftOut, read_pickle
+from convit.models.published import WEIGHTS_FILE
 from convit.models.seal import read_sealed
 
-WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 EMA_ENTRIES = ("state_dict_ema", "model_ema", "ema", "ema_state_dict", "model_ema_state_dict", "params_ema")
 WEIGHT_ENTRIES = ("state_dict", "model", "model_state_dict", "params")

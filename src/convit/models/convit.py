@@ -13,6 +13,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from convit.choices import PUBLISHED_STD
 from convit.grid import Grid
 from convit.layers import (
     Block,
@@ -21,7 +22,7 @@ from convit.layers import (
     SelfAttention,
     TokenBatchNorm,
 )
-from convit.layers.init import PUBLISHED_STD, start_weights
+from convit.layers.init import start_weights
 from convit.models.position import position_embedding
 from convit.models.ranges import RANGES, check_ranges
 from convit.models.stem import ConvStem, make_stem, patch_grid

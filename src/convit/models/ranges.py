@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
+from convit.choices import FAN_IN
 from convit.errors import InputError, brief
-from convit.layers.init import FAN_IN
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import torch
 from timm.layers import HybridEmbed, PatchEmbed
 from torch import nn
 
+from convit.choices import CONV_STEM, PATCH_STEM
 from convit.grid import Grid
 
 
@@ -35,10 +36,6 @@ def _check_image_size(height: int, width: int, patch_size: int) -> None:
             f"image size: got {height} x {width}, expected multiples of the patch size {patch_size}; "
             f"nearest: {' or '.join(dict.fromkeys(near))}"
         )
-
-
-PATCH, CONV = "patch", "conv"
-"""Names for the linear map of each patch and for :class:`ConvStem`, beside those of timm's models."""
 
 
 class ConvStem(nn.Sequential):
@@ -76,7 +73,7 @@ class ConvStem(nn.Sequential):
         if patch_size < 2 or patch_size != 1 << halvings:
             near = sorted({max(2, 1 << halvings), 2 << halvings})
             raise ValueError(
-                f"hybrid_backbone: got {CONV!r} for a patch size of {patch_size}, expected a power of two; "
+                f"hybrid_backbone: got {CONV_STEM!r} for a patch size of {patch_size}, expected a power of two; "
                 f"nearest: {' or '.join(map(str, near))}"
             )
         channels = [in_chans, *(max(1, embed_dim >> left) for left in reversed(range(halvings)))]
@@ -115,9 +112,9 @@ def make_stem(
     """
     dd: dict[str, Any] = {"device": device, "dtype": dtype}
     embed: dict[str, Any] = {"img_size": img_size, "in_chans": in_chans, "embed_dim": embed_dim, "flatten": False}
-    if backbone is None or backbone == PATCH:
+    if backbone is None or backbone == PATCH_STEM:
         return PatchEmbed(patch_size=patch_size, strict_img_size=False, **embed, **dd)
-    if backbone == CONV:
+    if backbone == CONV_STEM:
         backbone = ConvStem(patch_size, in_chans, embed_dim, batch_norm, **dd)
     elif isinstance(backbone, str):
         backbone = _features_of(backbone, patch_size, in_chans, **dd)
@@ -137,7 +134,7 @@ def _features_of(name: str, patch_size: int, in_chans: int, **dd: Any) -> nn.Mod
     """The timm model of that name, up to its deepest feature map whose stride divides the patch size."""
     if not timm.is_model(name):
         raise ValueError(
-            f"hybrid_backbone: got {name!r}, expected {CONV!r} or the name of a timm model, such as 'resnet18'"
+            f"hybrid_backbone: got {name!r}, expected {CONV_STEM!r} or the name of a timm model, such as 'resnet18'"
         )
     info: Any = timm.create_model(name, features_only=True, in_chans=in_chans, device="meta").feature_info
     strides = info.reduction()

@@ -5,16 +5,15 @@ from typing import Any
 
 from timm.layers import PatchEmbed
 
+from convit.choices import CONV_STEM, PATCH_STEM, PUBLISHED_STD
 from convit.classifier import ClassifierConfig
 from convit.data.select import Facts
 from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention, TokenBatchNorm
-from convit.layers.init import PUBLISHED_STD
 from convit.models import ConViT, create_model
-from convit.models.stem import CONV, PATCH
+from convit.models.sizes import SMALLEST_PUBLISHED
 from convit.training.options import Asked
 
-PRETRAINED = "convit_tiny_patch16_224"
 BY_NATIVE_SIZE = ((24, "convit_mini_patch4_16"), (48, "convit_mini_patch4_32"), (112, "convit_mini_patch8_64"))
 """The model for images whose shorter side is up to so many pixels."""
 LARGE, LARGE_AND_MANY, MANY = "convit_mini_patch8_128", "convit_tiny_patch16_224", 20_000
@@ -106,7 +105,7 @@ def _shape(model: ConViT) -> dict[str, Any]:
         "local_up_to_layer": model.local_up_to_layer,
         "num_heads": attention.num_heads,
         "mlp_ratio": block.mlp.fc1.out_features / model.embed_dim,
-        "hybrid_backbone": PATCH if isinstance(model.patch_embed, PatchEmbed) else CONV,
+        "hybrid_backbone": PATCH_STEM if isinstance(model.patch_embed, PatchEmbed) else CONV_STEM,
         "global_pool": model.global_pool,
         "class_token": model.cls_token is not None,
         "batch_norm": isinstance(model.norm, TokenBatchNorm),
@@ -120,7 +119,7 @@ def _name(asked: Asked, facts: Facts, start: ClassifierConfig | None) -> tuple[s
     if start is not None:
         return start.model_name, {"model": f"{start.model_name} (that of the weights)"}
     if asked.pretrained:
-        return PRETRAINED, {"model": f"{PRETRAINED} (the smallest with published weights)"}
+        return SMALLEST_PUBLISHED, {"model": f"{SMALLEST_PUBLISHED} (the smallest with published weights)"}
     large = LARGE if facts.images < MANY else LARGE_AND_MANY
     name = next((fit for limit, fit in BY_NATIVE_SIZE if facts.native_size <= limit), large)
     return name, {"model": f"{name} (the images' shorter side is {facts.native_size} px in the median)"}

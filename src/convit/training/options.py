@@ -18,6 +18,8 @@ from convit.options import Arg, Count, NotNegative, Options, Part, Positive, che
 from convit.options_file import read_yaml
 from convit.training.rules import check_asked
 
+RUN_CONFIG = "config.yaml"
+"""The options of a run, in its folder."""
 Sides = Annotated[tuple[Annotated[int, Meta(ge=1, le=8192)], ...], Meta(min_length=1, max_length=2)]
 
 
@@ -256,7 +258,7 @@ def asked_from(config: str | Path | None, given: Mapping[str, Any], *, words: bo
     if (run := taken.get("resume")) is not None:
         if config is not None:
             raise InputError("config and resume: got both, expected one of them")
-        file = run / "config.yaml"
+        file = run / RUN_CONFIG
         if file.is_file():  # else whoever reads the folder says what is wrong with it
             try:
                 values = checked(Asked, read_yaml(file))

@@ -22,6 +22,7 @@ from convit.errors import InputError
 from convit.events import Listener
 from convit.files import absolute, fingerprint, fingerprint_of_files
 from convit.training.distributed import ALONE, World
+from convit.training.look_ahead import check_weights, look_ahead
 from convit.training.model_choice import ModelChoice, choose_model
 from convit.training.options import Asked
 from convit.training.plan import Plan
@@ -43,6 +44,7 @@ def planned(asked: Asked, tell: Listener, world: World = ALONE) -> tuple[Selecti
     Raises:
         InputError: data or options that do not work.
     """
+    world.from_main(partial(look_ahead, asked))
     selection, plan = _chosen(asked, world)
     checked = world.from_main(partial(check, selection, tell))
     if checked.bad and not asked.skip_bad:
@@ -150,9 +152,8 @@ def start_of(asked: Asked) -> ClassifierConfig | None:
     """
     if asked.weights is None:
         return None
+    check_weights("weights", asked.weights)
     weights = asked.weights
-    if not weights.exists():
-        raise InputError(f"weights: no such file or folder {weights}; expected .safetensors, .pth, or a run folder")
     if weights.name == WEIGHTS and (weights.parent / CONFIG).is_file():
         weights = weights.parent
     return read_config(weights) if weights.is_dir() else None

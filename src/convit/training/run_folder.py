@@ -30,10 +30,11 @@ from convit.lock import locked
 from convit.model_card import MARKER
 from convit.options import make
 from convit.options_file import read_yaml, to_yaml
-from convit.training.options import Asked
+from convit.training.look_ahead import check_begun
+from convit.training.options import RUN_CONFIG, Asked
 from convit.training.plan import Plan
 
-CONFIG, PLAN, SPLIT, RECORD, SKIPPED = "config.yaml", "plan.json", "split.json", "images.json", "skipped.json"
+CONFIG, PLAN, SPLIT, RECORD, SKIPPED = RUN_CONFIG, "plan.json", "split.json", "images.json", "skipped.json"
 BEGINNING = {*(_FIRST := (SPLIT, RECORD, PLAN, SKIPPED)), *(f".{name}.tmp" for name in (*_FIRST, CONFIG)), LOCK}
 """Files of a start that was killed before it wrote ``config.yaml``: not yet a run."""
 NOT_OF_THE_RUN = ("overwrite", "resume")
@@ -88,10 +89,7 @@ class RunFolder:
         Raises:
             InputError: there is none.
         """
-        if not self.is_run:
-            there = f"{kind_of(self.path)}, no folder" if self.path.exists() else "no such folder"
-            found = "no run in it" if self.path.is_dir() else there
-            raise InputError(f"resume: {self.path}: {found}; expected the folder of a run that was begun")
+        check_begun(self.path)
         for path in sorted(self.path.iterdir()):  # a run writes to its files: not to those of others, nor into a pipe
             if not path.is_dir() and (path.is_symlink() or not path.is_file()):
                 found = "a link" if path.is_symlink() else kind_of(path)

@@ -29,6 +29,18 @@ class Command(Options):
         """
         return make(cls, given, words=True)
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """What is to be loaded before the command's own module, which imports what every call of it needs."""
+        return ()
+
+    def look_ahead(self) -> None:
+        """Checks, before the libraries of the command are loaded, that what it is to read is there.
+
+        Raises:
+            InputError: no such file, folder, data set or model.
+        """
+
     def only(self, cls: type[T]) -> T:
         """Those of the options that another dataclass has."""
         return cls(**{option.name: getattr(self, option.name) for option in options_of(cls)})

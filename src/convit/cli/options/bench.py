@@ -45,3 +45,14 @@ class BenchCommand(Command):
     """Print one JSON document and nothing else, or write it to this .json file."""
     plot: Annotated[Path | None, Arg("FILE.png", writes="file")] = None
     """Draw time per image against image size into this file."""
+
+    def look_ahead(self) -> None:
+        """The models and the exported file."""
+        from convit.models.sizes import check_name
+
+        for name in self.models:
+            check_name(name)
+        if self.onnx is not None:
+            from convit_onnx import check_file
+
+            check_file(self.onnx)

@@ -34,3 +34,11 @@ class EvaluateCommand(Command):
     """Processes that load images."""
     device: Device = "auto"
     """Where to compute [a GPU if there is one]."""
+
+    def look_ahead(self) -> None:
+        """The run and the data."""
+        from convit.classifier_folder import check_source
+        from convit.data.sources import kind_of_source
+
+        check_source(self.run)
+        kind_of_source(self.data)

@@ -34,3 +34,12 @@ class ExperimentCommand(CommandOptions, Settings, Command):
             if value in ([], ()):
                 raise InputError(f"{name.replace('_', '-')}: got nothing, expected one value or more")
         return super().of_words(given)
+
+    def look_ahead(self) -> None:
+        """The data and the models."""
+        from convit.data.sources import kind_of_source
+        from convit.models.sizes import check_name
+
+        kind_of_source(self.data)
+        for name in self.models:
+            check_name(name)

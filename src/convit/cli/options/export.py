@@ -30,3 +30,13 @@ class ExportCommand(Command):
     """Version of the ONNX operators, for an older or another runtime."""
     overwrite: bool = False
     """Replace a file that is there."""
+
+    def look_ahead(self) -> None:
+        """The run, and the data if there is any."""
+        from convit.classifier_folder import check_source
+
+        check_source(self.run)
+        if self.data is not None:
+            from convit.data.sources import kind_of_source
+
+            kind_of_source(self.data)

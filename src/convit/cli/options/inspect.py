@@ -39,3 +39,17 @@ class InspectCommand(Command):
     """Print the numbers as one JSON document and nothing else, or write it to this .json file."""
     device: Device = "auto"
     """Where to compute [a GPU if there is one]."""
+
+    def look_ahead(self) -> None:
+        """The run, the pictures, and the data if there is any."""
+        from convit.classifier_folder import check_source
+
+        check_source(self.run)
+        if self.images:
+            from convit.data.images import pictures
+
+            pictures(self.images)
+        if self.data is not None:
+            from convit.data.sources import kind_of_source
+
+            kind_of_source(self.data)

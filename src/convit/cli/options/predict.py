@@ -32,3 +32,21 @@ class PredictCommand(Command):
     def without_torch(self) -> bool:
         """Whether it names an ONNX file, there or not; a run folder may have any name."""
         return self.run.suffix.lower() == ".onnx" and not self.run.is_dir()
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """PyTorch's part, for a run."""
+        return () if self.without_torch else ("convit.cli.runs",)
+
+    def look_ahead(self) -> None:
+        """The run or the exported file, and the pictures."""
+        from convit.classifier_folder import check_source
+        from convit.data.images import pictures
+
+        if self.without_torch:
+            from convit_onnx import check_file
+
+            check_file(self.run)
+        else:
+            check_source(self.run)
+        pictures(self.images)

@@ -1,5 +1,6 @@
 """What ``convit train`` can be told: all of a run, and what a command line adds."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,3 +45,11 @@ class TrainCommand(CommandOptions, Asked, Command):
         typed = {name: value for name, value in given.items() if name not in names}
         asked = asked_from(own.get("config"), typed, words=True)
         return cls(**own, **{option.name: getattr(asked, option.name) for option in options_of(Asked)})
+
+    def look_ahead(self) -> None:
+        """All that a run looks at before it reads images. Of several processes none does so by itself: the run says it
+        once."""
+        from convit.training.look_ahead import look_ahead
+
+        if os.environ.get("WORLD_SIZE", "1") == "1":
+            look_ahead(self)

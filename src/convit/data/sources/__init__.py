@@ -3,7 +3,8 @@
 A new kind is a file here that gives a :class:`SourceKind`, and its line in ``SOURCES``.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,48 @@ SOURCES: tuple[SourceKind, ...] = (
 
 SOURCE_NAMES = tuple(name for kind in SOURCES for name in kind.names)
 
-__all__ = ["SOURCES", "SOURCE_NAMES", "Opening", "Source", "SourceKind", "open_source", "scaled"]
+__all__ = ["SOURCES", "SOURCE_NAMES", "Opening", "Source", "SourceKind", "kind_of_source", "open_source", "scaled"]
+
+
+def kind_of_source(data: str, folders: Mapping[str, Path] | None = None) -> SourceKind:
+    """The line of the table that opens a word. Nothing is opened: a word that means nothing is refused at once.
+
+    Args:
+        data: as for :func:`open_source`.
+        folders: split -> its folder, where they were named.
+
+    Raises:
+        InputError: no such folder, list or data set.
+    """
+    if folders and not FOLDER.takes(data):
+        raise InputError(f"{min(folders)}: got a split folder for {data!r}, expected DATA to be a folder")
+    with _listed(data):
+        for kind in SOURCES if not folders else (FOLDER,):
+            if data.strip() and kind.takes(data):
+                return kind
+        if data.strip() and path_of(data).exists():
+            raise InputError(f"{data}: {kind_of(path_of(data))}; expected {_expected()}, or the name of a data set")
+    if data.strip() and path_of(data).is_symlink():
+        raise InputError(f"{data}: a link to what is not there; expected {_expected()}, or the name of a data set")
+    raise InputError(
+        f"{data!r}: no such folder or data set{_nearest(data)}; "
+        f"expected {_expected()}, or one of {listing(SOURCE_NAMES, most=len(SOURCE_NAMES))}"
+    )
+
+
+def _expected() -> str:
+    return ", ".join(kind.expected for kind in reversed(SOURCES) if kind.expected)
+
+
+@contextmanager
+def _listed(data: str) -> Iterator[None]:
+    """Within it a folder that may not be listed is refused in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or data}: cannot be read ({error.strerror}); expected {_expected()}"
+        ) from error
 
 
 def open_source(
@@ -76,26 +118,12 @@ def open_source(
         empty=empty,
         folders=folders or {},
     )
-    expected = ", ".join(kind.expected for kind in reversed(SOURCES) if kind.expected)
-    if opening.folders and not FOLDER.takes(data):
-        raise InputError(f"{min(opening.folders)}: got a split folder for {data!r}, expected DATA to be a folder")
-    try:
-        for kind in SOURCES if not opening.folders else (FOLDER,):
-            if data.strip() and kind.takes(data):
-                if kind.names:
-                    return _by_name(kind, data, opening)
-                source = kind.open(data, opening)
-                return replace(source, notes=(*source.notes, *_said_of_case(source.class_names)))
-        if data.strip() and path_of(data).exists():
-            raise InputError(f"{data}: {kind_of(path_of(data))}; expected {expected}, or the name of a data set")
-    except OSError as error:  # a folder that may not be listed
-        raise InputError(f"{error.filename or data}: cannot be read ({error.strerror}); expected {expected}") from error
-    if data.strip() and path_of(data).is_symlink():
-        raise InputError(f"{data}: a link to what is not there; expected {expected}, or the name of a data set")
-    raise InputError(
-        f"{data!r}: no such folder or data set{_nearest(data)}; "
-        f"expected {expected}, or one of {listing(SOURCE_NAMES, most=len(SOURCE_NAMES))}"
-    )
+    kind = kind_of_source(data, opening.folders)
+    with _listed(data):
+        if kind.names:
+            return _by_name(kind, data, opening)
+        source = kind.open(data, opening)
+    return replace(source, notes=(*source.notes, *_said_of_case(source.class_names)))
 
 
 def _said_of_case(class_names: Iterable[str]) -> list[str]:
