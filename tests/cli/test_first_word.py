@@ -62,7 +62,7 @@ NOT_THERE = [
     ("train digits --config none.yaml", "config: none.yaml: cannot be read"),
     ("train digits --pretrained --model convit_nano_patch4_32", "pretrained: no weights are published for convit_nano"),
     ("evaluate none digits", f"none: {NO_RUN}"),
-    ("evaluate a/b digits", f"a/b: {NO_RUN}; hf:a/b is a repository on the Hugging Face Hub"),
+    ("evaluate a/b digits", f"a/b: {NO_RUN}; hf:a/b would be a repository on the Hugging Face Hub"),
     ("evaluate half digits", "half: no model.safetensors in it; expected a run folder of 'convit train'"),
     ("evaluate hf:a digits", "repo_id: got 'a', expected 'owner/name'"),
     ("evaluate run anmals", NO_DATA),

@@ -143,7 +143,7 @@ def test_where_weights_lie_makes_no_other_run(data: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("line", "changed", "message"),
     [
-        ("lr: ", "lr: 0.125\n", r"config.yaml: lr is 0\.125, the run began with 0\.0005; expected what the run began"),
+        ("lr: ", "lr: 0.125\n", r"config.yaml: lr is 0\.125, the run began with 0\.0014; expected what the run began"),
         ("seed: ", "seed: 5\n", "config.yaml: seed is 5, the run began with 0"),
         ("epochs: ", "epochs: 9\n", "config.yaml: epochs is 9, the run began with 1"),
         ("mixup: ", "", r"config.yaml: mixup is None, the run began with 0\.0"),
@@ -183,7 +183,7 @@ def test_an_edited_plan_is_noticed(data: Path, tmp_path: Path) -> None:
     plan = json.loads((out / "plan.json").read_text())
     plan["options"]["lr"] = 0.125
     (out / "plan.json").write_text(json.dumps(plan))
-    refuses(out, r"plan\.json: changed since the run began: its lr is 0\.125, that of config.yaml 0\.0005")
+    refuses(out, r"plan\.json: changed since the run began: its lr is 0\.125, that of config.yaml 0\.0014")
 
 
 def test_edited_facts_are_noticed(data: Path, tmp_path: Path) -> None:
@@ -201,8 +201,8 @@ def test_edited_in_every_place_the_states_are_still_those_of_the_run(data: Path,
     other = dataclasses.replace(plan, options=dataclasses.replace(plan.options, lr=0.125))
     (out / "plan.json").write_text(json.dumps(other.to_dict()))
     text = (out / "config.yaml").read_text()
-    (out / "config.yaml").write_text(text.replace("\nlr: 0.0005\n", "\nlr: 0.125\n"))
-    refuses(out, r"lr: .*0\.0005.*0\.125")
+    (out / "config.yaml").write_text(text.replace("\nlr: 0.0014\n", "\nlr: 0.125\n"))
+    refuses(out, r"lr: .*0\.0014.*0\.125")
 
 
 @pytest.mark.parametrize(
