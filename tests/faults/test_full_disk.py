@@ -35,7 +35,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", folder], check=True)
 
 
-@pytest.mark.parametrize("room", [1, 3, 9, 23])
+@pytest.mark.parametrize("room", [1, 3, 9, 15])
 def test_full_disk(room: int, disk: Callable[[int], Path], long: Whole, out: Path) -> None:
     """Room for nothing, for the model, for parts of one state: it trains to the end, tells, and ends with one line."""
     folder = disk(room * MODEL // 2)

@@ -1,6 +1,8 @@
 """The state on disk: to the bit, whole or not at all, and never trusted unread."""
 
 import errno
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any, get_args
@@ -17,12 +19,12 @@ from convit.training.state import Progress, State, load_state, save_state, state
 
 def trained(seed: int = 0, steps: int = 3, opt: str = "adamw") -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Linear(16, 8))
     groups = [{"params": [p], "weight_decay": 0.1 * i} for i, p in enumerate(model.parameters())]
     optimizer = create_optimizer_v2(groups, opt=opt, lr=1e-3 * (seed + 1))
     for _ in range(steps):
         optimizer.zero_grad()
-        model(torch.randn(7, 3)).square().sum().backward()
+        model(torch.randn(7, 8)).square().sum().backward()
         optimizer.step()
     return model, optimizer
 
@@ -70,7 +72,7 @@ def test_to_the_bit_and_goes_on_alike(tmp_path: Path) -> None:
     model, optimizer = trained(seed=99, steps=0)
     load_state(tmp_path, State(model, optimizer))
     other, other_optimizer = trained(2)
-    x = torch.randn(7, 3)
+    x = torch.randn(7, 8)
     for net, opt in ((model, optimizer), (other, other_optimizer)):
         opt.zero_grad()
         net(x).square().sum().backward()
@@ -85,12 +87,28 @@ def test_every_optimiser_goes_on_alike(opt: OptimizerName, tmp_path: Path) -> No
     other, again = trained(seed=99, steps=0, opt=opt)
     load_state(tmp_path, State(other, again))
     assert same(again.state_dict()["state"], optimizer.state_dict()["state"])
-    x = torch.randn(7, 3)
+    x = torch.randn(7, 8)
     for net, steps in ((model, optimizer), (other, again)):
         steps.zero_grad()
         net(x).square().sum().backward()
         steps.step()
     assert same(model.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_parameter_that_muon_cannot_take(taken: bool, tmp_path: Path) -> None:
+    """What Muon notes of a parameter, changed by somebody who knows of the checksums."""
+    folder = save_state(tmp_path, State(*trained(opt="muon")))
+    file = folder / "state.json"
+    meta = json.loads(file.read_text().split("\n")[1])
+    changed = [moments for moments in meta["moments"].values() if moments["use_muon"] is not taken]
+    assert changed
+    for moments in changed:
+        moments["use_muon"] = taken
+    body = json.dumps(meta).encode()
+    file.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body + b"\n")
+    with pytest.raises(InputError, match="none of them whole"):
+        load_state(tmp_path, State(*trained(seed=99, steps=0, opt="muon")))
 
 
 def test_progress_keeps_every_digit(tmp_path: Path) -> None:

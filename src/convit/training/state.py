@@ -290,6 +290,10 @@ def _group(own: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
 def _check_moments(moments: dict[int, dict[str, Any]], optimizer: torch.optim.Optimizer) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, entries in moments.items():
+        if "use_muon" in entries:  # of timm's Muon: whether it takes the parameter, or its AdamW does
+            needed = {"momentum_buffer"} if entries["use_muon"] else {"exp_avg", "exp_avg_sq", "step"}
+            if not needed <= entries.keys() or (entries["use_muon"] and parameters[index].ndim < 2):
+                raise ValueError(f"use_muon of parameter {index} is {brief(entries['use_muon'])}")
         for name, value in entries.items():
             if not isinstance(value, torch.Tensor):
                 if type(value) not in (bool, int, float):
