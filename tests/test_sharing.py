@@ -121,7 +121,7 @@ def test_no_such_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: pytest.fail("asked the Hub"))
     with pytest.raises(InputError, match="no such folder; expected a run folder") as caught:
         load(name)
-    assert ("; hf:owner/name is a repository" in str(caught.value)) == (name == "owner/name")
+    assert ("; hf:owner/name would be a repository" in str(caught.value)) == (name == "owner/name")
 
 
 @pytest.mark.parametrize("name", ["hf:", "hf:a", "hf:a/b/c", "hf:a b/c", "hf:a/b\n", "hf:../x"])

@@ -133,7 +133,7 @@ def test_exported_file_of_any_size(trained: Path, tmp_path: Path, shell: Shell) 
         (f"{MODEL} --mode sideways", ("mode", "sideways", "forward")),
         (f"{MODEL} --against resnet", ("against", "resnet", "twin")),
         ("--rounds 0", ("rounds: got 0, expected a whole number of at least 1",)),
-        ("--threads 0", ("threads: got 0, expected a whole number of at least 1",)),
+        ("--threads 0", ("threads: got 0, expected a whole number from 1 to 1024",)),
         ("--preset papers", ("preset", "papers", "paper")),
         ("--preset paper --image-size 224", ("preset: got it with image-size",)),
         ("--onnx missing.onnx", ("missing.onnx: no such file", "convit export")),

@@ -182,6 +182,7 @@ def test_predict_bad_input(
     for name, change in (("FOREIGN", None), ("FORGED", {"class_names": '["a"]'}), ("LATER", {"convit_format": "2"})):
         model = onnx.load_from_string(data)
         facts = {entry.key: entry.value for entry in model.metadata_props} | (change or {})
+        facts.pop("sha256", None)  # as its message says of a file that was changed on purpose
         onnx.helper.set_model_props(model, {} if change is None else facts)
         places[name].write_bytes(model.SerializeToString())
     shell.refuses("predict", *(places.get(word, word) for word in arguments.split()), says=says)

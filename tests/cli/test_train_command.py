@@ -120,7 +120,7 @@ def test_find_lr(animals: Path, place: Path, shell: Shell) -> None:
 def test_what_is_refused(animals: Path, place: Path, shell: Shell) -> None:
     for arguments, says in (
         (("--dry-run", "--find-lr"), ("dry-run and find-lr: got both, expected one of them",)),
-        (("--find-lr", "--resume", "r"), ("resume: got it for a trial",)),
+        (("--find-lr", "--resume", animals), ("no run in it",)),
         (("--track", "mlflow"), ("track: got mlflow, expected none, tensorboard or wandb",)),
         (("--teacher", "resnet18"), ("know 1000 classes, the data has 3", "--teacher-weights FILE")),
         (("--teacher", "resnot18"), ("got 'resnot18', expected the name of a timm model; did you mean 'resnet18'?",)),

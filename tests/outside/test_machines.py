@@ -225,7 +225,8 @@ def process() -> Iterator[list[subprocess.Popen[str]]]:
 @posix
 @pytest.mark.parametrize("later", [0.3, 1.5])
 def test_ctrl_c_while_python_imports_the_package(later: float, process: list[subprocess.Popen[str]]) -> None:
-    one = subprocess.Popen([sys.executable, "-m", "convit", "models"], stderr=subprocess.PIPE, text=True)
+    words = [sys.executable, "-m", "convit", "train", "digits", "--dry-run"]
+    one = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     process.append(one)
     time.sleep(later)
     one.send_signal(signal.SIGINT)

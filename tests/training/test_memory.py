@@ -1,10 +1,12 @@
 """Bytes counted by hand, and against what a step allocates."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
+from convit.choices import OptimizerName
 from convit.training import memory
 from convit.training.memory import activation_bytes, held_bytes, in_words
 from tests.training.small import photos
@@ -18,20 +20,26 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_is_held_between_steps(data: Path) -> None:
     """Weight, gradient and two moments of 4 bytes each, an average of 4 more, and nothing but weights if frozen."""
-    plain = learner(data)
+    plain = learner(data, opt="adamw")
     parameters = sum(p.numel() for p in plain.model.parameters())
     assert held_bytes(plain) == 16 * parameters
-    assert held_bytes(learner(data, ema_decay=0.9)) == 20 * parameters
+    assert held_bytes(learner(data, opt="adamw", ema_decay=0.9)) == 20 * parameters
     plain.model.freeze(2)
     trained = sum(p.numel() for p in plain.model.parameters() if p.requires_grad)
     assert 0 < trained < parameters
     assert held_bytes(plain) == 4 * parameters + 12 * trained
 
 
-def test_held_is_what_a_step_leaves(data: Path) -> None:
-    of = learner(data)
+@pytest.mark.parametrize("opt", get_args(OptimizerName))
+def test_held_is_what_a_step_leaves(opt: OptimizerName, data: Path) -> None:
+    of = learner(data, opt=opt)
     of.step(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]), 0, 0)
-    moments = [value.nbytes for state in of.optimizer.state.values() for name, value in state.items() if name != "step"]
+    moments = [
+        value.nbytes
+        for state in of.optimizer.state.values()
+        for name, value in state.items()
+        if "_" in name and name != "use_muon"
+    ]
     weights = [tensor.nbytes for p in of.model.parameters() for tensor in (p, p.grad) if tensor is not None]
     assert held_bytes(of) == sum(weights) + sum(moments)
 

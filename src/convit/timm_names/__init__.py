@@ -16,7 +16,7 @@ TIMM, ENTRY_POINTS = "timm", "convit.timm_names.convit"
 
 def add_to_timm() -> None:
     """Adds the names to timm's registry, now or when timm is imported."""
-    if TIMM in sys.modules:
+    if sys.modules.get(TIMM) is not None:
         importlib.import_module(ENTRY_POINTS)
     else:
         sys.meta_path.insert(0, _Finder())

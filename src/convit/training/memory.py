@@ -2,31 +2,49 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from timm.optim import create_optimizer_v2
+from torch import Tensor, nn
 
 from convit.data import seeded
 from convit.training.evaluation import AUTOCAST
-from convit.training.learner import Learner
+from convit.training.learner import Learner, decided
 
 
 def held_bytes(learner: Learner) -> int:
-    """Bytes of weights, gradients, AdamW's two moments, moving average and teacher: what a run holds between steps."""
+    """Bytes of weights, gradients, the optimiser's moments, moving average and teacher: held between two steps."""
     modules = [learner.model, *([learner.ema.module] if learner.ema is not None else [])]
     modules += [learner.distiller.teacher] if learner.distiller is not None else []
     tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
     trained = sum(p.nbytes for p in learner.model.parameters() if p.requires_grad)
-    return sum(tensor.nbytes for tensor in tensors) + 3 * trained
+    return sum(tensor.nbytes for tensor in tensors) + trained + _moment_bytes(learner)
+
+
+def _moment_bytes(learner: Learner) -> int:
+    """Bytes of what the optimiser keeps of the parameters, found by a step of one like it that computes nothing."""
+    groups = [
+        group | {"params": [nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in group["params"]]}
+        for group in learner.optimizer.param_groups
+    ]
+    like = create_optimizer_v2(groups, opt=decided(learner.plan.options.opt), lr=1.0)
+    for group in like.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
+    like.step()
+    kept = (value for state in like.state.values() for value in state.values())
+    return sum(value.nbytes for value in kept if isinstance(value, Tensor) and value.ndim)
 
 
 def activation_bytes(learner: Learner, images: int) -> int:
     """Bytes that the forward pass of a step of ``images`` images keeps for the backward pass, all parts at their peak.
 
-    Counted for 2 and 4 images, each storage once and without the weights, and extrapolated linearly. Temporary memory
-    within a step, and the memory of the libraries, are not included.
+    Counted for 2 and 4 images, or for 8 and 16 of more (attention has another form then), each storage once and without
+    the weights, and extrapolated linearly. Temporary memory within a step, and the memory of the libraries, are not
+    included.
     """
-    two, four = (_saved_bytes(learner, count) for count in (2, 4))
     part = -(-images // learner.plan.options.accumulate)
-    return max(0, two + (four - two) * (part - 2) // 2)
+    some = 8 if part >= 8 else 2
+    less, more = (_saved_bytes(learner, count) for count in (some, 2 * some))
+    return max(0, less + (more - less) * (part - some) // some)
 
 
 def _saved_bytes(learner: Learner, count: int) -> int:
