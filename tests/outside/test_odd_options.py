@@ -70,8 +70,10 @@ def test_a_file_in_place_of_a_run(data: Path, finished: Path, tmp_path: Path, sh
     shell.refuses("predict", picture, finished, says=(f"{picture}: a file, no folder; expected a run folder",))
     shell.refuses("predict", finished / "model.safetensors", picture, says=(f"did you mean {finished}?",))
     shell.refuses("predict", tmp_path / "a.pt2", picture, says=("torch.export.load reads it",))
-    shell.refuses("evaluate", tmp_path / "a.onnx", data, says=("a file; an .onnx file is for 'convit predict'",))
-    shell.refuses("inspect", tmp_path / "a.onnx", says=("a file; an .onnx file is for 'convit predict'",))
+    shell.refuses(
+        "evaluate", tmp_path / "a.onnx", data, says=("a file, no folder; an .onnx file is for 'convit predict'",)
+    )
+    shell.refuses("inspect", tmp_path / "a.onnx", says=("a file, no folder; an .onnx file is for 'convit predict'",))
     shell.refuses("predict", finished / "checkpoints", picture, says=(f"did you mean {finished}?",))
     shell.refuses("train", "--resume", finished / "config.yaml", says=("config.yaml: a file, no folder; expected",))
 
