@@ -20,7 +20,7 @@ from convit.cli import inspect_files
 from convit.cli.inspect_files import View
 from convit.cli.options.inspect import InspectCommand
 from convit.cli.output import print_or_write_json
-from convit.cli.runs import check_folder, load_run
+from convit.cli.runs import load_run
 from convit.cli.screen import Screen
 from convit.data.images import ignored_notes, read_image
 from convit.data.select import Evaluating, pictures, select
@@ -47,7 +47,6 @@ class Picture:
 
 def main(options: InspectCommand) -> None:
     """Looks, draws, and says what is where."""
-    check_folder(options.run)
     out = options.out or options.run / "inspect"
     if absolute(out) == absolute(options.run):
         raise InputError(f"out: got the run's own folder {out}, expected another one, such as {out / 'inspect'}")

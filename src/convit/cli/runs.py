@@ -6,13 +6,6 @@ from convit.choices import Device
 from convit.classifier import Classifier, load
 from convit.device import pick_device
 from convit.errors import InputError
-from convit.files import kind_of
-
-
-def check_folder(run: Path) -> None:
-    """Raises :class:`InputError` for something else than a folder, before a place in it is looked at."""
-    if run.exists() and not run.is_dir():
-        raise InputError(f"{run}: {kind_of(run)}, no folder; expected a run folder of 'convit train'")
 
 
 def load_run(path: Path, device: Device = "auto") -> Classifier:
