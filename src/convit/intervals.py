@@ -41,3 +41,13 @@ def wilson_interval(right: int, total: int) -> tuple[float, float]:
     low, high = (centre - spread) / (1 + weight), (centre + spread) / (1 + weight)
     # At the ends exactly 0 and 1, which rounding would miss.
     return (0.0 if right == 0 else low), (1.0 if right == total else high)
+
+
+def rate_with_interval(right: int, total: int) -> str:
+    """A rate in percent with its interval (:func:`wilson_interval`), as it is printed; of no images a dash.
+
+    >>> rate_with_interval(81, 263)
+    '30.80% (95% interval 25.53 to 36.62)'
+    """
+    low, high = wilson_interval(right, total)
+    return f"{100 * right / total:.2f}% (95% interval {100 * low:.2f} to {100 * high:.2f})" if total else "-"
