@@ -55,7 +55,7 @@ def main(options: EvaluateCommand) -> int:
             on_logits=answers.add,
         )
     wrong, of = answers.mistakes(images), {"data": selection.name, "root": selection.root, "split": split}
-    written = write_evaluation(out, result, wrong, images, left_out=bad, **of)
+    written = write_evaluation(out, result, wrong, images, left_out=bad, say=lambda text: screen(Said(text)), **of)
     if options.json:
         named = {"left_out": [{"image": image.name, "reason": image.reason} for image in bad]} if bad else {}
         document = {"run": str(options.run), "data": options.data, "split": split, **result.to_dict(), **named}
