@@ -44,7 +44,16 @@ IMAGE_SUFFIXES = (
 
 RUN_FILES = (
     *("split.json", "images.json", "plan.json", "skipped.json", "config.json", "model.safetensors", "metrics.jsonl"),
-    *("evaluation.json", "curves.png", "gates.png", "confusion.png", "confusion.csv", "log.txt", "checkpoints"),
+    *(
+        "evaluation.json",
+        "report.html",
+        "curves.png",
+        "gates.png",
+        "confusion.png",
+        "confusion.csv",
+        "log.txt",
+        "checkpoints",
+    ),
     *("evaluation-*", "inspect", "mistakes.csv", "mistakes.png", "tensorboard", "wandb", "tracking.json"),
     *("reliability.png", "config.yaml"),
 )

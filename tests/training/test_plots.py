@@ -35,7 +35,7 @@ def is_picture(path: Path, least: tuple[int, int]) -> bool:
 
 @pytest.mark.parametrize("epochs", [1, 2, 30])
 def test_history(epochs: int, tmp_path: Path) -> None:
-    plots.draw_history([record(epoch) for epoch in range(1, epochs + 1)], tmp_path)
+    plots.draw_history([record(epoch) for epoch in range(1, epochs + 1)], tmp_path, print)
     assert is_picture(tmp_path / "curves.png", (900, 300))
     assert is_picture(tmp_path / "gates.png", (900, 200))
     assert {path.name for path in tmp_path.iterdir()} == {"curves.png", "gates.png"}
@@ -48,9 +48,9 @@ def test_panels_of_the_gates(layers: int, tmp_path: Path) -> None:
 
 
 def test_no_epoch_and_no_gate(tmp_path: Path) -> None:
-    plots.draw_history([], tmp_path)
+    plots.draw_history([], tmp_path, print)
     assert not list(tmp_path.iterdir())
-    plots.draw_history([record(1, layers=0)], tmp_path)
+    plots.draw_history([record(1, layers=0)], tmp_path, print)
     assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
 
 

@@ -58,7 +58,8 @@ def main(options: EvaluateCommand) -> int:
     wrong, of = answers.mistakes(images), {"data": selection.name, "root": selection.root, "split": split}
     fitted_here = not set(map(composed, known.split.get("val", ()))).isdisjoint(map(composed, images.names))
     reliability = answers.reliability(len(images), fitted_here=fitted_here)
-    written = write_evaluation(out, result, wrong, images, reliability, left_out=bad, **of)
+    notes = {"left_out": bad, "say": lambda text: screen(Said(text))}
+    written = write_evaluation(out, result, wrong, images, reliability, **notes, **of)
     if options.json:
         named = {"left_out": [{"image": image.name, "reason": image.reason} for image in bad]} if bad else {}
         document = {"run": str(options.run), "data": options.data, "split": split, **result.to_dict()}

@@ -28,6 +28,7 @@ from convit.training.parameters import freeze
 from convit.training.plan import Plan
 from convit.training.run_folder import RunFolder, check_history
 from convit.training.saving import Saver, going_on
+from convit.training.speed import Foretelling
 from convit.training.state import Progress, State, load_state, states
 from convit.training.stopping import StopRequest
 from convit.training.supervisor import Supervisor
@@ -178,7 +179,7 @@ class Trainer:
                 be saved at the end.
         """
         plan, progress, supervisor = self.plan, self.progress, self.supervisor
-        steps, size = plan.steps_per_epoch, plan.batch_size
+        steps, size, foretelling = plan.steps_per_epoch, plan.batch_size, Foretelling(plan)
         with supervisor.guard():
             while progress.epoch < plan.epochs and not self._out_of_patience(progress.history):
                 self.tell(PassBegan(f"epoch {progress.epoch + 1}/{plan.epochs}", steps * size, progress.step * size))
@@ -188,6 +189,8 @@ class Trainer:
                     loss = self.learner.step(images, target, progress.epoch, progress.step, supervisor.total_loss)
                     progress.end_step(loss, time.perf_counter() - began)
                     self.tell(Advanced(size, loss))
+                    if foretold := foretelling.after_step(progress):
+                        self.say(foretold)
                     self.saver.save_by_the_clock()
 
                 record = self._record(self.validate())

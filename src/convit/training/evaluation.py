@@ -193,6 +193,11 @@ def tally(logits: Tensor, target: Tensor) -> Tally:
     return Tally(cells.reshape(classes, classes), in_top5, losses.sum(dtype=torch.float64))
 
 
+def evenly(images: ImageSet, most: int) -> ImageSet:
+    """At most so many images, evenly spread over the set."""
+    return images if len(images) <= most else images.subset(np.linspace(0, len(images) - 1, most).astype(int))
+
+
 def best_record(history: list[dict[str, Any]]) -> dict[str, Any]:
     """The epoch with the highest top-1 on the validation images; among equals the one with the lowest loss."""
     return max(history, key=lambda record: (record["val_top1"], -record["val_loss"]))

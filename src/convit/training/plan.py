@@ -16,6 +16,8 @@ MAY_CHANGE = ("data", "data_root", "device", "out", "overwrite", "resume", "save
 """Options that do not change the result of a run, so that they may differ when it is resumed."""
 PLACES = ("weights", "teacher_weights")
 """Options that name files: their content has a fingerprint of its own, their paths do not count."""
+LEAST_SEEN, MOST_SEEN = 200, 1000
+"""Bounds of :attr:`Plan.seen_images`."""
 
 _PLAIN = {"given": dict, "reasons": dict, "model_args": dict, "blocks": int, "cache": bool, "keep_head": bool}
 """Fields that are JSON values themselves, and of which type."""
@@ -53,6 +55,13 @@ class Plan:
     def images(self) -> int:
         """The number of training images."""
         return self.facts.images
+
+    @property
+    def seen_images(self) -> int:
+        """On how many of the training images the best model is evaluated at the end, beside images new to it."""
+        counts = {split: sum(images) for split, images in self.facts.counts.items()}
+        most = min(MOST_SEEN, max(LEAST_SEEN, counts.get("test", counts["val"])))
+        return min(counts["train"], most)
 
     @property
     def epochs(self) -> int:

@@ -1,5 +1,7 @@
 """The pictures of a run: curves, gates, confusion, mistakes; and of the range test."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from convit.data import ImageSet
+from convit.errors import one_line
 from convit.figures import BLUE, GREY, ORANGE, gates_over_training, label, marker, new_figure, plain, save
 from convit.training.evaluation import Evaluation, best_record
 from convit.training.mistakes import Mistake
@@ -18,13 +21,36 @@ MOST_MISTAKES = 24
 """So many images are shown of those that were taken for something else."""
 
 
-def draw_history(history: list[dict[str, Any]], folder: Path) -> None:
-    """``curves.png`` and ``gates.png`` of the epochs so far; nothing before the first is complete."""
+@contextlib.contextmanager
+def spared(name: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Within it a picture, or a page, is made that the work does not depend on: where it cannot be, that is said.
+
+    Raises:
+        OSError: the disk is full or read-only, which is not of the picture.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # of a library that draws, a font, an image that is gone: whatever it is
+        say(f"{name} could not be made ({one_line(error)}); all else is complete")
+
+
+def draw_history(history: list[dict[str, Any]], folder: Path, say: Callable[[str], None]) -> None:
+    """``curves.png`` and ``gates.png`` of the epochs so far; nothing before the first is complete.
+
+    Args:
+        history: a record of each epoch.
+        folder: where to.
+        say: told of a picture that could not be drawn.
+    """
     if not history:
         return
-    curves(history, folder / "curves.png")
+    with spared("curves.png", say):
+        curves(history, folder / "curves.png")
     if history[-1]["gates"]:
-        gates(history, folder / "gates.png")
+        with spared("gates.png", say):
+            gates(history, folder / "gates.png")
 
 
 def curves(history: list[dict[str, Any]], path: Path) -> None:
@@ -93,7 +119,6 @@ def mistakes(found: list[Mistake], path: Path, *, images: ImageSet, title: str) 
     Each is shown whole, with its name, its class, the predicted class and its probability.
     """
     if not found:
-        path.unlink(missing_ok=True)  # of an evaluation before
         return
     shown = found[:MOST_MISTAKES]
     columns = min(6, max(3, len(shown)))

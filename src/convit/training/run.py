@@ -21,6 +21,7 @@ from convit.training.engine import Measure, Trainer, measure_nothing
 from convit.training.evaluation import Evaluation
 from convit.training.options import Asked
 from convit.training.other_model import OtherModel
+from convit.training.outcome import Outcome
 from convit.training.plan import Plan
 from convit.training.planning import planned
 from convit.training.report import finish, introduction
@@ -41,6 +42,8 @@ class Run:
     split: str
     """What the best model was evaluated on: ``"test"``, or ``"val"`` where there is no test split."""
     evaluation: Evaluation
+    outcome: Outcome
+    """How good that is, whether it overfits, whether it still improved; ``outcome.findings()`` says it in words."""
     classifier: Classifier
     """The best model, by top-1 on the validation images."""
 
@@ -89,7 +92,7 @@ def train(
             except Stopped:
                 if world.main:
                     with contextlib.suppress(OSError):  # the state is saved; pictures can wait until there is room
-                        plots.draw_history(trainer.progress.history, folder.path)
+                        plots.draw_history(trainer.progress.history, folder.path, trainer.say)
                 raise
 
 
