@@ -42,6 +42,8 @@ FLAT = 3.0
 """A picture whose grey values deviate less than this from their mean has nothing to be compared by."""
 SAMPLE = 1500
 """Pictures whose pairs show how alike different pictures of this data are."""
+ENOUGH = 450
+"""So many pictures have 100,000 pairs."""
 _DEVIATIONS = 5.5
 """Nearly the same pictures are so many standard deviations above the usual correlation."""
 _AT_ONCE = 2**21
@@ -97,7 +99,7 @@ def near_pairs(thumbs: Thumbs, tell: Listener = ignore) -> NearPairs:
         thumbs: (N, 32, 32), of :func:`thumb`.
         tell: gets the progress.
     """
-    shown = np.flatnonzero(thumbs.reshape(len(thumbs), -1).std(axis=1) >= FLAT)
+    shown = np.flatnonzero(thumbs.reshape(len(thumbs), SIDE * SIDE).std(axis=1) >= FLAT)
     some, codes = thumbs[shown], hashes(thumbs[shown])
     most_bits, alike = _limits(some, codes)
     tell(PassBegan("comparing pictures", len(some)))
@@ -146,10 +148,11 @@ def _best_of(
 def _reduced(pictures: NDArray[np.float32], cut: tuple[int, int, int]) -> NDArray[np.float32]:
     """(P, 256) 16 x 16 means of what is left of each picture."""
     off, left, top = cut
-    across, down = (_cells(start, 2 * off - start, SIDE // 2).astype(np.float32) for start in (left, top))
+    across, down = (np.asarray(_cells(start, 2 * off - start, SIDE // 2), np.float32) for start in (left, top))
     rows = pictures.reshape(-1, SIDE) @ across.T  # (P 32, 16)
     turned = rows.reshape(-1, SIDE, SIDE // 2).transpose(0, 2, 1).reshape(-1, SIDE)
-    return (turned @ down.T).reshape(len(pictures), -1)
+    reduced: NDArray[np.float32] = (turned @ down.T).reshape(len(pictures), -1)
+    return reduced
 
 
 def _normal(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -199,8 +202,9 @@ def _limits(thumbs: Thumbs, codes: NDArray[np.uint64]) -> tuple[int, float]:
     part = min(1.0, (len(thumbs) + 2000) / (len(thumbs) * (len(thumbs) - 1) / 2))
     most_bits = min(MOST_BITS, int(bits[int(part * (len(bits) - 1))]))
     flat = _normal(_reduced(thumbs[drawn].astype(np.float32), (0, 0, 0)))
-    # Fisher's transform of a correlation is about normal. The upper hundredth gives the deviation: repeated pictures
-    # are fewer pairs than that.
-    middle, high = np.quantile(np.arctanh(np.clip((flat @ flat.T)[i, j], -0.9999, 0.9999)), [0.5, 0.99])
-    usual = float(np.tanh(middle + _DEVIATIONS * (high - middle) / 2.326))
+    # Fisher's transform of a correlation is about normal, and its upper tail gives the deviation: the upper hundredth,
+    # or, of so few pictures that repeated ones could be as many of the pairs, the upper tenth.
+    part, deviations = (0.99, 2.3263) if len(drawn) > ENOUGH else (0.9, 1.2816)
+    middle, high = np.quantile(np.arctanh(np.clip((flat @ flat.T)[i, j], -0.9999, 0.9999)), [0.5, part])
+    usual = float(np.tanh(middle + _DEVIATIONS * (high - middle) / deviations))
     return most_bits, min(max(ALIKE, usual), MOST_ALIKE)

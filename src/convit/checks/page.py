@@ -28,6 +28,7 @@ MOST_OF_GROUP = 6
 MOST_ROWS = 200
 SIDE = 160
 """Pixels of the longer side of a picture in the page, at most."""
+HARM = "Across splits: accuracy on them says too much. Across classes: a label may be wrong."
 COARSE = 64
 """Pictures up to this side are shown as they are, pixel by pixel."""
 
@@ -72,11 +73,14 @@ def _sections(report: Report) -> Iterator[tuple[str, Callable[[], str]]]:
     if report.unreadable:
         yield "unreadable", lambda: _unreadable(report)
     if report.exact:
-        yield "duplicates", lambda: _groups(report, "duplicates", report.exact, "Files that are the same to the byte.")
+        yield (
+            "duplicates",
+            lambda: _groups(report, "duplicates", report.exact, f"Files that are the same to the byte. {HARM}"),
+        )
     if report.near:
         about = (
             "Pictures that are nearly the same: compressed anew, resized, cropped a little, or brighter. Their grey "
-            f"values correlate by {report.alike:.3f} or more. Photos of one series may be among them."
+            f"values correlate by {report.alike:.3f} or more. Photos of one series may be among them. {HARM}"
         )
         if report.alike > MOST_ALIKE - 0.02:
             about += " Different pictures of this data are much alike too: look at each before you trust it."
@@ -95,7 +99,10 @@ def _sections(report: Report) -> Iterator[tuple[str, Callable[[], str]]]:
 
 
 def _unreadable(report: Report) -> str:
-    rows = ((report.pictures.name(i), report.pictures.class_name(i), reason) for i, reason in report.unreadable)
+    rows = (
+        (report.pictures.name(i), report.pictures.class_name(i), reason.partition("; expected")[0])
+        for i, reason in report.unreadable
+    )
     about = "Files that do not decode. 'convit train' refuses them, or leaves them out with --skip-bad."
     return _section("unreadable", about, _table(("file", "class", "what is wrong"), rows, len(report.unreadable)))
 
@@ -105,9 +112,9 @@ def _groups(report: Report, kind: str, groups: Sequence[Group], about: str) -> s
     for group in groups[:MOST_PICTURES]:
         tags = []
         if group.splits:
-            tags.append("<b>across splits: accuracy on them says too much</b>")
+            tags.append("<b>across splits</b>")
         if group.classes:
-            tags.append("<b>across classes: a label may be wrong</b>")
+            tags.append("<b>across classes</b>")
         if group.likeness < 1:
             tags.append(f"correlation {group.likeness:.3f}")
         if (more := len(group.images) - MOST_OF_GROUP) > 0:
