@@ -15,7 +15,7 @@ PACKAGE = Path(convit.__file__).parent
 MODEL = {"grid", "ops", "layers", "models"}
 TOOLS = {"calibration", "classifier", "classifier_folder", "data", "device", "hub", "model_card", *MODEL}
 OPTIONS = {"options", "options_file"}
-PARTS_OF_THE_TOP = {"training", "analysis", "export", "benchmark"}
+PARTS_OF_THE_TOP = {"training", "analysis", "export", "benchmark", "checks"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "choices": set(),
@@ -55,6 +55,7 @@ ALLOWED: dict[str, set[str]] = {
     "analysis": {"figures", "files", "prediction", *TOOLS},
     "export": {"files", *TOOLS},
     "benchmark": {"figures", "events", "files", *TOOLS},
+    "checks": {"events", "files", "data"},
     "entry": {"training", "analysis", "events"},
     "experiments": {"entry", "figures", "intervals", "lock", *OPTIONS, "events", "files", *TOOLS, *PARTS_OF_THE_TOP},
     "cli": {

@@ -33,6 +33,9 @@ PUBLISHED_STD = 0.02
 FAN_IN = "fan_in"
 """In place of a number: ``fan_in^-1/2``, by the layer's own number of inputs."""
 
+Fault = Literal["unreadable", "duplicates", "near-duplicates", "labels"]
+"""What a cleaned list of images can leave out."""
+
 OPSET = 20
 """Version of the ONNX operators that an export is written in."""
 

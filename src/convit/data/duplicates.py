@@ -25,7 +25,7 @@ def duplicate_notes(splits: Mapping[str, ImageSet], contents: Mapping[str, Seque
         contents: split -> :meth:`ImageSet.contents` of them.
     """
     across: dict[tuple[str, ...], list[tuple[Place, Place]]] = {}
-    for same in _same(splits, contents):
+    for same in same_pictures(splits, contents):
         by_split = {split: (split, index) for split, index in reversed(same)}
         for pair in combinations([split for split in splits if split in by_split], 2):
             across.setdefault(pair, []).append((by_split[pair[0]], by_split[pair[1]]))
@@ -44,8 +44,8 @@ def _note(where: tuple[str, ...], pairs: list[tuple[Place, Place]], splits: Mapp
     return f"{number} {place}, to the byte, such as {one} and {other}: {harm}"
 
 
-def _same(splits: Mapping[str, ImageSet], contents: Mapping[str, Sequence[int]]) -> Iterator[list[Place]]:
-    """The places of each picture that is there more than once."""
+def same_pictures(splits: Mapping[str, ImageSet], contents: Mapping[str, Sequence[int]]) -> Iterator[list[Place]]:
+    """The places of each picture that is there more than once, to the byte; the arguments are as above."""
     for alike in _grouped([((split, i), size) for split in splits for i, size in enumerate(contents[split])]):
         sums = [(place, splits[place[0]].checksum(place[1])) for place in alike]
         yield from _grouped(sums)

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from convit.data.full_scale import Levels
 from convit.data.image_sets import ImageSet, listing
@@ -44,14 +45,25 @@ def scan(
     return _looked_at(images, workers, progress)[0]
 
 
-def look(images: ImageSet, what: str, tell: Listener) -> tuple[list[BadImage], Levels]:
-    """As :func:`scan`, and the grey values of the others; tells that ``what`` began and how it goes on."""
+Measure = Callable[[int, Image.Image], None]
+"""Gets the index of an image and its RGB pixels, from one of several threads."""
+
+
+def look(images: ImageSet, what: str, tell: Listener, measure: Measure | None = None) -> tuple[list[BadImage], Levels]:
+    """As :func:`scan`, and the grey values of the others; tells that ``what`` began and how it goes on.
+
+    ``measure`` is called with each image that can be decoded; where the full scale is not known yet, not with those of
+    more than 8 bits.
+    """
     tell(PassBegan(what, len(images)))
-    return _looked_at(images, None, lambda done, total: tell(Advanced(1)))
+    return _looked_at(images, None, lambda done, total: tell(Advanced(1)), measure)
 
 
 def _looked_at(
-    images: ImageSet, workers: int | None, progress: Callable[[int, int], None] | None
+    images: ImageSet,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+    measure: Measure | None = None,
 ) -> tuple[list[BadImage], Levels]:
     def seen(index: int) -> BadImage | Levels:
         try:
@@ -59,7 +71,9 @@ def _looked_at(
                 image = images.stored(index)
                 levels = Levels.of(image)
                 if levels == Levels() or images.full_scale is not None:
-                    named_rgb(image, images.full_scale, images.where(index))
+                    rgb = named_rgb(image, images.full_scale, images.where(index))
+                    if measure:
+                        measure(index, rgb)
         except InputError as error:
             return BadImage(images.names[index], str(error).removeprefix(f"{images.where(index)}: "))
         return levels

@@ -2,7 +2,8 @@
 
     DATA -> a source opens it (:mod:`convit.data.sources`) -> classes -> what is left out -> splits -> a subset
 
-Training selects with :class:`Learning`, evaluation with :class:`Evaluating`; both get a :class:`Selection`.
+Training selects with :class:`Learning`, evaluation with :class:`Evaluating`, a check of the data with
+:class:`Checking`; all get a :class:`Selection`.
 Without torch, so that data that cannot be used is refused at once.
 """
 
@@ -29,6 +30,7 @@ from convit.files import absolute
 __all__ = [
     "BadImage",
     "Checked",
+    "Checking",
     "Evaluating",
     "Facts",
     "Known",
@@ -71,7 +73,19 @@ class Learning:
     drawn."""
 
 
-def select(data: str, choice: Learning | Evaluating) -> Selection:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checking:
+    """All images there are, to look for faults in them: as they are found, nothing held out, drawn or left out."""
+
+    data_root: Path | None = None
+    """Where data sets are downloaded to; None for the usual place."""
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    """Split -> its folder, of a folder of images whose splits were named; empty to find them by their names."""
+    full_scale: float | None = None
+    """The value that is white where grey values are floats or have more than 8 bits; None where it is not known."""
+
+
+def select(data: str, choice: Learning | Evaluating | Checking) -> Selection:
     """Choose images.
 
     Args:
@@ -90,6 +104,11 @@ def select(data: str, choice: Learning | Evaluating) -> Selection:
     if isinstance(choice, Learning):
         source = open_source(data, data_root=choice.data_root, missing=choice.missing, folders=choice.folders)
         return _to_learn_from(scaled(source, choice.full_scale), choice)
+    if isinstance(choice, Checking):
+        source = open_source(
+            data, data_root=choice.data_root, min_classes=1, missing=True, empty=True, folders=choice.folders
+        )
+        return _as_found(scaled(source, choice.full_scale))
     source = open_source(
         data,
         data_root=choice.data_root,
@@ -99,6 +118,18 @@ def select(data: str, choice: Learning | Evaluating) -> Selection:
         folders=_folders_to_evaluate(data, choice.known),
     )
     return to_evaluate_on(scaled(source, choice.full_scale), choice)
+
+
+def _as_found(source: Source) -> Selection:
+    return Selection(
+        name=source.name,
+        root=source.root,
+        class_names=source.class_names,
+        splits=source.splits,
+        source=source,
+        available=sum(map(len, source.splits.values())),
+        notes=(*source.notes, *splits_beside(Path(source.root))),
+    )
 
 
 def _folders_to_evaluate(data: str, known: Known | None) -> Mapping[str, Path]:
