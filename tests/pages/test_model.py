@@ -1,6 +1,7 @@
 """The JavaScript forward pass gives what PyTorch gives, for every ConViT that the page takes."""
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from tests.helpers import randomise, relative_error, tiny_model
 from tests.pages.node import needs_node, run
 
 FORWARD = [name for name in SCRIPTS if name.split("/")[1] in ("position.js", "matrix.js", "model.js", "weights.js")]
-RUN = """
+ONE = """async (given) => {
   const weights = tensorsOf(given.tensors, await unpacked(given.content));
   const model = makeModel(given.spec, weights), pixels = floats(given.pixels);
   const pass = model.begin(pixels, given.height, given.width);
   const gates = model.blocks.map((block, index) => block.gates && block.gates.map((gate, head) => given.gates?.[`${index}:${head}`] ?? gate));
   for (const block of model.blocks) model.step(pass, block.index, gates[block.index]);
-"""
+  %s
+}"""
+LOGITS = "return [...pass.logits];"
 
 MODELS: dict[str, dict[str, Any]] = {
     "token": {},
@@ -54,64 +57,72 @@ def made(**overrides: Any) -> ConViT:
     return model
 
 
-def passed(model: ConViT, image: torch.Tensor, folder: Path, then: str, half: bool = True, **given: Any) -> Any:
-    """What JavaScript returns after its pass over an image ``(3, H, W)``."""
-    spec, tensors = described(model, tuple(image.shape[1:]))
-    listed, content = coded(tensors, half)
-    given |= {"spec": spec, "tensors": listed, "content": base64.b64encode(content).decode()}
-    given |= {"pixels": image.permute(1, 2, 0).contiguous().numpy(), "height": image.shape[1], "width": image.shape[2]}
-    return run(FORWARD, RUN + then, folder, given)
+class Case:
+    """A model and an image ``(3, H, W)`` for JavaScript; ``given`` is what its code reads besides."""
+
+    def __init__(self, model: ConViT, image: torch.Tensor, half: bool = False, **given: Any) -> None:
+        self.model, self.image, self.half, self.given = model, image, half, given
+
+    def expected(self) -> torch.Tensor:
+        with torch.no_grad():
+            return self.model(self.image[None])[0]
+
+
+def passed(cases: Sequence[Case], folder: Path, then: str) -> list[Any]:
+    """What JavaScript returns after its pass over each image: one process for all, as node takes long to start."""
+    plain = []
+    for number, case in enumerate(cases):
+        spec, tensors = described(case.model, tuple(case.image.shape[1:]))
+        listed, content = coded(tensors, case.half)
+        pixels = folder / f"pixels-{number}.bin"
+        case.image.permute(1, 2, 0).contiguous().numpy().tofile(pixels)
+        height, width = case.image.shape[1:]
+        own = {"spec": spec, "tensors": listed, "content": base64.b64encode(content).decode(), "pixels": str(pixels)}
+        plain.append(case.given | own | {"height": height, "width": width})
+    code = f"const one = {ONE % then}; const out = []; for (const each of given.cases) out.push(await one(each)); return out;"
+    return run(FORWARD, code, folder, {"cases": plain})
+
+
+def named_case(name: str, half: bool = False) -> Case:
+    model = made(**MODELS[name])
+    return Case(model, torch.randn(3, *model.img_size), half)
 
 
 @needs_node
 @pytest.mark.parametrize(("half", "most"), [(True, 1e-3), (False, 1e-5)])
-@pytest.mark.parametrize("name", MODELS)
-def test_logits_are_pytorchs(name: str, half: bool, most: float, tmp_path: Path) -> None:
-    model = made(**MODELS[name])
-    image = torch.randn(3, *model.img_size)
-    with torch.no_grad():
-        expected = model(image[None])[0]
-    found = torch.tensor(passed(model, image, tmp_path, "return [...pass.logits];", half))
-    assert relative_error(found, expected) <= most
-    assert found.argmax() == expected.argmax()
+def test_logits_are_pytorchs(half: bool, most: float, tmp_path: Path) -> None:
+    cases = {name: named_case(name, half) for name in MODELS}
+    cases["another size than the model's"] = Case(made(), torch.randn(3, 24, 16), half)
+    for (name, case), logits in zip(cases.items(), passed([*cases.values()], tmp_path, LOGITS), strict=True):
+        found, expected = torch.tensor(logits), case.expected()
+        assert relative_error(found, expected) <= most, name
+        assert found.argmax() == expected.argmax(), name
 
 
 @needs_node
-def test_another_size_than_the_models(tmp_path: Path) -> None:
-    model, image = made(), torch.randn(3, 24, 16)
-    with torch.no_grad():
-        expected = model(image[None])[0]
-    found = torch.tensor(passed(model, image, tmp_path, "return [...pass.logits];", half=False))
-    assert relative_error(found, expected) <= 1e-5
-
-
-@needs_node
-@pytest.mark.parametrize("values", [{0: {0: 0.0, 3: 1.0}, 1: {8: 0.25}}, {1: dict.fromkeys(range(9), 1.0)}])
-def test_gates_set_by_hand(values: dict[int, dict[int, float]], tmp_path: Path) -> None:
+def test_gates_set_by_hand(tmp_path: Path) -> None:
     """As in ``analysis.masking``; and what is computed anew from the changed block on is what the whole pass gives."""
     model = made(local_up_to_layer=3, global_pool="avg")
     image = torch.randn(3, *model.img_size)
-    with torch.no_grad(), gates_set(model, values):
-        expected = model(image[None])[0]
-    named = {f"{layer}:{head}": value for layer, heads in values.items() for head, value in heads.items()}
-    whole = passed(model, image, tmp_path, "return [...pass.logits];", half=False, gates=named)
+    settings: list[dict[int, dict[int, float]]] = [{0: {0: 0.0, 3: 1.0}, 1: {8: 0.25}}, {1: dict.fromkeys(range(9), 1.0)}]
+    cases = []
+    for values in settings:
+        named = {f"{layer}:{head}": value for layer, heads in values.items() for head, value in heads.items()}
+        cases.append(Case(model, image, gates=named, first=min(values)))
     again = """
       const later = model.begin(pixels, given.height, given.width);
       for (const block of model.blocks) model.step(later, block.index, block.gates);
       for (let index = given.first; index < model.blocks.length; index++) model.step(later, index, gates[index]);
-      return [...later.logits];
+      return [[...pass.logits], [...later.logits]];
     """
-    resumed = passed(model, image, tmp_path, again, half=False, gates=named, first=min(values))
-    assert relative_error(torch.tensor(whole), expected) <= 1e-5
-    assert resumed == whole
+    for values, (whole, resumed) in zip(settings, passed(cases, tmp_path, again), strict=True):
+        with gates_set(model, values):
+            assert relative_error(torch.tensor(whole), cases[0].expected()) <= 1e-5
+        assert resumed == whole
 
 
 @needs_node
-@pytest.mark.parametrize("name", ["token", "all gated", "ungated", "plain"])
-def test_maps_are_those_that_python_captures(name: str, tmp_path: Path) -> None:
-    model = made(**MODELS[name])
-    image = torch.randn(3, *model.img_size)
-    shot = capture(model, image[None])
+def test_maps_are_those_that_python_captures(tmp_path: Path) -> None:
     rows = """
       return model.blocks.map((block, index) => Array.from({ length: given.spec.heads }, (_, head) => {
         const tokens = pass.qkv[index].length / (3 * given.spec.dim);
@@ -122,10 +133,11 @@ def test_maps_are_those_that_python_captures(name: str, tmp_path: Path) -> None:
         });
       }));
     """
-    found = passed(model, image, tmp_path, rows, half=False)
-    for layer, maps in zip(shot.layers, found, strict=True):
-        expected = layer.mixed if layer.content is None else layer.content
-        assert np.abs(np.array(maps) - expected[0].numpy()).max() < 1e-5
+    cases = [named_case(name) for name in ("token", "all gated", "ungated", "plain")]
+    for case, found in zip(cases, passed(cases, tmp_path, rows), strict=True):
+        for layer, maps in zip(capture(case.model, case.image[None]).layers, found, strict=True):
+            expected = layer.mixed if layer.content is None else layer.content
+            assert np.abs(np.array(maps) - expected[0].numpy()).max() < 1e-5
 
 
 def test_what_the_page_cannot_do_is_refused() -> None:
