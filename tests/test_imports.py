@@ -15,7 +15,7 @@ PACKAGE = Path(convit.__file__).parent
 MODEL = {"grid", "ops", "layers", "models"}
 TOOLS = {"classifier", "classifier_folder", "data", "device", "hub", "model_card", *MODEL}
 OPTIONS = {"options", "options_file"}
-PARTS_OF_THE_TOP = {"training", "analysis", "export", "benchmark"}
+PARTS_OF_THE_TOP = {"training", "analysis", "export", "export_web", "benchmark"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "choices": set(),
@@ -40,8 +40,10 @@ ALLOWED: dict[str, set[str]] = {
     "classifier": {"classifier_folder", "data", "device", "hub", "model_card", "files", "prediction", *MODEL},
     # These stand side by side, and do not import each other.
     "training": {"figures", "lock", *OPTIONS, "events", "files", *TOOLS},
-    "analysis": {"figures", "files", "prediction", *TOOLS},
+    "analysis": {"figures", "files", "pages", "prediction", *TOOLS},
     "export": {"files", *TOOLS},
+    "pages": set(),
+    "export_web": {"export", "files", "pages", *TOOLS},
     "benchmark": {"figures", "events", "files", *TOOLS},
     "entry": {"training", "analysis", "events"},
     "experiments": {"entry", "figures", "lock", *OPTIONS, "events", "files", *TOOLS, *PARTS_OF_THE_TOP},

@@ -42,10 +42,9 @@ holds them in fp32."""
 IMAGES = 4
 """Random images that this is measured on."""
 SCRIPTS = (
-    "attention/position.js",
-    "classifier/matrix.js",
-    "classifier/model.js",
-    "classifier/weights.js",
+    *("attention/bytes.js", "attention/position.js", "attention/values.js", "attention/charts.js"),
+    *("attention/pointing.js", "attention/page.js", "classifier/matrix.js", "classifier/model.js"),
+    *("classifier/weights.js", "classifier/resize.js", "classifier/live.js", "classifier/photos.js"),
 )
 """Parts of the page's one script, in this order."""
 STYLES = ("attention/page.css", "classifier/page.css")
@@ -95,6 +94,7 @@ def web_page(classifier: Classifier) -> tuple[str, str, float]:
         "preprocess": classifier.preprocess.to_dict(),
         "model": spec,
         "tensors": listed,
+        "inspections": [],
     }
     document = pages.document(
         title=classifier.model_name,

@@ -1,14 +1,6 @@
 "use strict";
 // The weights: export_web.py says how they are coded. Two planes of bytes, gzip, base64.
 
-// Bytes of an element; from() on a string of millions of letters would take seconds.
-async function unpacked(text) {
-  const letters = atob(text), packed = new Uint8Array(letters.length);
-  for (let i = 0; i < letters.length; i++) packed[i] = letters.charCodeAt(i);
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-}
-
 // All halves of two bytes as numbers, by table: 65,536 entries.
 const halves = Float32Array.from({ length: 65536 }, (_, code) => {
   const sign = code & 0x8000 ? -1 : 1, exponent = (code >> 10) & 31, fraction = code & 1023;
