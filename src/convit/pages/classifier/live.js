@@ -92,24 +92,24 @@ function makeLayers(photo) {
 }
 
 // Computes the photo's answer with the page's gates and covered patches. Its pass is kept while it is shown.
-async function update(number, anew = false) {
+async function update(number) {
   const own = ++job, photo = photos[number];
-  for (const other of photos) if (other !== photo) other.pass = other.layers = null;
-  if (anew) photo.pass = null;
   const gates = model.blocks.map(gatesOf);
-  const pass = await passOver(photo, gates, () => own === job, photo.pass);
+  const pass = await passOver(photo, gates, () => own === job, photo.stale ? null : photo.pass);
   if (!pass) return false;
+  for (const other of photos) if (other !== photo) other.pass = other.layers = null;
   photo.pass = pass;
+  photo.stale = false;
   photo.layers ??= makeLayers(photo);
   photo.predictions = ranked(pass.logits);
   return true;
 }
 
 // What a moved gate or a covered patch changes of the page.
-async function recompute(anew = false) {
+async function recompute() {
   if (shown === null || !photos[shown]) return;
   const number = shown;
-  if (!(await update(number, anew)) || shown !== number) return;
+  if (!(await update(number)) || shown !== number) return;
   seen = photos[number];
   buildPredictions();
   sayAnswer();
@@ -196,16 +196,20 @@ function buildLayerGates() {
 function cover(patch) {
   const { covers } = photos[shown];
   if (!covers.delete(patch)) covers.add(patch);
-  drawCovers();
-  recompute(true).catch(fail);
+  coversChanged();
 }
 
 KEYS.x = () => { if (photos[shown]) cover(state.patch); };
 
 function uncover() {
   photos[shown].covers.clear();
+  coversChanged();
+}
+
+function coversChanged() {
+  photos[shown].stale = true; // its pass is one of other pixels, until it is computed anew
   drawCovers();
-  recompute(true).catch(fail);
+  recompute().catch(fail);
 }
 
 // Grey over the covered patches, on the picture that is shown.
