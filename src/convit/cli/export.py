@@ -15,6 +15,7 @@ from convit.events import Advanced, PassBegan, Said
 from convit.export import BATCHES, TOLERANCE, Exported, Run, export_onnx, export_torch, onnx_runner
 from convit.export_web import MOST_DIFFERENCE, WebPage, export_web
 from convit.files import check_output, printable
+from convit.intervals import rate_with_interval
 from convit.training import evaluate
 from convit.training.run_folder import RunFolder
 
@@ -99,14 +100,14 @@ def _score(exported: Exported, classifier: Classifier, selection: Selection) -> 
         ran = onnx_runner(exported.path)
     else:
         ran = torch.export.load(exported.path).module()  # this process has just written it
-    top1 = []
+    accuracies = []
     with Screen(stderr=True) as screen:
         for model in (classifier.model, _File(ran)):
             screen(PassBegan("evaluating", len(images)))
             result = evaluate(model, images, classifier.preprocess, on_batch=lambda count: screen(Advanced(count)))
-            top1.append(result.top1)
+            accuracies.append(rate_with_interval(result.right, result.num_images))
     title = printable(f"{selection.name}, {split} images")
-    print(f"top-1 on {title} ({len(images)}): PyTorch {top1[0]:.2f}%, this file {top1[1]:.2f}%")
+    print(f"top-1 on {title} ({len(images)}): PyTorch {accuracies[0]}, this file {accuracies[1]}")
 
 
 class _File(nn.Module):

@@ -41,10 +41,11 @@ class Evaluation:
     def accuracy(self) -> str:
         """In words, each accuracy with its 95% interval, such as ``top-1 50.00% (95% interval 9.45 to 90.55)``."""
         top5 = "" if self.top5 is None else f", top-5 {rate_with_interval(self._in_top5, self.num_images)}"
-        return f"top-1 {rate_with_interval(self._right, self.num_images)}{top5}"
+        return f"top-1 {rate_with_interval(self.right, self.num_images)}{top5}"
 
     @property
-    def _right(self) -> int:
+    def right(self) -> int:
+        """Images whose class is the first."""
         return int(np.trace(self.confusion))
 
     @property
@@ -64,7 +65,7 @@ class Evaluation:
             "images": n,
             "loss": self.loss,
             "top1": self.top1,
-            "top1_interval": _percent(self._right, n),
+            "top1_interval": _percent(self.right, n),
             **top5,
             "classes": [
                 {
