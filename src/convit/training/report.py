@@ -15,6 +15,7 @@ from convit.data.scan import SAMPLE
 from convit.data.select import Facts, Selection
 from convit.errors import InputError
 from convit.events import PassBegan, RunEnded
+from convit.figures import lacking
 from convit.model_card import TrainingFacts, data_name
 from convit.training import plots
 from convit.training.engine import Trainer
@@ -121,6 +122,8 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     classifier.training = _card_facts(plan, history, evaluation if split == "test" else None)
     classifier.save(folder.path)  # once more, for its card: only now is it known how good it is
     plots.draw_history(history, folder.path, trainer.say)
+    if note := lacking((*plan.class_names, plan.facts.name)):
+        trainer.say(note)
     ended = RunEnded(folder.path, found.findings(), _files(history, wrong), _commands(folder.path))
     report = Report(
         plan=plan,
