@@ -201,8 +201,8 @@ def _commands(folder: Path) -> dict[str, str]:
     return {
         f"convit predict {run} PHOTO.jpg": "what is on a picture",
         f"convit inspect {run} PHOTO.jpg": "where the model looks",
-        f"convit evaluate {run} FOLDER": "how good it is on other labelled images",
-        f"convit export {run}": "one file to deploy, which needs no PyTorch",
+        f"convit evaluate {run} FOLDER": "how good it is on other images",
+        f"convit export {run}": "one file to deploy",
     }
 
 
