@@ -18,6 +18,9 @@ from convit.files import printable
 WIDEST = 110
 """Columns of a text on a terminal: longer lines are hard to read."""
 
+NAMED = 5
+"""So many of a run's files are named at its end."""
+
 
 class _Speed(ProgressColumn):
     """Images per second."""
@@ -111,7 +114,8 @@ class Screen:
         for found in ended.findings:
             rows += [(found.topic, found.text), *([("", f"→ {found.advice}")] if found.advice else [])]
         name, *others = ended.files
-        rows += [("files", f"{ended.folder / name}: {ended.files[name]}."), ("", f"Beside it {', '.join(others)}.")]
+        rows.append(("files", f"{ended.folder / name}: {ended.files[name]}."))
+        rows.append(("", f"Beside it {', '.join(others[:NAMED])}{' and others' * (len(others) > NAMED)}."))
         width = max(map(len, ended.commands))
         commands = [f"{command:{width}}  {what}" for command, what in ended.commands.items()]
         rows += [("next" * (not number), command) for number, command in enumerate(commands)]

@@ -247,7 +247,7 @@ def _confused(o: Outcome) -> Finding:
     if not o.confused:
         return Finding("confused", "No image was taken for one of another class.")
     most, wrong = o.confused[0], sum(pair.first_as_second + pair.second_as_first for pair in o.confused)
-    advice = "" if o.learned is False else "Look at the mistakes first: labels that are wrong are often among them."
+    advice = "" if o.learned is False else "Look at its mistakes: wrong labels are often among them."
     if most.first_as_second + most.second_as_first == 1 < len(o.confused):
         return Finding("confused", f"{wrong} images are wrong, and no two classes are confused twice.", advice)
     first = f"{most.first_as_second} of {most.first_images} {most.first!r} were taken for {most.second!r}"
@@ -286,5 +286,6 @@ def _fit(o: Outcome) -> Finding | None:
 
 
 def _photos(o: Outcome) -> Finding:
-    text = f"It learned from {o.learned_from} images, {o.smallest_images} of the smallest class, {o.smallest!r}."
-    return Finding("images", text)
+    return Finding(
+        "images", f"It learned from {o.learned_from} images, {o.smallest_images} of the smallest class, {o.smallest!r}."
+    )

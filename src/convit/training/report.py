@@ -16,6 +16,7 @@ from convit.data.scan import SAMPLE
 from convit.data.select import Facts, Selection
 from convit.errors import InputError
 from convit.events import Finding, PassBegan, RunEnded
+from convit.figures import lacking
 from convit.model_card import TrainingFacts, data_name
 from convit.training import plots
 from convit.training.calibrating import calibrated
@@ -127,6 +128,8 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     classifier.training = _card_facts(plan, history, evaluation if split == "test" else None)
     classifier.save(folder.path)  # once more, for its card: only now is it known how good it is
     plots.draw_history(history, folder.path, trainer.say)
+    if note := lacking((*plan.class_names, plan.facts.name)):
+        trainer.say(note)
     findings = (*found.findings(), Finding("probabilities", reliability.summary()))
     ended = RunEnded(folder.path, findings, _files(history, wrong), _commands(folder.path))
     report = Report(
@@ -218,8 +221,8 @@ def _commands(folder: Path) -> dict[str, str]:
     return {
         f"convit predict {run} PHOTO.jpg": "what is on a picture",
         f"convit inspect {run} PHOTO.jpg": "where the model looks",
-        f"convit evaluate {run} FOLDER": "how good it is on other labelled images",
-        f"convit export {run}": "one file to deploy, which needs no PyTorch",
+        f"convit evaluate {run} FOLDER": "how good it is on other images",
+        f"convit export {run}": "one file to deploy",
     }
 
 
