@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "analysis": {"figures", "files", "prediction", *TOOLS},
     "export": {"files", *TOOLS},
     "benchmark": {"figures", "events", "files", *TOOLS},
-    "checks": {"events", "files", "data"},
+    "checks": {"events", "files", "options", "training", *TOOLS},
     "entry": {"training", "analysis", "events"},
     "experiments": {"entry", "figures", "lock", *OPTIONS, "events", "files", *TOOLS, *PARTS_OF_THE_TOP},
     "cli": {
