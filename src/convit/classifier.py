@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from convit import files, hub
+from convit.calibration import Calibration, checksum_with, entry_of, of_entry
 from convit.classifier_folder import CONFIG, HUB, WEIGHTS, check_folder, check_source, fold_folders, lack
 from convit.data import Preprocess, evaluation_transform
 from convit.data.images import Encoded, Picture, as_rgb, is_file
@@ -26,7 +27,7 @@ from convit.models import ConViT, create_model
 from convit.models.average import Average
 from convit.models.checkpoints import check_numbers
 from convit.models.ranges import check_of_file
-from convit.models.seal import config_of, read_sealed, sealed
+from convit.models.seal import checksum_in, checksum_of, config_of, read_sealed, sealed
 from convit.models.stem import patch_grid
 from convit.prediction import Prediction, ranked
 
@@ -45,6 +46,7 @@ class Classifier:
         model_name: the model's name for :func:`convit.create_model`.
         model_args: the keywords that it was made with, besides ``num_classes``; JSON values only.
         training: how it was trained, for its model card.
+        calibration: its temperature, which probabilities are computed with; None for 1, not calibrated.
 
     Raises:
         InputError: the number of class names is not that of the outputs, or a name is no text or there twice; a model
@@ -60,6 +62,7 @@ class Classifier:
         model_name: str,
         model_args: dict[str, Any] | None = None,
         training: TrainingFacts | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         _check_class_names(class_names, model.num_classes)
         if isinstance(model, ConViT):  # a study trains other models in its place
@@ -70,6 +73,12 @@ class Classifier:
         self.model_name = model_name
         self.model_args = dict(model_args or {})
         self.training = training
+        self.calibration = calibration
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before their softmax: that of :attr:`calibration`, or 1."""
+        return 1.0 if self.calibration is None else self.calibration.temperature
 
     @property
     def device(self) -> torch.device:
@@ -84,6 +93,8 @@ class Classifier:
     @torch.inference_mode()
     def probabilities(self, images: Picture | Iterable[Picture], batch_size: int = 32) -> Tensor:
         """Probability of every class for every image, ``(images, classes)``, fp32 on the CPU; of one image a row.
+
+        ``softmax(logits / T)``, T the :attr:`temperature`.
 
         Args:
             images: pictures, their paths, files open to read bytes, or arrays (:data:`Picture`), of any size and mode.
@@ -102,7 +113,7 @@ class Classifier:
 
         def run() -> None:
             logits = self.model(torch.stack(batch).to(self.device, next(self.model.parameters()).dtype))
-            out.append(logits.float().softmax(dim=-1).cpu())
+            out.append((logits.float() / self.temperature).softmax(dim=-1).cpu())
             batch.clear()
 
         for image in several:
@@ -171,10 +182,13 @@ class Classifier:
         if self.training is not None:
             config["training"] = self.training.to_dict()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+        weights = sealed(tensors, _fingerprint(config))
+        if self.calibration is not None:
+            config["calibration"] = entry_of(self.calibration, checksum_in(weights))
         _write(
             Path(folder),
             {
-                WEIGHTS: sealed(tensors, _fingerprint(config)),
+                WEIGHTS: weights,
                 CONFIG: json.dumps(config, indent=2, ensure_ascii=False).encode(),
             },
         )
@@ -213,6 +227,7 @@ class Classifier:
             image_size=self.preprocess.image_size,
             model_name=self.model_name,
             training=self.training,
+            calibration=self.calibration,
             repo_id=repo_id,
             license=license,
         )
@@ -303,7 +318,8 @@ def load(
 
 
 def average(classifiers: Sequence[Classifier]) -> Classifier:
-    """Several classifiers of the same classes and images as one, whose probabilities are the mean of theirs.
+    """Several classifiers of the same classes and images as one, whose probabilities are the mean of theirs, each with
+    its own temperature.
 
     It predicts, is evaluated and exported like any other; it has no folder of its own to be saved in.
 
@@ -314,7 +330,8 @@ def average(classifiers: Sequence[Classifier]) -> Classifier:
     for other in classifiers[1:]:
         if (other.class_names, other.preprocess) != (first.class_names, first.preprocess):
             raise InputError("classifiers: other classes, or another preprocessing; expected those of one training")
-    made: Any = Average([classifier.model for classifier in classifiers])
+    temperatures = [classifier.temperature for classifier in classifiers]
+    made: Any = Average([classifier.model for classifier in classifiers], temperatures)
     names = {"model_name": first.model_name, "model_args": first.model_args}
     return Classifier(made.eval(), first.preprocess, first.class_names, **names)  # type: ignore[arg-type]
 
@@ -328,10 +345,11 @@ def load_folder(folder: Path, device: torch.device | str, make: Callable[..., Co
     check_folder(folder)
     if not isinstance(device, str | torch.device):  # PyTorch takes 1.5 or a tensor for none
         raise InputError(f"device: got {brief(device)}, expected a name or a torch.device, such as 'cpu'")
-    name, classes, args, preprocess, training, written = _read_config(folder / CONFIG)
+    config = _read_config(folder / CONFIG)
+    name, classes, args, preprocess = config.model_name, config.class_names, config.model_args, config.preprocess
     try:
         made = partial(make, name, num_classes=len(classes), **args)
-        known: dict[str, Any] = {"model_name": name, "model_args": args, "training": training}
+        known: dict[str, Any] = {"model_name": name, "model_args": args, "training": config.training}
         outline = Classifier(made(device="meta"), preprocess, classes, **known).model
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise InputError(f"{folder / CONFIG}: {one_line(error, 400)}") from error
@@ -344,11 +362,18 @@ def load_folder(folder: Path, device: torch.device | str, make: Callable[..., Co
     except RuntimeError as error:
         wanted = f"not the weights of {name} in {CONFIG}"
         raise InputError(f"{folder / WEIGHTS}: {wanted} ({one_line(error)})") from error
-    if config_of(folder / WEIGHTS) not in ("", written):
+    if config_of(folder / WEIGHTS) not in ("", config.fingerprint):
         raise InputError(
             f"{folder / CONFIG}: not as it was written with {WEIGHTS} (other class names, preprocessing or model); "
             "expected the two files of one run, unchanged; for other class names load it unchanged, set class_names, "
             "and save() it"
+        )
+    known["calibration"] = config.calibration
+    of_weights, found = checksum_of(folder / WEIGHTS), config.calibration
+    if found and of_weights and config.calibration_checksum != checksum_with(found, of_weights):
+        raise InputError(
+            f"{folder / CONFIG}: its calibration is not as it was written for {WEIGHTS} (changed, or of other "
+            "weights); expected the two files of one run, unchanged, or no entry 'calibration'"
         )
     model = made()  # of the size of the file: no sooner is memory taken for it
     model.load_state_dict(weights)
@@ -397,8 +422,11 @@ class ClassifierConfig(NamedTuple):
     model_args: dict[str, Any]
     preprocess: Preprocess
     training: TrainingFacts | None
+    calibration: Calibration | None
+    calibration_checksum: str
+    """:func:`convit.calibration.checksum_with` of it and of the weights that it was written with."""
     fingerprint: str
-    """Of all of it but the training facts, as :func:`_fingerprint` makes it."""
+    """Of all of it but the training facts and the calibration, as :func:`_fingerprint` makes it."""
 
 
 def _fingerprint(config: Mapping[str, Any]) -> str:
@@ -446,8 +474,9 @@ def _read_config(path: Path) -> ClassifierConfig:
         check_of_file(args)
         _check_class_names(classes, len(classes))
         training = TrainingFacts.from_dict(config["training"]) if "training" in config else None
+        calibration, checksum = of_entry(config["calibration"]) if "calibration" in config else (None, "")
         settings = Preprocess.from_dict(preprocess)
-        return ClassifierConfig(name, classes, args, settings, training, _fingerprint(config))
+        return ClassifierConfig(name, classes, args, settings, training, calibration, checksum, _fingerprint(config))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

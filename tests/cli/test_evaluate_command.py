@@ -20,7 +20,7 @@ def test_own_folder_means_the_validation_images(run: Path, animals: Path, shell:
     assert (got.status, got.err) == (0, "")
     assert "animals, val images: top-1 " in got.out
     out = run / "evaluation-animals-val"
-    files = {"evaluation.json", "confusion.csv", "confusion.png", "mistakes.csv"}
+    files = {"evaluation.json", "confusion.csv", "confusion.png", "mistakes.csv", "reliability.png"}
     assert {p.name for p in out.iterdir()} - {"mistakes.png"} == files
     written = json.loads((out / "evaluation.json").read_text())
     own = json.loads((run / "evaluation.json").read_text())

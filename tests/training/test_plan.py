@@ -131,7 +131,7 @@ def test_nothing_is_left_open() -> None:
     assert [name for name, value in options.items() if value is None] == [
         *("train", "val", "test", "fraction", "per_class", "classes", "data_root", "full_scale"),
         *("heads", "stem", "pool", "norm", "position_embedding", "gate_init", "weight_init"),
-        *("weights", "teacher", "teacher_weights", "minutes", "patience", "save_minutes", "resume"),
+        *("weights", "teacher", "teacher_weights", "minutes", "patience", "crop_scale", "save_minutes", "resume"),
     ]  # None has a meaning of its own there
     assert options["out"] == "runs/some-mini"
 

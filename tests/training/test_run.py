@@ -51,7 +51,7 @@ def test_files_of_the_contract(run: Path) -> None:
         "evaluation.json",
         ".lock",
     }
-    files |= {"mistakes.csv", "confusion.csv"}
+    files |= {"mistakes.csv", "confusion.csv", "reliability.png"}
     wrong = len((run / "mistakes.csv").read_text().splitlines()) - 1
     assert wrong == 3 - np.trace(json.loads((run / "evaluation.json").read_text())["confusion"])
     assert {path.name for path in run.iterdir()} == files | ({"mistakes.png"} if wrong else set())

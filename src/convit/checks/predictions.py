@@ -90,7 +90,9 @@ def _predictions(
                 images.subset(indices).with_classes(classifier.class_names),
                 classifier.preprocess,
                 on_batch=lambda count: tell(Advanced(count)),
-                on_logits=lambda logits, target: rows.append(logits.double().softmax(dim=-1)[:, order]),
+                on_logits=lambda logits, target: rows.append(
+                    (logits.double() / classifier.temperature).softmax(dim=-1)[:, order]
+                ),
             )
     probabilities: NDArray[np.float64] = torch.cat(rows).numpy()
     return probabilities

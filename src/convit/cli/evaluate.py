@@ -16,7 +16,7 @@ from convit.data.images import ignored_notes
 from convit.data.select import Evaluating, Selection, select
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, Said
-from convit.files import absolute, check_apart, check_output, printable
+from convit.files import absolute, check_apart, check_output, composed, printable
 from convit.training import Evaluation, evaluate
 from convit.training.evaluation_files import others_in, write_evaluation
 from convit.training.mistakes import Answers
@@ -45,23 +45,28 @@ def main(options: EvaluateCommand) -> int:
             screen(Said(note))
         out.mkdir(parents=True, exist_ok=True)
         screen(PassBegan("evaluating", len(images)))
-        answers = Answers()
+        answers = Answers(classifier.calibration)
         result = evaluate(
             classifier.model,
             images,
             classifier.preprocess,
             workers=options.workers,
+            temperature=classifier.temperature,
             on_batch=lambda count: screen(Advanced(count)),
             on_logits=answers.add,
         )
     wrong, of = answers.mistakes(images), {"data": selection.name, "root": selection.root, "split": split}
-    written = write_evaluation(out, result, wrong, images, left_out=bad, **of)
+    fitted_here = not set(map(composed, known.split.get("val", ()))).isdisjoint(map(composed, images.names))
+    reliability = answers.reliability(len(images), fitted_here=fitted_here)
+    written = write_evaluation(out, result, wrong, images, reliability, left_out=bad, **of)
     if options.json:
         named = {"left_out": [{"image": image.name, "reason": image.reason} for image in bad]} if bad else {}
-        document = {"run": str(options.run), "data": options.data, "split": split, **result.to_dict(), **named}
+        document = {"run": str(options.run), "data": options.data, "split": split, **result.to_dict()}
+        document |= {"calibration": reliability.to_dict(), **named}
         print_or_write_json(document, options.json)
     if options.json != "-":
         _show(result, f"{selection.name}, {split} images", classifier.model_name)
+        print(*reliability.lines(), sep="\n")
         print(f"written to {printable(str(out))}: {', '.join(written)}")
     if not bad or options.skip_bad:
         return 0

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from convit.data import ImageSet, Preprocess, SampleDataset, evaluation_transform
+from convit.intervals import rate_with_interval, wilson_interval
 from convit.training.distributed import ALONE, World
 from convit.training.workers import batches, end_workers, make_loader
 
@@ -25,7 +26,7 @@ class Evaluation:
 
     class_names: tuple[str, ...]
     loss: float
-    """Mean cross-entropy, in nats."""
+    """Mean cross-entropy, in nats, at the temperature that it was evaluated with."""
     top1: float
     top5: float | None
     """None with five classes or fewer, where it would always be 100."""
@@ -38,8 +39,17 @@ class Evaluation:
 
     @property
     def accuracy(self) -> str:
-        """In words, such as ``top-1 93.10%, top-5 99.20%``."""
-        return f"top-1 {self.top1:.2f}%" + ("" if self.top5 is None else f", top-5 {self.top5:.2f}%")
+        """In words, each accuracy with its 95% interval, such as ``top-1 50.00% (95% interval 9.45 to 90.55)``."""
+        top5 = "" if self.top5 is None else f", top-5 {rate_with_interval(self._in_top5, self.num_images)}"
+        return f"top-1 {rate_with_interval(self._right, self.num_images)}{top5}"
+
+    @property
+    def _right(self) -> int:
+        return int(np.trace(self.confusion))
+
+    @property
+    def _in_top5(self) -> int:
+        return round((self.top5 or 0) * self.num_images / 100)
 
     @property
     def num_images(self) -> int:
@@ -48,23 +58,31 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        counts = self.confusion.sum(axis=1)
+        counts, n = self.confusion.sum(axis=1), self.num_images
+        top5 = {} if self.top5 is None else {"top5": self.top5, "top5_interval": _percent(self._in_top5, n)}
         return {
-            "images": self.num_images,
+            "images": n,
             "loss": self.loss,
             "top1": self.top1,
-            **({} if self.top5 is None else {"top5": self.top5}),
+            "top1_interval": _percent(self._right, n),
+            **top5,
             "classes": [
                 {
                     "name": name,
                     "images": int(counts[i]),
                     "precision": float(self.precision[i]),
                     "recall": float(self.recall[i]),
+                    "recall_interval": list(wilson_interval(int(self.confusion[i, i]), int(counts[i]))),
                 }
                 for i, name in enumerate(self.class_names)
             ],
             "confusion": self.confusion.tolist(),
         }
+
+
+def _percent(right: int, total: int) -> list[float]:
+    """The 95% interval of an accuracy, in percent."""
+    return [100 * end for end in wilson_interval(right, total)]
 
 
 def evaluate(
@@ -76,6 +94,7 @@ def evaluate(
     workers: int = 0,
     cache: bool = False,
     precision: str = "fp32",
+    temperature: float = 1.0,
     on_batch: Callable[[int], None] = lambda images: None,
     on_logits: Callable[[Tensor, Tensor], None] = lambda logits, target: None,
     world: World = ALONE,
@@ -93,9 +112,11 @@ def evaluate(
         workers: processes that load them.
         cache: decode all of them first.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        temperature: what the logits are divided by for the loss (:class:`convit.calibration.Calibration`).
         on_batch: told the number of images after each batch; may raise to stop. Called equally often on all processes,
             with 0 where one has a batch less than another.
-        on_logits: given the logits, ``(n, classes)`` in fp32, and the targets, ``(n,)``, of each batch of this process.
+        on_logits: given the logits, ``(n, classes)`` in fp32, as the model gives them, and the targets, ``(n,)``, of
+            each batch of this process.
         world: the processes that share the work.
     """
     device = next(model.parameters()).device
@@ -111,7 +132,7 @@ def evaluate(
         for batch, target in batches(loader):
             with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
                 logits = model(batch.to(device)).float().cpu()
-            total = total + tally(logits, target)
+            total = total + tally(logits / temperature, target)
             on_logits(logits, target)
             on_batch(len(batch))
     finally:

@@ -259,7 +259,7 @@ def _predicted(own: RunFolder, number: int, classifier: Classifier, asked: Asked
         images,
         classifier.preprocess,
         on_batch=lambda count: tell(Advanced(count)),
-        on_logits=lambda logits, target: rows.append(logits.double().softmax(dim=-1)),
+        on_logits=lambda logits, target: rows.append((logits.double() / classifier.temperature).softmax(dim=-1)),
     )
     return OutOfFold(
         names=images.names,
@@ -273,7 +273,7 @@ def _predicted(own: RunFolder, number: int, classifier: Classifier, asked: Asked
 def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
     """The mean of K accuracies in percent, and its 95% interval by Student's t, within 0 to 100.
 
-    The runs share most of their images, so it is a little too narrow.
+    The runs share most of their images, so it is somewhat too narrow.
 
     >>> mean, (low, high) = mean_interval([90.0, 92.0, 94.0])
     >>> mean, round(low, 2), round(high, 2)

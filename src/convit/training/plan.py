@@ -87,6 +87,7 @@ class Plan:
     def augmentation(self) -> Augmentation:
         """What training does to an image."""
         o = self.options
+        assert o.crop is not None
         return Augmentation(
             crop=o.crop,
             scale=o.crop_scale or 1.0,

@@ -192,8 +192,6 @@ def _filled(asked: Asked, facts: Facts, choice: ModelChoice, values: Mapping[str
         taken["locality_strength"] = None  # that of the weights
     if "mix_prob" in taken and not any(taken.get(name, getattr(asked, name)) for name in ("mixup", "cutmix")):
         taken["mix_prob"] = 0.0
-    if asked.crop != "random_resized" and asked.crop_scale is None:
-        taken["crop_scale"] = None  # no part is taken
     lr = taken.get("lr", asked.lr)
     taken |= {name: min(taken[name], lr) for name in ("min_lr", "warmup_lr") if name in taken}
     height, width = choice.args["img_size"]

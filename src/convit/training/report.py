@@ -14,6 +14,7 @@ from convit.errors import InputError
 from convit.events import PassBegan
 from convit.model_card import TrainingFacts, data_name
 from convit.training import plots
+from convit.training.calibrating import calibrated
 from convit.training.engine import Trainer
 from convit.training.evaluation import Evaluation, best_record, evaluate
 from convit.training.evaluation_files import write_evaluation
@@ -80,14 +81,17 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     world.barrier()  # the best model is written
     classifier = trainer.saved()
     split = "test" if "test" in trainer.images else "val"
-    images, answers = trainer.images[split], Answers()
-    trainer.tell(PassBegan(f"best model on the {split} images", len(images)))
+    images = trainer.images[split]
     try:
+        classifier.calibration = calibrated(trainer, classifier)
+        answers = Answers(classifier.calibration)
+        trainer.tell(PassBegan(f"best model on the {split} images", len(images)))
         evaluation = evaluate(
             classifier.model,
             images,
             plan.preprocess,
             workers=plan.options.workers or 0,
+            temperature=classifier.temperature,
             on_batch=trainer.observe_batch,
             on_logits=answers.add,
             world=world,
@@ -98,6 +102,7 @@ def finish(trainer: Trainer) -> dict[str, Any]:
             f"--workers than {plan.options.workers} if it happens again"
         ) from died
     wrong = answers.mistakes(images, world)
+    reliability = answers.reliability(len(images), world, fitted_here=split == "val")
     history = trainer.progress.history
     best = best_record(history)
     made = {"best": best, "split": split, "evaluation": evaluation, "classifier": classifier}
@@ -108,10 +113,13 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     classifier.save(folder.path)  # once more, for its card: only now is it known how good it is
     plots.draw_history(history, folder.path)
     root = plan.facts.root
-    write_evaluation(folder.path, evaluation, wrong, images, data=data_name(root), root=root, split=split)  # the last
+    name, found = data_name(root), (evaluation, wrong, images, reliability)
+    write_evaluation(folder.path, *found, data=name, root=root, split=split)  # the last
     trainer.say(f"best epoch {best['epoch']}: validation top-1 {best['val_top1']:.2f}%")
     if split == "test":
         trainer.say(f"test {evaluation.accuracy} on {evaluation.num_images} images that were left for the end")
+    for line in reliability.lines():
+        trainer.say(line)
     if note := chance_note(evaluation.confusion):
         trainer.say(note)
     return made
