@@ -57,7 +57,7 @@ ALLOWED: dict[str, set[str]] = {
     "pages": set(),
     "export_web": {"export", "files", "pages", *TOOLS},
     "benchmark": {"figures", "events", "files", *TOOLS},
-    "checks": {"events", "files", "data"},
+    "checks": {"events", "files", "options", "training", *TOOLS},
     "entry": {"training", "analysis", "events"},
     "experiments": {"entry", "figures", "intervals", "lock", *OPTIONS, "events", "files", *TOOLS, *PARTS_OF_THE_TOP},
     "cli": {

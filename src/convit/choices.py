@@ -58,7 +58,7 @@ RUN_FILES = (
         "checkpoints",
     ),
     *("evaluation-*", "inspect", "mistakes.csv", "mistakes.png", "tensorboard", "wandb", "tracking.json"),
-    *("reliability.png", "config.yaml"),
+    *("reliability.png", "fold-[0-9]*", "folds.json", "out-of-fold.csv", "config.yaml"),
 )
 """Everything that a run, and its evaluations, write into the folder, in the order in which ``--overwrite`` removes it.
 If this is interrupted, the folder is still a run that can be overwritten, but not resumed."""

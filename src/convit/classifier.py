@@ -17,13 +17,14 @@ from torch import Tensor
 
 from convit import files, hub
 from convit.calibration import Calibration, checksum_with, entry_of, of_entry
-from convit.classifier_folder import CONFIG, HUB, WEIGHTS, check_folder, check_source, lack
+from convit.classifier_folder import CONFIG, HUB, WEIGHTS, check_folder, check_source, fold_folders, lack
 from convit.data import Preprocess, evaluation_transform
 from convit.data.images import Encoded, Picture, as_rgb, is_file
 from convit.errors import InputError, brief, one_line
 from convit.layers import GatedPositionalSelfAttention
 from convit.model_card import MARKER, TrainingFacts, model_card
 from convit.models import ConViT, create_model
+from convit.models.average import Average
 from convit.models.checkpoints import check_numbers
 from convit.models.ranges import check_of_file
 from convit.models.seal import checksum_in, checksum_of, config_of, read_sealed, sealed
@@ -153,6 +154,7 @@ class Classifier:
 
     def save(self, folder: str | Path) -> None:
         """Writes ``model.safetensors`` and ``config.json`` into ``folder``; timm can read the latter too."""
+        self._check_single()
         if self.model.num_classes != len(self.class_names):
             raise InputError(
                 f"class_names: got {len(self.class_names)} for a model of {self.model.num_classes} outputs, "
@@ -191,6 +193,14 @@ class Classifier:
             },
         )
 
+    def _check_single(self) -> None:
+        """Raises :class:`InputError` for the average of several models, which is no model of a name."""
+        if isinstance(self.model, Average):
+            raise InputError(
+                f"model: got the average of {len(self.model.models)} runs, expected one of them; 'convit export' "
+                "writes the average as one file"
+            )
+
     # -- sharing -----------------------------------------------------------------------------------------------------
 
     def card(self, repo_id: str | None = None, license: str | None = None) -> str:
@@ -200,6 +210,7 @@ class Classifier:
             repo_id: ``owner/name`` of its repository on the Hub, for the example in it.
             license: such as ``"mit"``.
         """
+        self._check_single()
         if repo_id is not None:
             hub.check_repo_id(repo_id)
         model = self.model
@@ -277,7 +288,8 @@ def load(
     token: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> Classifier:
-    """The classifier of a run folder, of a folder of :meth:`Classifier.save_pretrained`, or on the Hugging Face Hub.
+    """The classifier of a run folder, of the runs of ``--folds`` (:func:`average`), of a folder of
+    :meth:`Classifier.save_pretrained`, or on the Hugging Face Hub.
 
     Nothing that its files name is imported, nothing in them is executed.
 
@@ -298,10 +310,30 @@ def load(
     if not str(source).startswith(HUB):
         if revision is not None:
             raise InputError(f"revision: got {revision!r} for the folder {source}, expected none")
-        return load_folder(Path(source), device)
+        runs = fold_folders(Path(source))
+        return average([load_folder(run, device) for run in runs]) if runs else load_folder(Path(source), device)
     repo_id = str(source).removeprefix(HUB)
     got = hub.download(repo_id, CONFIG, WEIGHTS, _read_config, revision=revision, token=token, cache_dir=cache_dir)
     return load_folder(got, device)
+
+
+def average(classifiers: Sequence[Classifier]) -> Classifier:
+    """Several classifiers of the same classes and images as one, whose probabilities are the mean of theirs, each with
+    its own temperature.
+
+    It predicts, is evaluated and exported like any other; it has no folder of its own to be saved in.
+
+    Raises:
+        InputError: they have other classes, or prepare images in another way.
+    """
+    first = classifiers[0]
+    for other in classifiers[1:]:
+        if (other.class_names, other.preprocess) != (first.class_names, first.preprocess):
+            raise InputError("classifiers: other classes, or another preprocessing; expected those of one training")
+    temperatures = [classifier.temperature for classifier in classifiers]
+    made: Any = Average([classifier.model for classifier in classifiers], temperatures)
+    names = {"model_name": first.model_name, "model_args": first.model_args}
+    return Classifier(made.eval(), first.preprocess, first.class_names, **names)  # type: ignore[arg-type]
 
 
 def load_folder(folder: Path, device: torch.device | str, make: Callable[..., ConViT] = create_model) -> Classifier:

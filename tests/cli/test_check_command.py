@@ -10,6 +10,7 @@ import pytest
 
 from tests.checks.made import photos, picture, save
 from tests.cli.command import SMALL, Shell, tree
+from tests.cli.command import photos as dark_and_bright
 
 
 @pytest.fixture
@@ -147,3 +148,50 @@ def test_bad_input_is_one_line(faulty: Path, tmp_path: Path, shell: Shell) -> No
     ):
         shell.refuses("check", *words, says=says)
     assert tree(tmp_path) == before
+
+
+def test_labels_by_a_run_are_those_of_images_that_it_did_not_learn_from(
+    run: Path, animals: Path, tmp_path: Path, shell: Shell
+) -> None:
+    got = shell("check", animals, "--run", run, "--out", tmp_path / "out")
+    assert got.status == 0, got.err
+    found = json.loads((tmp_path / "out" / "check.json").read_text())
+    split = json.loads((run / "split.json").read_text())
+    assert found["labels"]["checked"] == len(split["val"])
+    assert found["splits"] == {"train": len(split["train"]), "val": len(split["val"])}
+    assert {one["image"] for one in found["labels"]["probably_wrong"]} <= set(split["val"])
+    assert "did not learn from" in found["labels"]["predictions"]
+
+
+def test_a_run_on_other_images_is_refused(run: Path, animals: Path, tmp_path: Path, shell: Shell) -> None:
+    other = shutil.copytree(animals, tmp_path / "other")
+    for path in sorted(other.rglob("*.png")):
+        save(picture(int(path.stem)), path)
+    shell.refuses("check", other, "--run", run, says=("run", "other images", "expected"))
+    shutil.rmtree(other / "ape")
+    shell.refuses("check", other, "--run", run, says=("run", "other classes", "expected"))
+
+
+def test_wrong_labels_by_folds_that_are_trained_for_it(tmp_path: Path, shell: Shell) -> None:
+    """Dark and bright pictures, two of each under the other's name; the same command again trains nothing."""
+    root = dark_and_bright(tmp_path / "photos", 30)
+    for i in (0, 1):
+        one, other = root / "ape" / f"{i}.png", root / "bee" / f"{i}.png"
+        one.rename(tmp_path / "held.png")
+        other.rename(one)
+        (tmp_path / "held.png").rename(other)
+    words = ("check", root, "--folds", 2, "--epochs", 12, "--out", tmp_path / "out", "--write", tmp_path / "list.csv")
+    got = shell(*words, "--leave-out", "labels", "--device", "cpu")
+    assert got.status == 0, got.err
+    found = json.loads((tmp_path / "out" / "check.json").read_text())
+    assert found["labels"]["checked"] == 60
+    swapped = {f"{name}/{i}.png" for name in ("ape", "bee") for i in (0, 1)}
+    assert {one["image"] for one in found["labels"]["probably_wrong"]} == swapped
+    assert {one["image"] for one in found["left_out"]} == swapped
+    written = (tmp_path / "out" / "folds" / "fold-1" / "model.safetensors").stat().st_mtime_ns
+    assert shell(*words, "--leave-out", "labels", "--overwrite").status == 0
+    assert (tmp_path / "out" / "folds" / "fold-1" / "model.safetensors").stat().st_mtime_ns == written
+    page = (tmp_path / "out" / "check.html").read_text()
+    assert "Probable wrong labels" in page
+    by_run = shell("check", root, "--run", tmp_path / "out" / "folds", "--out", tmp_path / "again", "--json")
+    assert json.loads(by_run.out)["labels"]["probably_wrong"] == found["labels"]["probably_wrong"]

@@ -7,7 +7,8 @@
 
 p are predictions of models that did not learn from the image: out-of-fold ones. What is off the diagonal of C are the
 labels in doubt. Pruned by noise rate: for each i != j the ``n Q[i, j]`` images with label i and the largest
-``p_j - p_i`` (the paper's PBNR). An image is reported if both agree on it, ranked by ``p_j - p_i``.
+``p_j - p_i`` (the paper's PBNR). An image is reported if both agree on it and j is more probable than i, ranked by
+``p_j - p_i``.
 """
 
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def doubts(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> li
         found += [
             Doubt(int(x), j, float(probabilities[x, i]), float(probabilities[x, j]))
             for x in of_label[order].tolist()
-            if confident[x] == j
+            if confident[x] == j and probabilities[x, j] > probabilities[x, i]
         ]
     return sorted(found, key=lambda doubt: (-doubt.margin, doubt.image))
 

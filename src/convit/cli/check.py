@@ -1,6 +1,8 @@
 """``convit check DATA``: what is wrong with these images?"""
 
+import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,15 +15,29 @@ from convit.cli.options.check import CheckCommand
 from convit.cli.output import print_or_write_json
 from convit.cli.screen import Screen
 from convit.data.images import ignored_notes
-from convit.events import Said
+from convit.data.select import Selection
+from convit.events import Listener, Said
 from convit.files import check_apart, check_output, printable
 
 SHOWN = 3
 """So many of each kind are named on the terminal; the page has more, the JSON all."""
 
 
-def main(options: CheckCommand) -> None:
-    """Checks, writes the report and, if it was asked for, the cleaned list, and prints what was found."""
+def main(options: CheckCommand) -> int:
+    """Checks, writes the report and, if it was asked for, the cleaned list, and prints what was found; 128 + the
+    signal's number if the training that it needs was stopped."""
+    if options.folds is None:
+        return _check(options)
+    from convit.training import Stopped
+
+    try:
+        return _check(options)
+    except Stopped as stopped:
+        print(f"{printable(str(stopped))}; the same command continues", file=sys.stderr)
+        return 128 + stopped.signum
+
+
+def _check(options: CheckCommand) -> int:
     with Screen(stderr=True) as screen:
         selection = chosen(
             options.data, data_root=options.data_root, folders=options.folders, full_scale=options.full_scale
@@ -34,7 +50,7 @@ def main(options: CheckCommand) -> None:
             check_list(options.write, selection, overwrite=options.overwrite)
         for note in (*ignored_notes(selection.ignored), *selection.notes):
             screen(Said(note))
-        report = check(selection, tell=screen)
+        report = check(selection, tell=screen, **_labels(options, selection, out, screen))
         if options.write is not None:
             gone = left_out(report, options.leave_out, options.write)
             report = write_list(report, gone, options.write)
@@ -47,6 +63,21 @@ def main(options: CheckCommand) -> None:
             kept = len(report.pictures) - len(report.left_out)
             print(f"written to {printable(str(options.write))}: {kept} images, without {len(report.left_out)}")
         print(f"written to {printable(str(out))}: {', '.join(FILES)}")
+    return 0
+
+
+def _labels(options: CheckCommand, selection: Selection, out: Path, tell: Listener) -> dict[str, Any]:
+    """What a check needs to look at labels; nothing where it is not to."""
+    if options.run is None and options.folds is None:
+        return {}
+    from convit.checks import predictions  # with PyTorch
+
+    if options.run is not None:
+        predict = predictions.of_run(options.run, selection, options.device, tell)
+        return {"predict": predict, "run_split": predictions.run_split(options.run, selection)}
+    names = ("data", "folds", "epochs", "train", "val", "test", "data_root", "full_scale", "device")
+    asked = {name: value for name in names if (value := getattr(options, name)) is not None}
+    return {"predict": predictions.by_training(out / "folds", {**asked, "skip_bad": True}, tell)}
 
 
 def _show(report: Report) -> None:

@@ -17,7 +17,7 @@ from convit.data.evaluating import Evaluating, Known, to_evaluate_on
 from convit.data.image_sets import ImageSet
 from convit.data.images import pictures
 from convit.data.record import first_changed_name
-from convit.data.sampling import class_balanced_subset, stratified_split
+from convit.data.sampling import class_balanced_subset, folds_of, stratified_split
 from convit.data.scan import BadImage, drop, look, refuse_bad
 from convit.data.selection import Facts, Selection
 from convit.data.sources import Source, open_source, scaled
@@ -54,6 +54,8 @@ class Learning:
     seed: int = 0
     val_fraction: float = 0.1
     """Part of each class that is held out to validate on, where the data has no val split; between 0 and 1."""
+    fold: tuple[int, int] | None = None
+    """``(i, k)``: validate on the i-th, from 1, of k parts of each class in place of ``val_fraction``."""
     fraction: float | None = None
     """Learn from this part of each class, drawn, above 0 and up to 1; None for all."""
     per_class: int | None = None
@@ -180,6 +182,10 @@ def _to_learn_from(source: Source, choice: Learning) -> Selection:
         source = replace(source, splits=splits)
     if choice.classes is not None:
         source = _some_classes(source, choice)
+    notes = list(source.notes)
+    if choice.fold is not None and "val" in source.splits:
+        source = replace(source, splits={split: images for split, images in source.splits.items() if split != "val"})
+        notes.append("its val split is not used: each fold validates on a part of the images to learn from")
     if choice.leave_out:
         kept = {split: drop(images, choice.leave_out) for split, images in source.splits.items()}
         source = replace(source, splits=kept)
@@ -198,7 +204,7 @@ def _to_learn_from(source: Source, choice: Learning) -> Selection:
         source=source,
         available=available,
         left_out=choice.leave_out,
-        notes=(*source.notes, *splits_beside(Path(source.root))),
+        notes=(*notes, *splits_beside(Path(source.root))),
     )
 
 
@@ -224,7 +230,12 @@ def _some_classes(source: Source, choice: Learning) -> Source:
 def _drawn(source: Source, whole: ImageSet, choice: Learning) -> tuple[dict[str, ImageSet], int]:
     """The splits by options and seed, and the number of training images before a subset is drawn."""
     train, val = whole, source.splits.get("val")
-    if val is None:
+    if choice.fold is not None:
+        number, folds = choice.fold
+        _check_folds(source, whole, folds)
+        of = folds_of(whole.targets, folds, choice.seed)
+        train, val = whole.subset(np.flatnonzero(of != number - 1)), whole.subset(np.flatnonzero(of == number - 1))
+    elif val is None:
         kept, held_out = stratified_split(whole.targets, choice.val_fraction, choice.seed)
         train, val = whole.subset(kept), whole.subset(held_out)
     available = len(train)
@@ -235,6 +246,17 @@ def _drawn(source: Source, whole: ImageSet, choice: Learning) -> tuple[dict[str,
         train = train.subset(drawn)
     test = {split: images for split, images in source.splits.items() if split == "test"}
     return {"train": train, "val": val} | test, available
+
+
+def _check_folds(source: Source, whole: ImageSet, folds: int) -> None:
+    """Raises :class:`InputError` if a fold would have no image of a class."""
+    counts = whole.counts()
+    label = int(np.where(counts > 0, counts, counts.max() + 1).argmin())
+    if folds > counts[label]:
+        raise InputError(
+            f"folds: got {folds}, expected 2 to {counts[label]}: class {source.class_names[label]!r} of {source.name} "
+            f"has {counts[label]} images to learn from, and each fold needs one"
+        )
 
 
 def _again(source: Source, whole: ImageSet, choice: Learning) -> tuple[dict[str, ImageSet], int]:

@@ -38,6 +38,11 @@ class DataOptions:
     """The same to test on, beside --train [test, Testing, ..., or none]."""
     val_fraction: Annotated[float, Meta(ge=0.01, le=0.9)] = 0.1
     """Part of each class that is held out to choose the best epoch, where the data has no validation split."""
+    folds: Annotated[int, Meta(ge=2, le=1000)] | None = None
+    """Train so many runs in one folder, each without another part of each class, on which it validates; together they
+    predict every image, and are one model that averages [one run]."""
+    fold: Count | None = None
+    """With --folds: train this run of them alone, from 1 [all, one after the other]."""
     fraction: Annotated[float, Meta(gt=0, le=1)] | None = None
     """Learn from this part of each class, drawn by seed, for 1 / fraction times the epochs, as in the paper [all]."""
     per_class: Count | None = None

@@ -91,6 +91,7 @@ def learning(
         classes=asked.classes,
         seed=asked.seed,
         val_fraction=asked.val_fraction,
+        fold=None if asked.folds is None else (asked.fold or 1, asked.folds),
         fraction=asked.fraction,
         per_class=asked.per_class,
         skip_test=asked.skip_test,
