@@ -80,6 +80,11 @@ def export_web(classifier: Classifier, path: str | Path) -> WebPage:
 
 def web_page(classifier: Classifier) -> tuple[str, str, float]:
     """The page, the type of its weights, and the largest change of a logit by fp16; see :class:`WebPage`."""
+    if classifier.preprocess.full_scale is not None:
+        raise InputError(
+            "format: got web for a model of pictures of more than 8 bits, which browsers read as 8 bits, expected "
+            "--format onnx"
+        )
     model = checked_model(classifier)
     size = classifier.preprocess.image_size
     spec, tensors = described(model, size)
@@ -135,7 +140,9 @@ def _rounding(model: ConViT, image_size: tuple[int, int]) -> float:
     images = torch.randn(IMAGES, 3, *image_size, generator=torch.Generator().manual_seed(0))
     expected, found = model(images), rounded(images)
     if not expected.isfinite().all():
-        raise InputError("model: its answers are not finite numbers, expected a model that was trained without diverging")
+        raise InputError(
+            "model: its answers are not finite numbers, expected a model that was trained without diverging"
+        )
     difference = (found - expected).abs().max() / expected.abs().max().clamp_min(1e-30)
     return difference.item() if found.isfinite().all() else math.inf  # above 65504
 
@@ -149,13 +156,13 @@ def described(model: ConViT, image_size: tuple[int, int]) -> tuple[dict[str, Any
     tensors: dict[str, Tensor] = {}
     norms: dict[str, dict[str, Any]] = {}
 
-    def keep_linear(name: str, module: nn.Module) -> None:
+    def keep_linear(name: str, module: Any) -> None:
         _only(name, module, nn.Linear)
         tensors[f"{name}.weight"] = module.weight
         if module.bias is not None:
             tensors[f"{name}.bias"] = module.bias
 
-    def keep_norm(name: str, module: nn.Module) -> None:
+    def keep_norm(name: str, module: Any) -> None:
         _only(name, module, nn.LayerNorm, timm.layers.LayerNorm, TokenBatchNorm, nn.BatchNorm2d, nn.GroupNorm)
         if isinstance(module, TokenBatchNorm | nn.BatchNorm2d):
             mean, variance = module.running_mean, module.running_var
@@ -170,24 +177,24 @@ def described(model: ConViT, image_size: tuple[int, int]) -> tuple[dict[str, Any
         tensors[f"{name}.weight"], tensors[f"{name}.bias"] = scale, shift
         norms[name] = {"kind": kind, "eps": module.eps}
 
-    stem = []
+    stem: list[dict[str, Any]] = []
     for name, convolution, norm in _stem(model):
         # (out, in, i, j) to (out, i, j, in): the page has the channels of a pixel side by side.
         tensors[f"{name}.weight"] = convolution.weight.permute(0, 2, 3, 1).flatten(1)
         if convolution.bias is not None:
             tensors[f"{name}.bias"] = convolution.bias
         kernel, stride, padding = convolution.kernel_size[0], convolution.stride[0], int(convolution.padding[0])
-        step = {"name": name, "kernel": kernel, "stride": stride, "padding": padding, "norm": None}
-        if norm is not None:
-            step["norm"] = f"{name}.norm"
-            keep_norm(f"{name}.norm", norm)
-        stem.append(step)
+        norm_name = None if norm is None else f"{name}.norm"
+        if norm_name is not None:
+            keep_norm(norm_name, norm)
+        stem.append({"name": name, "kernel": kernel, "stride": stride, "padding": padding, "norm": norm_name})
     if model.pos_embed is not None:
         grid = patch_grid(*image_size, model.patch_size)
         tensors["pos_embed"] = position_embedding(model.pos_embed, grid, model.grid_size)[0]
     if model.cls_token is not None:
         tensors["cls_token"] = model.cls_token[0, 0]
-    for index, block in enumerate(model.blocks):
+    blocks: list[Any] = list(model.blocks)
+    for index, block in enumerate(blocks):
         name = f"blocks.{index}"
         _only(name, block, Block)
         keep_norm(f"{name}.norm1", block.norm1)
@@ -203,19 +210,20 @@ def described(model: ConViT, image_size: tuple[int, int]) -> tuple[dict[str, Any
     keep_linear("head", model.head)
     spec = {
         "dim": model.embed_dim,
-        "heads": model.blocks[0].attn.num_heads,
+        "heads": blocks[0].attn.num_heads,
         "prefixAt": None if model.cls_token is None else model.class_token_at,
         "pool": model.global_pool,
         "patchSize": model.patch_size,
         "stem": stem,
-        "blocks": [{"kind": block.attn.kind} for block in model.blocks],
+        "blocks": [{"kind": block.attn.kind} for block in blocks],
         "norms": norms,
     }
     return spec, {name: tensor.detach().float().contiguous() for name, tensor in tensors.items()}
 
 
-def _keep_attention(name: str, layer: nn.Module, tensors: dict[str, Tensor]) -> None:
+def _keep_attention(name: str, layer: Any, tensors: dict[str, Tensor]) -> None:
     """Queries, keys and values as one matrix (3 C, C); where a head looks by position, (h, 3); its gates."""
+    bias: Tensor | None
     if type(layer) is SelfAttention:
         _only(f"{name}.qkv", layer.qkv, nn.Linear)
         weight, bias = layer.qkv.weight, layer.qkv.bias
@@ -236,7 +244,7 @@ def _keep_attention(name: str, layer: nn.Module, tensors: dict[str, Tensor]) -> 
 
 def _stem(model: ConViT) -> Iterator[tuple[str, nn.Conv2d, nn.Module | None]]:
     """The stem's convolutions by name, each with the norm, and GELU, that follow it."""
-    embed = model.patch_embed
+    embed: Any = model.patch_embed
     backbone = getattr(embed, "backbone", None)
     if isinstance(backbone, ConvStem):
         parts = list(backbone)
@@ -268,6 +276,6 @@ def _only(name: str, module: nn.Module, *kinds: type[nn.Module]) -> None:
 
 def _unknown(name: str, module: nn.Module) -> InputError:
     return InputError(
-        f"format: got web for a model whose {name} is a {type(module).__name__} of another kind, expected the layers of "
-        "convit.create_model; --format onnx takes any"
+        f"format: got web for a model whose {name} is a {type(module).__name__} of another kind, expected the layers "
+        "of convit.create_model; --format onnx takes any"
     )

@@ -17,8 +17,8 @@ needs_node = pytest.mark.skipif(NODE is None, reason="node is not installed")
 SETUP = """
 const fs = require("node:fs");
 const given = JSON.parse(fs.readFileSync(process.argv[2], "utf8"));
-const floats = (file) => { const raw = fs.readFileSync(file); return new Float32Array(raw.buffer.slice(raw.byteOffset, raw.byteOffset + raw.length)); };
 const bytes = (file) => new Uint8Array(fs.readFileSync(file));
+const floats = (file) => new Float32Array(bytes(file).buffer);
 """
 
 

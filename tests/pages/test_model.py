@@ -17,12 +17,15 @@ from convit.export_web import SCRIPTS, coded, described
 from tests.helpers import randomise, relative_error, tiny_model
 from tests.pages.node import needs_node, run
 
-FORWARD = [name for name in SCRIPTS if name.split("/")[1] in ("position.js", "matrix.js", "model.js", "weights.js")]
+FORWARD = [
+    name for name in SCRIPTS if name.split("/")[1] in ("bytes.js", "position.js", "matrix.js", "model.js", "weights.js")
+]
 ONE = """async (given) => {
   const weights = tensorsOf(given.tensors, await unpacked(given.content));
   const model = makeModel(given.spec, weights), pixels = floats(given.pixels);
   const pass = model.begin(pixels, given.height, given.width);
-  const gates = model.blocks.map((block, index) => block.gates && block.gates.map((gate, head) => given.gates?.[`${index}:${head}`] ?? gate));
+  const gates = model.blocks.map((block, index) =>
+    block.gates && block.gates.map((gate, head) => given.gates?.[`${index}:${head}`] ?? gate));
   for (const block of model.blocks) model.step(pass, block.index, gates[block.index]);
   %s
 }"""
@@ -79,7 +82,8 @@ def passed(cases: Sequence[Case], folder: Path, then: str) -> list[Any]:
         height, width = case.image.shape[1:]
         own = {"spec": spec, "tensors": listed, "content": base64.b64encode(content).decode(), "pixels": str(pixels)}
         plain.append(case.given | own | {"height": height, "width": width})
-    code = f"const one = {ONE % then}; const out = []; for (const each of given.cases) out.push(await one(each)); return out;"
+    each = "const out = []; for (const each of given.cases) out.push(await one(each)); return out;"
+    code = f"const one = {ONE % then}; {each}"
     return run(FORWARD, code, folder, {"cases": plain})
 
 
@@ -104,7 +108,10 @@ def test_gates_set_by_hand(tmp_path: Path) -> None:
     """As in ``analysis.masking``; and what is computed anew from the changed block on is what the whole pass gives."""
     model = made(local_up_to_layer=3, global_pool="avg")
     image = torch.randn(3, *model.img_size)
-    settings: list[dict[int, dict[int, float]]] = [{0: {0: 0.0, 3: 1.0}, 1: {8: 0.25}}, {1: dict.fromkeys(range(9), 1.0)}]
+    settings: list[dict[int, dict[int, float]]] = [
+        {0: {0: 0.0, 3: 1.0}, 1: {8: 0.25}},
+        {1: dict.fromkeys(range(9), 1.0)},
+    ]
     cases = []
     for values in settings:
         named = {f"{layer}:{head}": value for layer, heads in values.items() for head, value in heads.items()}

@@ -46,7 +46,10 @@ def both(cases: list[tuple[Image.Image, Preprocess]], folder: Path) -> list[tupl
 @needs_node
 def test_bytes_are_pillows(tmp_path: Path) -> None:
     cases = [
-        (noise(height, width), Preprocess(image_size=size, crop_pct=part, interpolation=interpolation, mean=(0.1, 0.5, 0.485)))
+        (
+            noise(height, width),
+            Preprocess(image_size=size, crop_pct=part, interpolation=interpolation, mean=(0.1, 0.5, 0.485)),
+        )
         for interpolation in INTERPOLATIONS
         for part in (1.0, 0.875, 0.7)
         for size in ((16, 16), (24, 40), (33, 20), (7, 7))

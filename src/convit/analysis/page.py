@@ -32,7 +32,9 @@ from convit.files import write
 from convit.ops.naive import positional_map
 from convit.prediction import Prediction
 
-SCRIPTS = tuple(f"attention/{name}.js" for name in ("bytes", "position", "values", "charts", "pointing", "page", "codes"))
+SCRIPTS = tuple(
+    f"attention/{name}.js" for name in ("bytes", "position", "values", "charts", "pointing", "page", "codes")
+)
 """Parts of the page's one script, in this order."""
 MOST_BYTES = 48_000_000
 """The largest page: browsers open it in a few seconds, and a mail server may still take it."""
