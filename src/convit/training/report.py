@@ -12,7 +12,7 @@ from convit.data.scan import SAMPLE
 from convit.data.select import Facts, Selection
 from convit.errors import InputError
 from convit.events import PassBegan
-from convit.intervals import rate_with_interval
+from convit.intervals import percent_with_interval
 from convit.model_card import TrainingFacts, data_name
 from convit.training import plots
 from convit.training.calibrating import calibrated
@@ -117,7 +117,7 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     name, found = data_name(root), (evaluation, wrong, images, reliability)
     write_evaluation(folder.path, *found, data=name, root=root, split=split)  # the last
     validated = sum(plan.facts.counts["val"])
-    accuracy = rate_with_interval(round(best["val_top1"] / 100 * validated), validated)
+    accuracy = percent_with_interval(best["val_top1"], validated)
     trainer.say(f"best epoch {best['epoch']}: validation top-1 {accuracy}, {validated} images")
     if split == "test":
         trainer.say(f"test {evaluation.accuracy} on {evaluation.num_images} images that were left for the end")
