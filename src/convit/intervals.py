@@ -49,8 +49,17 @@ def rate_with_interval(right: int, total: int) -> str:
     >>> rate_with_interval(81, 263)
     '30.80% (95% interval 25.53 to 36.62)'
     """
-    low, high = wilson_interval(right, total)
-    return f"{100 * right / total:.2f}% (95% interval {100 * low:.2f} to {100 * high:.2f})" if total else "-"
+    return percent_with_interval(100 * right / total, total) if total else "-"
+
+
+def percent_with_interval(percent: float, total: int) -> str:
+    """The same of an accuracy that is known in percent, of so many images.
+
+    >>> percent_with_interval(90.909, 11)
+    '90.91% (95% interval 62.26 to 98.38)'
+    """
+    low, high = wilson_interval(round(percent / 100 * total), total)
+    return f"{percent:.2f}% (95% interval {100 * low:.2f} to {100 * high:.2f})"
 
 
 def mcnemar(first: int, second: int) -> float:
