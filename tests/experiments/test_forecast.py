@@ -1,4 +1,4 @@
-"""What more images would give: the law is found, its intervals hold it, and a run is repeated on parts of its images."""
+"""What more images would give: the law is found, its intervals hold it, a run is repeated on parts of its images."""
 
 import json
 from pathlib import Path
