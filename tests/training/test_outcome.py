@@ -94,8 +94,9 @@ def test_overfitting_is_a_clear_difference(plan: Plan) -> None:
     assert said(found)["overfitting"].startswith("Yes: 100.0% of 200 images")
     assert "--pretrained" in said(found)["overfitting"]
     assert "--pretrained" not in said(replace(found, pretrained=True))["overfitting"]
-    few = with_seen(came(plan, confusion=[[3, 0, 0], [0, 2, 1], [0, 0, 3]]), seen)
-    assert few.overfits is False  # 8 of 9 may be as good as all
+    nearly = evaluation(NAMES, [[64, 2, 0], [2, 64, 0], [0, 0, 68]])
+    few = with_seen(came(plan, confusion=[[3, 0, 0], [0, 2, 1], [0, 0, 3]]), nearly)
+    assert few.overfits is False  # 8 of 9 may be as good as 98%
     assert came(plan).overfits is None
     assert "overfitting" not in said(came(plan))
 

@@ -37,23 +37,28 @@ def stepped(foretelling: Foretelling, seconds: float, steps: int, *, first: floa
 def test_foretold_once_without_the_first_step(plan: Plan) -> None:
     foretelling = Foretelling(plan)
     (said,) = stepped(foretelling, 1.0, 15, first=50.0)
-    assert f"as {ENOUGH:.0f} steps of 1000 ms foretell" in said
+    assert f"from {ENOUGH:.0f} steps of 1000 ms" in said
     # 100 epochs of 15 steps, 6 images at 0.4 of a quarter of a second each, twice so long to record, and saving.
     left = 100 * (15 + 3 * 6 * 0.1 + SAVED) - 5 + (6 + 60) * 0.1 + END
     assert said.startswith(f"about {left / 60:.0f} minutes from here")
     assert stepped(foretelling, 1.0, 15) == []
 
 
+def test_long_steps_are_not_judged_by_one(plan: Plan) -> None:
+    (said,) = stepped(Foretelling(plan), 30.0, 15)
+    assert "from 4 steps of 30000 ms" in said
+
+
 def test_a_short_epoch_is_enough(plan: Plan) -> None:
     (said,) = stepped(Foretelling(plan), 0.01, 15)
-    assert "as 14 steps of 10 ms foretell" in said
+    assert "from 14 steps of 10 ms" in said
 
 
 def test_one_step_in_the_first_epoch_is_not(plan: Plan) -> None:
     foretelling = Foretelling(plan)
     assert stepped(foretelling, 0.01, 1) == []
     (said,) = stepped(foretelling, 0.01, 15, epoch=1)
-    assert "as 15 steps of 10 ms foretell" in said
+    assert "from 15 steps of 10 ms" in said
 
 
 def test_steps_of_another_size_take_as_long_as_their_pixels(data: Path) -> None:

@@ -8,7 +8,7 @@ from convit.training.markup import text
 
 POINTS = 400
 """A line is drawn through at most so many points."""
-LEFT, RIGHT, TOP, BOTTOM = 38.0, 8.0, 8.0, 34.0
+LEFT, RIGHT, TOP, BOTTOM = 43.0, 12.0, 8.0, 36.0
 """Room for the numbers of the axes, in units of the drawing."""
 
 
@@ -61,7 +61,7 @@ def chart(
         x = at(value, low)[0]
         drawn.append(f'<text x="{x}" y="{height - BOTTOM + 16}" text-anchor="middle">{value:g}</text>')
     middle = LEFT + (width - LEFT - RIGHT) / 2
-    drawn.append(f'<text x="{middle}" y="{height - 3}" text-anchor="middle">{text(x_name)}</text>')
+    drawn.append(f'<text x="{middle}" y="{height - 4}" text-anchor="middle">{text(x_name)}</text>')
     for line in lines:
         points = [at(x, y) for x, y in zip(line.x, line.y, strict=True)]
         points = [*points[:: -(-len(points) // POINTS)], points[-1]]

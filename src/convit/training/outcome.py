@@ -217,6 +217,11 @@ def late(losses: Sequence[float]) -> Late | None:
 # -- in words ----------------------------------------------------------------------------------------------------------
 
 
+def _name(name: str, most: int = 40) -> str:
+    """The name of a class as sentences have it, cut short."""
+    return repr(name if len(name) <= most else f"{name[: most - 1]}…")
+
+
 def _accuracy(o: Outcome) -> Finding:
     low, high = o.interval
     kind = "test" if o.split == "test" else "validation"
@@ -231,7 +236,7 @@ def _guessing(o: Outcome) -> Finding:
     same = f"{o.chance:.1f}" == f"{o.largest_share:.1f}"
     text = f"Guessing gives {o.chance:.1f}%"
     text += ", and so does always the same answer" if same else ""
-    text += "" if same else f"; always answering {o.largest!r}, the largest class, {o.largest_share:.1f}%"
+    text += "" if same else f"; always answering {_name(o.largest)}, the largest class, {o.largest_share:.1f}%"
     if o.learned is None:
         return Finding("guessing", f"{text}.", f"{o.images} images are too few to tell whether anything was learned.")
     if o.learned:
@@ -250,9 +255,9 @@ def _confused(o: Outcome) -> Finding:
     advice = "" if o.learned is False else "Look at its mistakes: wrong labels are often among them."
     if most.first_as_second + most.second_as_first == 1 < len(o.confused):
         return Finding("confused", f"{wrong} images are wrong, and no two classes are confused twice.", advice)
-    first = f"{most.first_as_second} of {most.first_images} {most.first!r} were taken for {most.second!r}"
-    second = f"{most.second_as_first} of {most.second_images} {most.second!r} for {most.first!r}"
-    which = "" if len(o.confused) == 1 else f"Most often {most.first!r} and {most.second!r}: "
+    first = f"{most.first_as_second} of {most.first_images} {_name(most.first)} were taken for {_name(most.second)}"
+    second = f"{most.second_as_first} of {most.second_images} {_name(most.second)} for {_name(most.first)}"
+    which = "" if len(o.confused) == 1 else f"Most often {_name(most.first)} and {_name(most.second)}: "
     return Finding("confused", f"{which}{first}, {second}.", advice)
 
 
@@ -286,6 +291,6 @@ def _fit(o: Outcome) -> Finding | None:
 
 
 def _photos(o: Outcome) -> Finding:
-    return Finding(
-        "images", f"It learned from {o.learned_from} images, {o.smallest_images} of the smallest class, {o.smallest!r}."
-    )
+    text = f"It learned from {o.learned_from} images, {o.smallest_images} of the smallest class, {_name(o.smallest)}."
+    advice = "convit forecast tells how much more would give, in about the time of this run."
+    return Finding("images", text, "" if o.learned is False else advice)

@@ -78,7 +78,12 @@ def curves(history: list[dict[str, Any]], path: Path) -> None:
     right.plot(epochs, [r["val_top1"] for r in history], color=BLUE, marker=marker(epochs), label="top-1")
     if "val_top5" in history[0]:
         right.plot(epochs, [r["val_top5"] for r in history], color=ORANGE, marker=marker(epochs), label="top-5")
-    ring = {"color": BLUE, "markersize": 8, "markerfacecolor": "none", "label": "the best epoch, which is kept"}
+    ring: dict[str, Any] = {
+        "color": BLUE,
+        "markersize": 8,
+        "markerfacecolor": "none",
+        "label": "the best epoch, which is kept",
+    }
     right.plot(best["epoch"], best["val_top1"], "o", linestyle="none", **ring)
     found = f"best {best['val_top1']:.1f}% in epoch {best['epoch']}"
     label(right, f"Accuracy on the validation images: {found}", "epoch", "percent")
@@ -101,7 +106,7 @@ def confusion(result: Evaluation, path: Path, *, title: str) -> None:
     part = result.confusion / np.maximum(result.confusion.sum(axis=1, keepdims=True), 1)
     side = max(4.6, 0.38 * count + 2.2) if count <= NUMBERED else 8.0
     figure, (axes,) = new_figure(side + 0.8, side)
-    figure.get_layout_engine().set(w_pad=0.14)  # type: ignore[union-attr]  # or the label on the left is cut
+    figure.set_layout_engine("constrained", w_pad=0.14)  # or the label on the left is cut
     image = axes.imshow(part, cmap="Blues", vmin=0, vmax=1)
     if count <= NAMED:
         names = [plain(_start(name)) for name in result.class_names]

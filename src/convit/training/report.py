@@ -222,6 +222,7 @@ def _commands(folder: Path) -> dict[str, str]:
         f"convit predict {run} PHOTO.jpg": "what is on a picture",
         f"convit inspect {run} PHOTO.jpg": "where the model looks",
         f"convit evaluate {run} FOLDER": "how good it is on other images",
+        f"convit forecast {run}": "what more images would give",
         f"convit export {run}": "one file to deploy",
     }
 

@@ -7,8 +7,9 @@ from convit.training.state import Progress
 
 END = 3.0
 """Seconds for the plots at the end of a run."""
-ENOUGH = 4.0
-"""Seconds of steps from which a run's end is foretold; or those of its first epoch, if that is shorter."""
+ENOUGH, STEPS = 4.0, 4
+"""Seconds, and steps, from which a run's end is foretold at the least; or those of its first epoch, if they are
+fewer."""
 EVALUATED = 0.4
 """An image evaluated takes about so much of its part of a training step: a third of the multiply-adds, and loading."""
 RECORDED = 64
@@ -66,11 +67,11 @@ class Foretelling:
             return None
         epoch, step, seconds = self._from if self._from[0] == progress.epoch else (progress.epoch, 0, 0.0)
         steps, taken = progress.step - step, progress.seconds - seconds
-        if taken < ENOUGH and progress.step < self.plan.steps_per_epoch:
+        if steps == 0 or ((taken < ENOUGH or steps < STEPS) and progress.step < self.plan.steps_per_epoch):
             return None
         self.told = True
         left = self._speed(taken / steps, epoch).of(self.plan, epoch=progress.epoch, step=progress.step)
-        return f"{in_words(left)} from here to the end, as {steps} steps of {1000 * taken / steps:.0f} ms foretell"
+        return f"{in_words(left)} from here to the end, foretold from {steps} steps of {1000 * taken / steps:.0f} ms"
 
     def _speed(self, step: float, epoch: int) -> Speed:
         """From the seconds of a step in an epoch, those of all other work."""
