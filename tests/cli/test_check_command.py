@@ -174,7 +174,7 @@ def test_a_run_on_other_images_is_refused(run: Path, animals: Path, tmp_path: Pa
 
 def test_wrong_labels_by_folds_that_are_trained_for_it(tmp_path: Path, shell: Shell) -> None:
     """Dark and bright pictures, two of each under the other's name; the same command again trains nothing."""
-    root = dark_and_bright(tmp_path / "photos", 30)
+    root = dark_and_bright(tmp_path / "photos", {"ape": 30, "bee": 30})
     for i in (0, 1):
         one, other = root / "ape" / f"{i}.png", root / "bee" / f"{i}.png"
         one.rename(tmp_path / "held.png")

@@ -79,7 +79,7 @@ def test_stopped_in_the_second_fold_it_is_resumed_to_the_same_bits(
         if (tmp_path / "run" / "fold-2").exists():
             stop(event)  # type: ignore[arg-type]
 
-    stop = StopAt("epoch 1", 1)
+    stop = StopAt("epoch 1/1", 1)
     with pytest.raises(Stopped) as stopped:
         train_folds(asked(animals, tmp_path / "run"), in_fold_2)
     assert stopped.value.folder == tmp_path / "run"

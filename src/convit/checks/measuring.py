@@ -1,6 +1,6 @@
 """Decodes every image once, and measures it: size, brightness, sharpness, and the thumb that is hashed."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,24 +20,25 @@ LONGEST = 256
 class Measured:
     """What is known of N images; NaN and 0 of those that cannot be decoded."""
 
-    reasons: dict[int, str] = field(default_factory=dict)
+    reasons: dict[int, str]
     """Number of an image that cannot be decoded -> why."""
-    size: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    size: NDArray[np.int64]
     """(N, 2) width and height in pixels."""
-    brightness: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    brightness: NDArray[np.float64]
     """(N,) mean grey value, 0 to 255."""
-    contrast: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    contrast: NDArray[np.float64]
     """(N,) standard deviation of the grey values."""
-    sharpness: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    sharpness: NDArray[np.float64]
     """(N,) variance of the Laplacian over that of the grey values: how much of what there is to see is fine detail."""
-    thumbs: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, SIDE, SIDE), np.uint8))
+    thumbs: NDArray[np.uint8]
     """(N, 32, 32) see :func:`convit.checks.near.thumb`."""
 
     @classmethod
     def empty(cls, count: int) -> "Measured":
         """Of so many images nothing is known yet."""
-        nothing = (np.full(count, np.nan) for _ in range(3))
-        return cls({}, np.zeros((count, 2), np.int64), *nothing, np.zeros((count, SIDE, SIDE), np.uint8))
+        light, contrast, sharp = (np.full(count, np.nan) for _ in range(3))
+        size, thumbs = np.zeros((count, 2), np.int64), np.zeros((count, SIDE, SIDE), np.uint8)
+        return cls({}, size, light, contrast, sharp, thumbs)
 
     @property
     def decoded(self) -> NDArray[np.bool_]:

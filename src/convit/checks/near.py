@@ -151,7 +151,7 @@ def _reduced(pictures: NDArray[np.float32], cut: tuple[int, int, int]) -> NDArra
     across, down = (np.asarray(_cells(start, 2 * off - start, SIDE // 2), np.float32) for start in (left, top))
     rows = pictures.reshape(-1, SIDE) @ across.T  # (P 32, 16)
     turned = rows.reshape(-1, SIDE, SIDE // 2).transpose(0, 2, 1).reshape(-1, SIDE)
-    return np.asarray(turned @ down.T, np.float32).reshape(len(pictures), -1)
+    return np.asarray((turned @ down.T).reshape(len(pictures), -1), np.float32)
 
 
 def _normal(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,6 +1,7 @@
 """The average of several models, as one."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,21 +40,25 @@ class Average(nn.Module):
         return torch.stack(answers).logsumexp(dim=0) - torch.log(torch.tensor(float(len(answers))))
 
     @property
+    def _first(self) -> Any:
+        return self.models[0]
+
+    @property
     def num_classes(self) -> int:
         """The classes of each of them."""
-        return int(self.models[0].num_classes)
+        return int(self._first.num_classes)
 
     @property
     def in_chans(self) -> int:
         """The channels of an image."""
-        return int(self.models[0].in_chans)
+        return int(self._first.in_chans)
 
     @property
     def patch_size(self) -> int:
         """The side of a patch of each of them, in pixels."""
-        return int(self.models[0].patch_size)
+        return int(self._first.patch_size)
 
     @property
     def global_pool(self) -> str:
         """What the classifiers read; see :class:`convit.ConViT`."""
-        return str(self.models[0].global_pool)
+        return str(self._first.global_pool)
