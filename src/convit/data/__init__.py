@@ -29,13 +29,14 @@ if TYPE_CHECKING:
         Preprocess,
         SampleDataset,
         evaluation_transform,
+        normalised,
         seeded,
         training_transform,
     )
 
 _NEED_TORCH = (
     *("Augmentation", "Preprocess", "SampleDataset"),
-    *("evaluation_transform", "seeded", "training_transform"),
+    *("evaluation_transform", "normalised", "seeded", "training_transform"),
 )
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "image_size",
     "is_image_name",
     "native_size",
+    "normalised",
     "open_source",
     "permutation",
     "read_image",

@@ -109,6 +109,12 @@ class Trainer:
             plan=plan.fingerprint,
             options=plan.options.to_dict(),
         )
+        self.copies = {
+            split: plan.packs.measuring.copies(chosen.scaled(plan.preprocess.full_scale))
+            for split, chosen in images.items()
+            if split != "train"
+        }
+        """Of the images to measure on, by split."""
         self.batches = TrainingBatches(plan, images["train"], self.device, world)
         self.saver = Saver(folder, self.state, self.classifier, self.say, world, plan.options.save_minutes)
         self.supervisor = Supervisor(plan, self.batches, self.saver, stop, world)
@@ -208,7 +214,7 @@ class Trainer:
             plan.preprocess,
             batch_size=max(64, plan.batch_size),
             workers=decided(plan.options.workers),
-            cache=plan.cache,
+            copies=self.copies["val"],
             precision=plan.options.precision,
             on_batch=self.observe_batch,
             world=self.world,

@@ -88,6 +88,7 @@ def finish(trainer: Trainer) -> dict[str, Any]:
             images,
             plan.preprocess,
             workers=plan.options.workers or 0,
+            copies=trainer.copies[split],
             on_batch=trainer.observe_batch,
             on_logits=answers.add,
             world=world,
