@@ -20,7 +20,7 @@ from convit.data.sampling import (
     shown,
     stratified_split,
 )
-from convit.data.scan import BadImage, decoded_bytes, drop, native_size, scan
+from convit.data.scan import BadImage, drop, native_size, scan
 from convit.data.sources import SOURCE_NAMES, Source, open_source
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ __all__ = [
     "Source",
     "UnreadableImageError",
     "class_balanced_subset",
-    "decoded_bytes",
     "describe",
     "drop",
     "evaluation_transform",

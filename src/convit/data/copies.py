@@ -76,7 +76,8 @@ Way = Reduced | Fitted
 
 def learning_side(image_size: tuple[int, int], scale: float) -> int:
     """Pixels of the shorter side of what is learned from: the smallest part that is cropped, ``scale`` of the area, is
-    just as large as the model's input, so that no crop has fewer pixels than it can show.
+    just as large as the model's input, so that no crop shows fewer pixels than it could. (The first epochs may have
+    smaller inputs, never larger ones.)
 
     >>> learning_side((128, 128), 0.35), learning_side((32, 32), 1.0)
     (217, 32)

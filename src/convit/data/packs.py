@@ -27,7 +27,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import features
 
-from convit.data.copies import ENTRY, Copies, Way
+from convit.data.copies import ENTRY, Copies, Reduced, Way
 from convit.data.image_sets import ImageSet, Stamp
 from convit.errors import one_line
 from convit.events import Listener, Said, ignore
@@ -121,7 +121,7 @@ class Packs:
         stamps = known if known is not None else images.stamps() if self.limit else None
         if stamps is None or not self.limit:
             return Copies(images, self.way)
-        paths = sorted(self.folder.glob(f"*{SUFFIX}"), key=_age) if self.folder.is_dir() else []
+        paths = sorted(self.folder.glob(f"*{SUFFIX}")) if self.folder.is_dir() else []  # the names tell the time
         which, entries = np.full(len(images), -1), np.zeros(len(images), ENTRY)
         present = np.array(stamps, dtype=np.int64).reshape(-1, 4)
         read_in: list[Path] = []
@@ -136,13 +136,14 @@ class Packs:
             place = dict(zip(names, range(len(names)), strict=True))
             rows = np.fromiter((place.get(name, -1) for name in images.names), np.int64, len(images))
             fits = (rows >= 0) & (found["stamp"][rows] == present).all(axis=1) & (present[:, 0] != -1)
-            fits &= (which < 0) | (entries["at"] == 0)  # pixels win over none
+            fits &= (entries["at"] == 0) | (found["at"][rows] > 0)  # the newest, unless it has no pixels
             for index in np.flatnonzero(fits & (found["young"][rows] > 0)).tolist():
                 fits[index] = found["checksum"][rows[index]] == images.checksum(index).encode() != b""
             entries[fits], which[fits] = found[rows[fits]], len(read_in)
             read_in.append(path)
+        for used in np.unique(which[which >= 0]).tolist():
             with contextlib.suppress(OSError):
-                os.utime(path)  # read now: it is not old
+                os.utime(read_in[used])  # read now: it is not old
         return Copies(images, self.way, read_in, which, entries)
 
     @contextlib.contextmanager
@@ -166,11 +167,8 @@ class Packs:
             return 0
 
 
-def _age(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
+NOTHING_KEPT = Packs(Path(), Reduced(2**30), limit=0)
+"""No packs: images are decoded whole, and no copy is kept."""
 
 
 def _read(path: Path) -> tuple[list[str], NDArray[Any]]:
@@ -251,18 +249,17 @@ class Writer:
             self._finish()
         except OSError as error:
             self._fail(error)
-        if self.left_out:
+        if self.left_out and not self.failed:
             gb = self.packs.limit / 1e9
-            self.tell(
-                Said(f"{self.left_out} copies of images do not fit --cache-gb {gb:g}, or half of the free disk: their "
-                     "files are decoded each time")
-            )  # fmt: skip
+            what = "1 copy of an image does" if self.left_out == 1 else f"{self.left_out} copies of images do"
+            self.tell(Said(f"{what} not fit --cache-gb {gb:g}, or half of the free disk: decoded anew each time"))
 
     def _begun(self) -> IO[bytes]:
         if self._file is None:
             self.packs.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            name = f"{time.time_ns():020d}-{secrets.token_hex(4)}{SUFFIX}"
             with contextlib.ExitStack() as stack:
-                self._file = stack.enter_context(replacing(self.packs.folder / f"{secrets.token_hex(8)}{SUFFIX}"))
+                self._file = stack.enter_context(replacing(self.packs.folder / name))
                 self._file.write(MAGIC)
                 self._open = stack.pop_all()
         return self._file

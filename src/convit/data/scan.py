@@ -150,11 +150,6 @@ def sides(images: ImageSet, sample: int = SAMPLE, seed: int = 0) -> tuple[int, i
     return min(shorter), max(shorter)
 
 
-def decoded_bytes(images: ImageSet, sample: int = SAMPLE, seed: int = 0) -> int:
-    """About how much memory the images take as RGB pixels, from up to ``sample`` of them; reads headers only."""
-    return int(3 * len(images) * np.mean([width * height for width, height in _sizes(images, sample, seed)]))
-
-
 def _sizes(images: ImageSet, sample: int, seed: int) -> list[tuple[int, int]]:
     """(width, height) of the drawn images whose headers can be read; the others are found by the scan.
 

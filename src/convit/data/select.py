@@ -16,7 +16,7 @@ from convit.data.evaluating import Evaluating, Known, to_evaluate_on
 from convit.data.image_sets import ImageSet
 from convit.data.images import pictures
 from convit.data.keeping import keep
-from convit.data.packs import Packs
+from convit.data.packs import NOTHING_KEPT, Packs
 from convit.data.record import first_changed_name
 from convit.data.sampling import class_balanced_subset, stratified_split
 from convit.data.scan import BadImage, drop, refuse_bad
@@ -25,7 +25,7 @@ from convit.data.sources import Source, open_source, scaled
 from convit.data.sources.interface import class_called, path_of
 from convit.data.sources.layout import splits_beside, subfolders
 from convit.errors import InputError
-from convit.events import Listener
+from convit.events import Listener, ignore
 from convit.files import absolute
 
 __all__ = [
@@ -130,7 +130,9 @@ class Checked:
     """By name, of images that may be the same as others (:func:`convit.data.duplicates.duplicate_notes`)."""
 
 
-def check(selection: Selection, tell: Listener, learning: Packs, measuring: Packs) -> Checked:
+def check(
+    selection: Selection, tell: Listener = ignore, learning: Packs = NOTHING_KEPT, measuring: Packs = NOTHING_KEPT
+) -> Checked:
     """Decodes all images of the source that no pack knows, also those that were not drawn, and keeps their copies.
 
     Args:
