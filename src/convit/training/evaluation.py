@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convit.data import ImageSet, Preprocess, SampleDataset, evaluation_transform
+from convit.data import ImageSet, Preprocess, SampleDataset, normalised
+from convit.data.copies import Copies, Fitted
+from convit.data.transforms import pixels_of
 from convit.intervals import rate_with_interval, wilson_interval
 from convit.training.distributed import ALONE, World
 from convit.training.workers import batches, end_workers, make_loader
@@ -93,7 +95,7 @@ def evaluate(
     *,
     batch_size: int = 64,
     workers: int = 0,
-    cache: bool = False,
+    copies: Copies | None = None,
     precision: str = "fp32",
     temperature: float = 1.0,
     on_batch: Callable[[int], None] = lambda images: None,
@@ -111,7 +113,7 @@ def evaluate(
         preprocess: how an image becomes the model's input.
         batch_size: images at once.
         workers: processes that load them.
-        cache: decode all of them first.
+        copies: of these images, made by :class:`convit.data.copies.Fitted` to this preprocessing; None to make them.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         temperature: what the logits are divided by for the loss (:class:`convit.calibration.Calibration`).
         on_batch: told the number of images after each batch; may raise to stop. Called equally often on all processes,
@@ -121,8 +123,9 @@ def evaluate(
         world: the processes that share the work.
     """
     device = next(model.parameters()).device
-    images = images.scaled(preprocess.full_scale)
-    dataset = SampleDataset(images, evaluation_transform(preprocess), seed=0, cache=cache)
+    if copies is None:
+        copies = Copies(images.scaled(preprocess.full_scale), Fitted.to(preprocess))
+    dataset = SampleDataset(copies, pixels_of, seed=0)
     model.eval()
     own = range(world.rank, len(images), world.size)
     workers = min(workers, math.ceil(len(own) / batch_size))  # more would be started for nothing
@@ -132,7 +135,7 @@ def evaluate(
     try:
         for batch, target in batches(loader):
             with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
-                logits = model(batch.to(device)).float().cpu()
+                logits = model(normalised(batch.to(device), preprocess)).float().cpu()
             total = total + tally(logits / temperature, target)
             on_logits(logits, target)
             on_batch(len(batch))

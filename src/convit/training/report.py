@@ -11,6 +11,7 @@ from torch import Tensor
 
 from convit.classifier import Classifier
 from convit.data import ImageSet
+from convit.data.copies import Copies
 from convit.data.images import ignored_notes
 from convit.data.scan import SAMPLE
 from convit.data.select import Facts, Selection
@@ -113,7 +114,8 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     with _going_on(trainer):
         classifier.calibration = calibrated(trainer, classifier)
     answers = Answers(classifier.calibration)
-    evaluation = _evaluated(trainer, classifier, f"best model on the {split} images", images, answers.add)
+    what, copies = f"best model on the {split} images", trainer.copies[split]
+    evaluation = _evaluated(trainer, classifier, what, images, answers.add, copies)
     seen = evenly(trainer.images["train"], plan.seen_images)
     of_seen = _evaluated(trainer, classifier, "best model on images it learned from", seen)
     wrong = answers.mistakes(images, world)
@@ -167,6 +169,7 @@ def _evaluated(
     what: str,
     images: ImageSet,
     on_logits: Callable[[Tensor, Tensor], None] = lambda logits, target: None,
+    copies: Copies | None = None,
 ) -> Evaluation:
     """The finished model on some images."""
     plan = trainer.plan
@@ -177,6 +180,7 @@ def _evaluated(
             images,
             plan.preprocess,
             workers=plan.options.workers or 0,
+            copies=copies,
             temperature=classifier.temperature,
             on_batch=trainer.observe_batch,
             on_logits=on_logits,
