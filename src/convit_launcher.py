@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a classifier on your images; writes a run folder",
     "evaluate": "accuracy, precision, recall and confusion matrix of a run on labelled images",
     "predict": "classes and probabilities of images, by a run or an exported file",
+    "check": "faults in labelled images: unreadable, repeated, leaking into the test set, odd",
     "inspect": "what every head looks at: a page to point at, and plots",
     "forecast": "how much more images would give, from trainings on a part of them",
     "experiment": "the paper's tables and figures on your data, resumable",

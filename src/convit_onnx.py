@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from convit.calibration import Calibration
 from convit.errors import InputError, brief, one_line
 from convit.files import kind_of, parse_json
 from convit.prediction import Prediction, ranked
@@ -61,6 +62,8 @@ class OnnxClassifier:
             self.class_names = _class_names(parse_json(facts["class_names"]))
             self.preprocess = Preprocess.from_dict(_mapping(parse_json(facts["preprocessing"])))
             self.model_name = facts["model_name"]
+            calibration = parse_json(facts.get("calibration", "null"))
+            self.calibration = None if calibration is None else Calibration.from_dict(calibration)
             (inputs,), (outputs,) = self.session.get_inputs(), self.session.get_outputs()
             self.input, self.output = inputs.name, outputs.name
             self.one_at_a_time = inputs.shape[:1] == [1]
@@ -70,7 +73,10 @@ class OnnxClassifier:
             raise InputError(f"{path}: metadata that do not fit it ({one_line(error)}); export it again") from error
 
     def probabilities(self, images: Iterable[Image.Image]) -> NDArray[np.float32]:
-        """Probability of every class for every upright image, ``(images, classes)``; of one image at least."""
+        """Probability of every class for every upright image, ``(images, classes)``; of one image at least.
+
+        The file's logits are divided by its temperature already.
+        """
         batch = np.stack([prepared(image, self.preprocess) for image in images])
         parts = np.split(batch, len(batch)) if self.one_at_a_time else [batch]
         try:

@@ -13,9 +13,9 @@ PACKAGE = Path(convit.__file__).parent
 # Each part and the parts that it may import, besides itself, errors and choices, which all may. A part is a module or a
 # folder right under convit/; a file with a row of its own is held to that row instead of its folder's.
 MODEL = {"grid", "ops", "layers", "models"}
-TOOLS = {"classifier", "classifier_folder", "data", "device", "hub", "model_card", *MODEL}
+TOOLS = {"calibration", "classifier", "classifier_folder", "data", "device", "hub", "model_card", *MODEL}
 OPTIONS = {"options", "options_file"}
-PARTS_OF_THE_TOP = {"training", "analysis", "export", "benchmark"}
+PARTS_OF_THE_TOP = {"training", "analysis", "export", "export_web", "benchmark", "checks"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "choices": set(),
@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "options_file": {"options", "files"},
     "preprocess": set(),
     "prediction": set(),
+    "calibration": {"files"},
     "intervals": set(),
     "events": set(),
     "files": set(),
@@ -35,15 +36,28 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"grid", "ops", "layers", "hub", "files"},
     "timm_names": {"models"},
     "data": {"hub", "events", "files", "preprocess"},
-    "model_card": {"intervals"},
+    "model_card": {"calibration", "intervals"},
     "classifier_folder": {"files", "hub"},
     "figures": {"files"},
-    "classifier": {"classifier_folder", "data", "device", "hub", "model_card", "files", "prediction", *MODEL},
+    "classifier": {
+        "calibration",
+        "classifier_folder",
+        "data",
+        "device",
+        "hub",
+        "model_card",
+        "files",
+        "prediction",
+        *MODEL,
+    },
     # These stand side by side, and do not import each other.
     "training": {"figures", "intervals", "lock", *OPTIONS, "events", "files", *TOOLS},
-    "analysis": {"figures", "files", "prediction", *TOOLS},
+    "analysis": {"figures", "files", "pages", "prediction", *TOOLS},
     "export": {"files", *TOOLS},
+    "pages": set(),
+    "export_web": {"export", "files", "pages", *TOOLS},
     "benchmark": {"figures", "events", "files", *TOOLS},
+    "checks": {"events", "files", "options", "training", *TOOLS},
     "entry": {"training", "analysis", "events"},
     "experiments": {"entry", "figures", "intervals", "lock", *OPTIONS, "events", "files", *TOOLS, *PARTS_OF_THE_TOP},
     "cli": {
@@ -68,7 +82,7 @@ ALLOWED: dict[str, set[str]] = {
 ONLY_IN = {
     "triton": {"convit.ops.triton"},
     "matplotlib": {
-        *("convit.figures", "convit.training.plots", "convit.benchmark.plots"),
+        *("convit.figures", "convit.training.plots", "convit.training.reliability_plot", "convit.benchmark.plots"),
         *("convit.analysis.plots", "convit.analysis.map_plot", "convit.experiments.curves"),
     },
 }

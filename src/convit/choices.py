@@ -33,6 +33,9 @@ PUBLISHED_STD = 0.02
 FAN_IN = "fan_in"
 """In place of a number: ``fan_in^-1/2``, by the layer's own number of inputs."""
 
+Fault = Literal["unreadable", "duplicates", "near-duplicates", "labels"]
+"""What a cleaned list of images can leave out."""
+
 OPSET = 20
 """Version of the ONNX operators that an export is written in."""
 
@@ -46,7 +49,7 @@ RUN_FILES = (
     *("split.json", "images.json", "plan.json", "skipped.json", "config.json", "model.safetensors", "metrics.jsonl"),
     *("evaluation.json", "curves.png", "gates.png", "confusion.png", "confusion.csv", "log.txt", "checkpoints"),
     *("evaluation-*", "inspect", "mistakes.csv", "mistakes.png", "forecast", "tensorboard", "wandb", "tracking.json"),
-    *("report.html", "config.yaml"),
+    *("report.html", "reliability.png", "fold-[0-9]*", "folds.json", "out-of-fold.csv", "config.yaml"),
 )
 """Everything that a run, and its evaluations, write into the folder, in the order in which ``--overwrite`` removes it.
 If this is interrupted, the folder is still a run that can be overwritten, but not resumed."""

@@ -16,16 +16,18 @@ from PIL import Image
 from torch import Tensor
 
 from convit import files, hub
-from convit.classifier_folder import CONFIG, HUB, WEIGHTS, check_folder, check_source, lack
+from convit.calibration import Calibration, checksum_with, entry_of, of_entry
+from convit.classifier_folder import CONFIG, HUB, WEIGHTS, check_folder, check_source, fold_folders, lack
 from convit.data import Preprocess, evaluation_transform
 from convit.data.images import Encoded, Picture, as_rgb, is_file
 from convit.errors import InputError, brief, one_line
 from convit.layers import GatedPositionalSelfAttention
 from convit.model_card import MARKER, TrainingFacts, model_card
 from convit.models import ConViT, create_model
+from convit.models.average import Average
 from convit.models.checkpoints import check_numbers
 from convit.models.ranges import check_of_file
-from convit.models.seal import config_of, read_sealed, sealed
+from convit.models.seal import checksum_in, checksum_of, config_of, read_sealed, sealed
 from convit.models.stem import patch_grid
 from convit.prediction import Prediction, ranked
 
@@ -44,6 +46,7 @@ class Classifier:
         model_name: the model's name for :func:`convit.create_model`.
         model_args: the keywords that it was made with, besides ``num_classes``; JSON values only.
         training: how it was trained, for its model card.
+        calibration: its temperature, which probabilities are computed with; None for 1, not calibrated.
 
     Raises:
         InputError: the number of class names is not that of the outputs, or a name is no text or there twice; a model
@@ -59,6 +62,7 @@ class Classifier:
         model_name: str,
         model_args: dict[str, Any] | None = None,
         training: TrainingFacts | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         _check_class_names(class_names, model.num_classes)
         if isinstance(model, ConViT):  # a study trains other models in its place
@@ -69,6 +73,12 @@ class Classifier:
         self.model_name = model_name
         self.model_args = dict(model_args or {})
         self.training = training
+        self.calibration = calibration
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before their softmax: that of :attr:`calibration`, or 1."""
+        return 1.0 if self.calibration is None else self.calibration.temperature
 
     @property
     def device(self) -> torch.device:
@@ -83,6 +93,8 @@ class Classifier:
     @torch.inference_mode()
     def probabilities(self, images: Picture | Iterable[Picture], batch_size: int = 32) -> Tensor:
         """Probability of every class for every image, ``(images, classes)``, fp32 on the CPU; of one image a row.
+
+        ``softmax(logits / T)``, T the :attr:`temperature`.
 
         Args:
             images: pictures, their paths, files open to read bytes, or arrays (:data:`Picture`), of any size and mode.
@@ -101,7 +113,7 @@ class Classifier:
 
         def run() -> None:
             logits = self.model(torch.stack(batch).to(self.device, next(self.model.parameters()).dtype))
-            out.append(logits.float().softmax(dim=-1).cpu())
+            out.append((logits.float() / self.temperature).softmax(dim=-1).cpu())
             batch.clear()
 
         for image in several:
@@ -142,6 +154,7 @@ class Classifier:
 
     def save(self, folder: str | Path) -> None:
         """Writes ``model.safetensors`` and ``config.json`` into ``folder``; timm can read the latter too."""
+        self._check_single()
         if self.model.num_classes != len(self.class_names):
             raise InputError(
                 f"class_names: got {len(self.class_names)} for a model of {self.model.num_classes} outputs, "
@@ -169,13 +182,24 @@ class Classifier:
         if self.training is not None:
             config["training"] = self.training.to_dict()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+        weights = sealed(tensors, _fingerprint(config))
+        if self.calibration is not None:
+            config["calibration"] = entry_of(self.calibration, checksum_in(weights))
         _write(
             Path(folder),
             {
-                WEIGHTS: sealed(tensors, _fingerprint(config)),
+                WEIGHTS: weights,
                 CONFIG: json.dumps(config, indent=2, ensure_ascii=False).encode(),
             },
         )
+
+    def _check_single(self) -> None:
+        """Raises :class:`InputError` for the average of several models, which is no model of a name."""
+        if isinstance(self.model, Average):
+            raise InputError(
+                f"model: got the average of {len(self.model.models)} runs, expected one of them; 'convit export' "
+                "writes the average as one file"
+            )
 
     # -- sharing -----------------------------------------------------------------------------------------------------
 
@@ -186,6 +210,7 @@ class Classifier:
             repo_id: ``owner/name`` of its repository on the Hub, for the example in it.
             license: such as ``"mit"``.
         """
+        self._check_single()
         if repo_id is not None:
             hub.check_repo_id(repo_id)
         model = self.model
@@ -202,6 +227,7 @@ class Classifier:
             image_size=self.preprocess.image_size,
             model_name=self.model_name,
             training=self.training,
+            calibration=self.calibration,
             repo_id=repo_id,
             license=license,
         )
@@ -262,7 +288,8 @@ def load(
     token: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> Classifier:
-    """The classifier of a run folder, of a folder of :meth:`Classifier.save_pretrained`, or on the Hugging Face Hub.
+    """The classifier of a run folder, of the runs of ``--folds`` (:func:`average`), of a folder of
+    :meth:`Classifier.save_pretrained`, or on the Hugging Face Hub.
 
     Nothing that its files name is imported, nothing in them is executed.
 
@@ -283,10 +310,30 @@ def load(
     if not str(source).startswith(HUB):
         if revision is not None:
             raise InputError(f"revision: got {revision!r} for the folder {source}, expected none")
-        return load_folder(Path(source), device)
+        runs = fold_folders(Path(source))
+        return average([load_folder(run, device) for run in runs]) if runs else load_folder(Path(source), device)
     repo_id = str(source).removeprefix(HUB)
     got = hub.download(repo_id, CONFIG, WEIGHTS, _read_config, revision=revision, token=token, cache_dir=cache_dir)
     return load_folder(got, device)
+
+
+def average(classifiers: Sequence[Classifier]) -> Classifier:
+    """Several classifiers of the same classes and images as one, whose probabilities are the mean of theirs, each with
+    its own temperature.
+
+    It predicts, is evaluated and exported like any other; it has no folder of its own to be saved in.
+
+    Raises:
+        InputError: they have other classes, or prepare images in another way.
+    """
+    first = classifiers[0]
+    for other in classifiers[1:]:
+        if (other.class_names, other.preprocess) != (first.class_names, first.preprocess):
+            raise InputError("classifiers: other classes, or another preprocessing; expected those of one training")
+    temperatures = [classifier.temperature for classifier in classifiers]
+    made: Any = Average([classifier.model for classifier in classifiers], temperatures)
+    names = {"model_name": first.model_name, "model_args": first.model_args}
+    return Classifier(made.eval(), first.preprocess, first.class_names, **names)  # type: ignore[arg-type]
 
 
 def load_folder(folder: Path, device: torch.device | str, make: Callable[..., ConViT] = create_model) -> Classifier:
@@ -298,10 +345,11 @@ def load_folder(folder: Path, device: torch.device | str, make: Callable[..., Co
     check_folder(folder)
     if not isinstance(device, str | torch.device):  # PyTorch takes 1.5 or a tensor for none
         raise InputError(f"device: got {brief(device)}, expected a name or a torch.device, such as 'cpu'")
-    name, classes, args, preprocess, training, written = _read_config(folder / CONFIG)
+    config = _read_config(folder / CONFIG)
+    name, classes, args, preprocess = config.model_name, config.class_names, config.model_args, config.preprocess
     try:
         made = partial(make, name, num_classes=len(classes), **args)
-        known: dict[str, Any] = {"model_name": name, "model_args": args, "training": training}
+        known: dict[str, Any] = {"model_name": name, "model_args": args, "training": config.training}
         outline = Classifier(made(device="meta"), preprocess, classes, **known).model
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise InputError(f"{folder / CONFIG}: {one_line(error, 400)}") from error
@@ -314,11 +362,18 @@ def load_folder(folder: Path, device: torch.device | str, make: Callable[..., Co
     except RuntimeError as error:
         wanted = f"not the weights of {name} in {CONFIG}"
         raise InputError(f"{folder / WEIGHTS}: {wanted} ({one_line(error)})") from error
-    if config_of(folder / WEIGHTS) not in ("", written):
+    if config_of(folder / WEIGHTS) not in ("", config.fingerprint):
         raise InputError(
             f"{folder / CONFIG}: not as it was written with {WEIGHTS} (other class names, preprocessing or model); "
             "expected the two files of one run, unchanged; for other class names load it unchanged, set class_names, "
             "and save() it"
+        )
+    known["calibration"] = config.calibration
+    of_weights, found = checksum_of(folder / WEIGHTS), config.calibration
+    if found and of_weights and config.calibration_checksum != checksum_with(found, of_weights):
+        raise InputError(
+            f"{folder / CONFIG}: its calibration is not as it was written for {WEIGHTS} (changed, or of other "
+            "weights); expected the two files of one run, unchanged, or no entry 'calibration'"
         )
     model = made()  # of the size of the file: no sooner is memory taken for it
     model.load_state_dict(weights)
@@ -367,8 +422,11 @@ class ClassifierConfig(NamedTuple):
     model_args: dict[str, Any]
     preprocess: Preprocess
     training: TrainingFacts | None
+    calibration: Calibration | None
+    calibration_checksum: str
+    """:func:`convit.calibration.checksum_with` of it and of the weights that it was written with."""
     fingerprint: str
-    """Of all of it but the training facts, as :func:`_fingerprint` makes it."""
+    """Of all of it but the training facts and the calibration, as :func:`_fingerprint` makes it."""
 
 
 def _fingerprint(config: Mapping[str, Any]) -> str:
@@ -416,8 +474,9 @@ def _read_config(path: Path) -> ClassifierConfig:
         check_of_file(args)
         _check_class_names(classes, len(classes))
         training = TrainingFacts.from_dict(config["training"]) if "training" in config else None
+        calibration, checksum = of_entry(config["calibration"]) if "calibration" in config else (None, "")
         settings = Preprocess.from_dict(preprocess)
-        return ClassifierConfig(name, classes, args, settings, training, _fingerprint(config))
+        return ClassifierConfig(name, classes, args, settings, training, calibration, checksum, _fingerprint(config))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

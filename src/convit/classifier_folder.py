@@ -8,6 +8,9 @@ from convit.errors import InputError
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+FOLDS, FOLD = "folds.json", "fold-"
+"""What ``convit train --folds`` writes when all are trained, and how the folder of each run begins."""
+MOST_FOLDS = 1000
 HUB = "hf:"
 """What stands before the name of a repository on the Hugging Face Hub."""
 
@@ -26,12 +29,46 @@ def check_source(source: str | Path) -> None:
     check_repo_id(str(source).removeprefix(HUB))
 
 
+def fold_folders(folder: Path) -> tuple[Path, ...]:
+    """The runs of a folder of ``convit train --folds``; none where it is another folder.
+
+    Raises:
+        InputError: not all of them are trained, or its ``folds.json`` is not what was written.
+    """
+    path = folder / FOLDS
+    if not path.is_file():
+        if (folder / f"{FOLD}1").is_dir() and not (folder / CONFIG).exists():
+            raise InputError(f"{folder}: its folds are not all trained; expected them: convit train --resume {folder}")
+        return ()
+    try:
+        count = files.parse_json(files.read(path, files.MOST_JSON))["folds"]
+    except (OSError, ValueError, KeyError, TypeError):
+        count = None
+    if type(count) is not int or not 2 <= count <= MOST_FOLDS:
+        raise InputError(f"{path}: not readable; expected what 'convit train --folds' wrote")
+    return tuple(folder / f"{FOLD}{number}" for number in range(1, count + 1))
+
+
+def refuse_folds(folder: Path, wanted: str) -> None:
+    """Raises :class:`InputError` for a folder of several runs where one is ``wanted``."""
+    if runs := fold_folders(folder):
+        raise InputError(f"{folder}: {len(runs)} runs, of --folds; expected one of them {wanted}, such as {runs[0]}")
+
+
 def check_folder(folder: Path) -> None:
-    """Whether the files of a classifier are in a folder.
+    """Whether the files of a classifier are in a folder, or those of several that are averaged.
 
     Raises:
         InputError: one is not.
     """
+    if runs := fold_folders(folder):
+        for run in runs:
+            _check_run(run)
+    else:
+        _check_run(folder)
+
+
+def _check_run(folder: Path) -> None:
     for name in (CONFIG, WEIGHTS):
         if (folder / name).is_file():
             continue

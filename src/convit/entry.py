@@ -9,12 +9,14 @@ from convit.analysis.history import attention_record
 from convit.errors import InputError
 from convit.events import Listener, together
 from convit.training import run
+from convit.training.folds import Folds, train_folds
 from convit.training.options import Asked, asked_from
 from convit.training.run import Run
 
 
-def start(asked: Asked, *listeners: Listener) -> Run:
-    """Starts a run, or resumes one. Every epoch records the non-locality of every head (equation 8).
+def start(asked: Asked, *listeners: Listener) -> Run | Folds:
+    """Starts a run, or the runs of ``--folds``, or resumes them. Every epoch records the non-locality of every head
+    (equation 8).
 
     Args:
         asked: the options.
@@ -23,7 +25,8 @@ def start(asked: Asked, *listeners: Listener) -> Run:
     Raises:
         InputError, Stopped: as :func:`train`.
     """
-    return run.train(asked, together(*listeners), measure=attention_record)
+    begin = train_folds if asked.folds is not None and asked.fold is None else run.train
+    return begin(asked, together(*listeners), measure=attention_record)
 
 
 def train(
@@ -32,7 +35,7 @@ def train(
     config: str | Path | None = None,
     listeners: Sequence[Listener] = (),
     **options: Any,
-) -> Run:
+) -> Run | Folds:
     """Trains a classifier on labelled images and writes its run folder.
 
     Args:
@@ -44,7 +47,9 @@ def train(
 
     Returns:
         The run: its ``folder``, the ``best`` epoch's record, the ``evaluation`` on the test images (or, where there are
-        none, on the validation images), and the best model as a ``classifier``.
+        none, on the validation images), and the best model as a ``classifier``. With ``folds`` and without ``fold``
+        they are :class:`convit.training.folds.Folds`: a ``folder``, the out-of-fold ``evaluation``, the average of the
+        runs as a ``classifier``.
 
     Raises:
         InputError: a ValueError whose message is one line: an unknown option or one out of range, options that exclude

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from convit.choices import OPSET
@@ -61,8 +61,9 @@ def export_onnx(
     """Writes one ONNX file: weights, preprocessing and class names in it, for any batch size (of ``int8``: for 1).
 
     Its input ``images`` is ``(batch, 3, height, width)``, normalised as the metadata entry ``preprocessing`` says; its
-    output ``logits`` is ``(batch, classes)``; their softmax gives the probabilities of ``class_names``. The file is run
-    in onnxruntime and compared with PyTorch before it is renamed to ``path``.
+    output ``logits`` is ``(batch, classes)``, divided by the classifier's temperature: their softmax gives the
+    calibrated probabilities of ``class_names``. The file is run in onnxruntime and compared with PyTorch before it is
+    renamed to ``path``.
 
     Args:
         classifier: what to export.
@@ -78,14 +79,15 @@ def export_onnx(
         InputError: the extra ``convit[export]`` is not installed; the file would not be the same function as the
             model (nothing is left then); a wrong ``opset`` or ending.
     """
-    path = _checked_path(path, ".onnx")
+    path = checked_path(path, ".onnx")
     if opset < OLDEST_OPSET:
         raise InputError(f"opset: got {opset}, expected {OLDEST_OPSET} or later, such as {OPSET}")
     _need("onnx", "onnxscript", "onnxruntime")
     import onnx
 
-    model, sizes = _checked_model(classifier), _sizes(classifier, dynamic_size)
-    program = trace(model, _input_size(classifier), dynamic_size=dynamic_size)
+    model, sizes = checked_model(classifier), _sizes(classifier, dynamic_size)
+    temperature = classifier.temperature
+    program = trace(model, _input_size(classifier), dynamic_size=dynamic_size, temperature=temperature)
     with _quiet():
         try:
             made = torch.onnx.export(
@@ -110,7 +112,7 @@ def export_onnx(
             runner = onnx_runner(temporary)
         except Exception as error:  # onnxruntime has exceptions of its own, without a common class
             raise InputError(f"opset: got {opset}, which onnxruntime cannot run ({one_line(error)})") from error
-        difference = _verified(model, runner, sizes, path)
+        difference = _verified(model, runner, sizes, path, temperature)
         rounded = None
         if int8:
             _quantise(proto, temporary)
@@ -119,7 +121,7 @@ def export_onnx(
             for value in (*smaller.graph.input, *smaller.graph.output):
                 value.type.tensor_type.shape.dim[0].dim_value = 1  # any other batch is refused
             temporary.write_bytes(with_checksum(smaller.SerializeToString()))
-            rounded = _verified(model, onnx_runner(temporary), sizes, path, tolerance=None)
+            rounded = _verified(model, onnx_runner(temporary), sizes, path, temperature, tolerance=None)
         size = temporary.stat().st_size
     return Exported(path=path, bytes=size, image_sizes=sizes, difference=difference, int8_difference=rounded)
 
@@ -140,9 +142,10 @@ def export_torch(classifier: Classifier, path: str | Path, *, dynamic_size: bool
     Raises:
         InputError: the file would not be the same function as the model, or a wrong ending.
     """
-    path = _checked_path(path, ".pt2")
-    model, sizes = _checked_model(classifier), _sizes(classifier, dynamic_size)
-    program = trace(model, _input_size(classifier), dynamic_size=dynamic_size)
+    path = checked_path(path, ".pt2")
+    model, sizes = checked_model(classifier), _sizes(classifier, dynamic_size)
+    temperature = classifier.temperature
+    program = trace(model, _input_size(classifier), dynamic_size=dynamic_size, temperature=temperature)
     for node in program.graph.nodes:  # names of files and folders on this machine
         node.meta.pop("stack_trace", None)
     facts = json.dumps(_metadata(classifier, dynamic_size) | {"weights": "float32"}, ensure_ascii=False, indent=1)
@@ -152,7 +155,7 @@ def export_torch(classifier: Classifier, path: str | Path, *, dynamic_size: bool
             extra: dict[str, Any] = {"metadata.json": ""}
             loaded = torch.export.load(temporary, extra_files=extra).module()
         assert json.loads(extra["metadata.json"]) == json.loads(facts)
-        difference = _verified(model, loaded, sizes, path)
+        difference = _verified(model, loaded, sizes, path, temperature)
         size = temporary.stat().st_size
     return Exported(path=path, bytes=size, image_sizes=sizes, difference=difference)
 
@@ -160,13 +163,32 @@ def export_torch(classifier: Classifier, path: str | Path, *, dynamic_size: bool
 # -- the model as a graph ----------------------------------------------------------------------------------------------
 
 
-def trace(model: ConViT, image_size: tuple[int, int], *, dynamic_size: bool = False) -> ExportedProgram:
+class Calibrated(nn.Module):
+    """A model whose logits are divided by its temperature: their softmax gives calibrated probabilities.
+
+    >>> Calibrated(nn.Identity(), 2.0)(torch.tensor([4.0]))
+    tensor([2.])
+    """
+
+    def __init__(self, model: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.model, self.temperature = model, temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return logits / self.temperature
+
+
+def trace(
+    model: ConViT, image_size: tuple[int, int], *, dynamic_size: bool = False, temperature: float = 1.0
+) -> ExportedProgram:
     """The graph from images ``(B, 3, H, W)`` to logits, for any B of at least 1.
 
     Args:
         model: in evaluation mode, in fp32, on the CPU.
         image_size: H and W.
         dynamic_size: any H and W that the patch divides, from two patches on, instead.
+        temperature: what the logits are divided by.
     """
     patch = model.patch_size
     shape: dict[int, Any] = {0: Dim("batch", min=1)}
@@ -176,7 +198,8 @@ def trace(model: ConViT, image_size: tuple[int, int], *, dynamic_size: bool = Fa
         # Neither square nor the model's own size: such a property of the example would be fixed in the graph.
         height, width = height + patch, width + 2 * patch
     with torch.no_grad(), _quiet():
-        return torch.export.export(model, (torch.zeros(2, model.in_chans, height, width),), dynamic_shapes={"x": shape})
+        example = torch.zeros(2, model.in_chans, height, width)
+        return torch.export.export(Calibrated(model, temperature), (example,), dynamic_shapes={"x": shape})
 
 
 # -- the file ----------------------------------------------------------------------------------------------------------
@@ -222,16 +245,22 @@ def _quantise(proto: Any, path: Path) -> None:
 
 
 def _verified(
-    model: ConViT, run: Run, sizes: Sequence[tuple[int, int]], path: Path, tolerance: float | None = TOLERANCE
+    model: ConViT,
+    run: Run,
+    sizes: Sequence[tuple[int, int]],
+    path: Path,
+    temperature: float = 1.0,
+    tolerance: float | None = TOLERANCE,
 ) -> float:
-    """The largest difference of a logit between ``run`` and the model, as a part of the largest logit."""
+    """The largest difference of a logit between ``run`` and the model with its temperature, as a part of the largest
+    logit."""
     generator = torch.Generator().manual_seed(0)
     worst = scale = 0.0
     for height, width in sizes:
         for batch in BATCHES:
             images = torch.randn(batch, model.in_chans, height, width, generator=generator)
             with torch.no_grad():
-                expected, found = model(images), run(images)
+                expected, found = model(images) / temperature, run(images)
             assert found.shape == expected.shape
             difference = (found - expected).abs().max().item()
             worst = difference if difference != difference else max(worst, difference)  # a NaN stays one
@@ -248,7 +277,10 @@ def _verified(
 
 
 def _metadata(classifier: Classifier, dynamic_size: bool) -> dict[str, str]:
-    """What a user of the file has to know; every value but the names of model and version is JSON."""
+    """What a user of the file has to know; every value but the names of model and version is JSON.
+
+    The temperature in ``calibration`` is for information: the logits are divided by it already.
+    """
     return {
         "convit_format": FORMAT,
         "convit_version": importlib.metadata.version("convit"),
@@ -258,6 +290,7 @@ def _metadata(classifier: Classifier, dynamic_size: bool) -> dict[str, str]:
         "preprocessing": json.dumps(classifier.preprocess.to_dict()),
         "patch_size": json.dumps(classifier.model.patch_size),
         "dynamic_size": json.dumps(dynamic_size),
+        "calibration": json.dumps(None if classifier.calibration is None else classifier.calibration.to_dict()),
     }
 
 
@@ -277,7 +310,7 @@ def _clean(proto: Any, dynamic_size: bool) -> None:
             graph.input[0].type.tensor_type.shape.dim[i].dim_param = name
 
 
-def _checked_model(classifier: Classifier) -> ConViT:
+def checked_model(classifier: Classifier) -> ConViT:
     """A copy of the model, as the file is going to have it."""
     model = classifier.model
     if model.global_pool == "":
@@ -302,7 +335,7 @@ def _sizes(classifier: Classifier, dynamic_size: bool) -> tuple[tuple[int, int],
     return tuple(dict.fromkeys((own, (own[0] + p, own[1] + 3 * p), smaller)))
 
 
-def _checked_path(path: str | Path, suffix: str) -> Path:
+def checked_path(path: str | Path, suffix: str) -> Path:
     path = Path(path)
     if path.suffix.lower() != suffix:
         raise InputError(f"{path}: got a name that ends in {path.suffix!r}, expected {suffix!r}")

@@ -11,7 +11,9 @@ from typing import Any, Self
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from convit.calibration import NOT_CALIBRATED, Calibration
 from convit.errors import InputError, brief, nearest
+from convit.intervals import percent_with_interval
 
 MARKER = "<!-- Written by convit: saving again replaces this file. Remove this line to keep changes of your own. -->"
 """Is in every card, to distinguish a README.md that may be replaced from one that convit did not write."""
@@ -112,6 +114,7 @@ def model_card(
     image_size: tuple[int, int],
     model_name: str,
     training: TrainingFacts | None = None,
+    calibration: Calibration | None = None,
     repo_id: str | None = None,
     license: str | None = None,
 ) -> str:
@@ -123,6 +126,7 @@ def model_card(
         image_size: (height, width) in pixels.
         model_name: the name of the architecture.
         training: how it was trained; the card says so where nothing is known.
+        calibration: its temperature; the card says so where there is none.
         repo_id: ``owner/name`` on the Hub for the example; without it, the example says where to put a folder.
         license: such as ``"mit"``; left out unless given.
     """
@@ -140,6 +144,7 @@ def model_card(
         f"Its {len(class_names)} classes, in the order of the outputs: {shown}.",
         f"## Training\n\n{_training_text(training)}",
         f"## Accuracy\n\n{_scores_text(training)}",
+        f"## Probabilities\n\n{_calibration_text(calibration)}",
         f"## Use\n\n{_usage(repo_id)}",
         f"## Reference\n\n{PAPER}",
     )
@@ -205,11 +210,25 @@ def _scores_text(training: TrainingFacts | None) -> str:
     if training is None or training.scores is None:
         return "Not recorded."
     part, images, top1, top5 = training.scores
-    text = f"Top-1 {top1:.2f}%" + (f", top-5 {top5:.2f}%" if top5 is not None else "")
+    text = f"Top-1 {_accuracy(top1, images)}" + (f", top-5 {_accuracy(top5, images)}" if top5 is not None else "")
     on = f"{images} " if images is not None else ""
     if part == "test":
         return f"{text}, on {on}test images that were used for nothing else."
     return f"{text}, on {on}validation images. They also chose the best epoch, so expect slightly less on new images."
+
+
+def _accuracy(percent: float, images: int | None) -> str:
+    """An accuracy in percent, with its interval where the number of images is known."""
+    return percent_with_interval(percent, images) if images else f"{percent:.2f}%"
+
+
+def _calibration_text(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return f"They are {NOT_CALIBRATED}. How sure it is need not be how often it is right."
+    return (
+        f"They are {calibration}: `softmax(logits / {calibration.temperature})`. So of the answers with a probability "
+        "of 80% about 80% are right, on images like those. `convit` computes them so; elsewhere, divide the logits."
+    )
 
 
 def _usage(repo_id: str | None) -> str:

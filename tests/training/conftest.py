@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from convit.training import plots
+from convit.training import plots, reliability_plot
 
 
 @pytest.fixture(scope="module")
@@ -13,4 +13,5 @@ def empty_pictures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("curves", "gates", "confusion", "mistakes"):
             patch.setattr(plots, name, lambda _what, path, **_: path.touch())
+        patch.setattr(reliability_plot, "draw_reliability", lambda _what, path, **_: path.touch())
         yield

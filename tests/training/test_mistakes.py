@@ -14,7 +14,7 @@ from torch import Tensor
 from convit.data import ArrayImages, ImageSet, Preprocess, open_source
 from convit.training import evaluate, plots
 from convit.training.distributed import World
-from convit.training.mistakes import Answers, Mistake, write_mistakes
+from convit.training.mistakes import COLUMNS, Answers, Mistake, write_mistakes
 from tests.training.small import photos
 from tests.training.test_evaluation import Brightness
 from tests.training.test_plots import HARD_NAMES, is_picture
@@ -66,7 +66,7 @@ class Two(World):
 def test_two_processes_make_the_same_list(rank: int) -> None:
     """Each has every other image."""
     other = torch.from_numpy(answers(slice(1 - rank, None, 2)).table(len(TARGETS) // 2 + 1 - (1 - rank)))
-    placed = torch.zeros(5, 4, dtype=torch.float64)
+    placed = torch.zeros(5, COLUMNS, dtype=torch.float64)
     placed[1 - rank :: 2] = other
     whole = answers(slice(rank, None, 2)).mistakes(images(), Two(rank, placed))
     assert whole == answers().mistakes(images())

@@ -19,7 +19,7 @@ PAPER = {
     "mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1, "random_erasing": 0.25, "repeated_augmentation": 3,
     "crop_pct": 224 / 256, "ema_decay": 0.0, "clip_grad": 0.0, "mix_prob": 1.0, "locality_strength": 1.0,
     "layer_decay": 1.0, "first_size": (224, 224), "first_epochs": 0,
-    "position_lr": 1.0, "crop_scale": 0.08,
+    "position_lr": 1.0, "crop": "random_resized", "crop_scale": 0.08,
     "color_jitter": 0.0,  # 0.4 in the options of the published run; timm leaves it out beside RandAugment
 }  # fmt: skip
 
@@ -81,6 +81,23 @@ def test_rate_by_optimiser() -> None:
 def test_first_epochs_have_smaller_images(side: int, patch: int, more: dict[str, Any], first: tuple[int, int]) -> None:
     values = small(facts(4000), asked(side, patch_size=patch, epochs=20, **more))
     assert (values["first_size"], values["first_epochs"]) == ((first[0], first[0]), first[1])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "side", "more", "crop", "scale"),
+    [
+        (small, 64, {}, "shift", None),
+        (small, 65, {}, "random_resized", 0.35),
+        (small, 32, {"crop_scale": 0.5}, "random_resized", 0.6),  # of which what is asked for is kept
+        (small, 32, {"crop": "random_resized"}, "random_resized", 0.6),
+        (small, 128, {"crop": "none"}, "none", None),
+        (finetune, 32, {}, "random_resized", 0.6),
+        (finetune, 96, {}, "random_resized", 0.35),
+    ],
+)
+def test_crop(recipe: Any, side: int, more: dict[str, Any], crop: str, scale: float | None) -> None:
+    values = recipe(facts(4000), asked(side, **more))
+    assert (values["crop"], values["crop_scale"]) == (crop, scale)
 
 
 def test_default_optimiser() -> None:

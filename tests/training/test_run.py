@@ -13,10 +13,13 @@ import torch
 from PIL import Image
 
 import convit
+from convit.calibration import fit_temperature
 from convit.data.select import Evaluating, select
 from convit.errors import InputError
 from convit.events import Advanced, EpochEnded, Event, PassBegan, ignore
 from convit.training import engine, evaluate
+from convit.training.calibrating import Logits
+from convit.training.distributed import ALONE
 from convit.training.outcome import learned
 from convit.training.planning import planned
 from convit.training.run import Run, train
@@ -51,7 +54,7 @@ def test_files_of_the_contract(run: Path) -> None:
         "evaluation.json",
         ".lock",
     }
-    files |= {"mistakes.csv", "confusion.csv", "report.html"}
+    files |= {"mistakes.csv", "confusion.csv", "reliability.png", "report.html"}
     wrong = len((run / "mistakes.csv").read_text().splitlines()) - 1
     assert wrong == 3 - np.trace(json.loads((run / "evaluation.json").read_text())["confusion"])
     assert {path.name for path in run.iterdir()} == files | ({"mistakes.png"} if wrong else set())
@@ -102,9 +105,14 @@ def test_evaluation_is_that_of_the_best_model(run: Path, data: Path) -> None:
     best = convit.load(run)
     assert best.class_names == tuple(COUNTS)
     val = select(str(data), Evaluating(known=RunFolder(run).known())).splits["val"]
-    result = evaluate(best.model, val, best.preprocess)
+    gathered = Logits()
+    result = evaluate(best.model, val, best.preprocess, temperature=best.temperature, on_logits=gathered.add)
     assert result.confusion.tolist() == written["confusion"]
     assert result.loss == pytest.approx(written["loss"], rel=1e-5)
+    assert best.calibration == fit_temperature(gathered.whole(3, 3, ALONE).numpy(), val.targets)
+    assert written["calibration"]["temperature"] == best.temperature != 1
+    plain = evaluate(best.model, val, best.preprocess)
+    assert written["calibration"]["before"]["nll"] == pytest.approx(plain.loss, rel=1e-5)
 
 
 def test_what_a_run_gives_back(run: Path, data: Path, tmp_path: Path) -> None:
@@ -176,6 +184,7 @@ def test_what_a_listener_hears(data: Path, tmp_path: Path) -> None:
         ["epoch 1/1", 12, 12],
         ["validation", 3, 3],
         [1, 1, 0],
+        ["temperature, on the validation images", 3, 3],
         ["best model on the val images", 3, 3],
     ]
 

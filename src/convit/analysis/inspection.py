@@ -124,7 +124,8 @@ def inspect(
     if shot.logits.ndim != 2:
         raise InputError(f"model: got an output of shape {tuple(shot.logits.shape)}, expected (batch, classes)")
     found = relevance(shot)[0].cpu() if graph and shot.pooling in ("token", "avg") else None
-    probabilities = shot.logits.detach()[0].float().softmax(-1).cpu()
+    temperature = model.temperature if isinstance(model, Classifier) else 1.0
+    probabilities = (shot.logits.detach()[0].float() / temperature).softmax(-1).cpu()
     best = probabilities.topk(min(top_k, len(class_names)))
     return Inspection(
         name=name or (Path(image).name if isinstance(image, str | Path) else "picture"),
@@ -136,7 +137,7 @@ def inspect(
         layers=tuple(_to_keep(layer) for layer in shot.layers),
         patch_size=preprocess.image_size[0] // shot.layers[0].grid.height,
         relevance=found,
-        masking=tuple(_masking(network, pixels, class_names)) if masking else (),
+        masking=tuple(_masking(network, pixels, class_names, temperature)) if masking else (),
     )
 
 
@@ -188,7 +189,9 @@ def _to_keep(layer: LayerCapture) -> LayerCapture:
     )
 
 
-def _masking(network: nn.Module, pixels: Tensor, class_names: Sequence[str]) -> Iterator[MaskedPrediction]:
+def _masking(
+    network: nn.Module, pixels: Tensor, class_names: Sequence[str], temperature: float
+) -> Iterator[MaskedPrediction]:
     """The answers with nothing off, then content, then position in the first 1, 2, ... GPSA layers, then embeddings."""
     gated = [layer.index for layer in attention_layers(network) if layer.kind == "gpsa"]
     cases: list[tuple[Off, int, AbstractContextManager[None]]] = [("nothing", 0, nullcontext())]
@@ -201,7 +204,7 @@ def _masking(network: nn.Module, pixels: Tensor, class_names: Sequence[str]) -> 
     before: int | None = None
     for off, layers, switched_off in cases:
         with switched_off, evaluating(network), torch.no_grad():
-            probabilities = network(pixels)[0].float().softmax(-1).tolist()
+            probabilities = (network(pixels)[0].float() / temperature).softmax(-1).tolist()
         best = max(range(len(probabilities)), key=probabilities.__getitem__)
         before = best if before is None else before
         yield MaskedPrediction(

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from PIL import Image
 
+from convit.calibration import NOT_CALIBRATED, Calibration
 from convit.cli.options.predict import PredictCommand
 from convit.cli.output import print_or_write_json
 from convit.data.decoding import UnreadableImageError
@@ -31,6 +32,7 @@ class Predictor(Protocol):
     """A run, or an exported file."""
 
     preprocess: Preprocess
+    calibration: Calibration | None
 
     def predict(self, images: Iterable[Image.Image], top_k: int) -> Sequence[Sequence[Prediction]]:
         """The most probable classes of each image, best first."""
@@ -65,6 +67,8 @@ def main(options: PredictCommand) -> int:
     for result in bad:
         print(f"left out: {printable(str(result.path))}: {result.reason}", file=sys.stderr)
     _give([result for result in results if not (options.skip_bad and result.reason)], options)
+    if predictor.calibration is None and options.json != "-":
+        print(f"probabilities are {NOT_CALIBRATED}", file=sys.stderr)
     if not bad or options.skip_bad:
         return 0
     print(

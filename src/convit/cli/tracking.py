@@ -128,6 +128,7 @@ def tracking(name: str, say: Callable[[str], None]) -> Iterator[Listener]:
                     tracker.check()
             case RunBegan():
                 with _one_line(name):
+                    tracker.close()  # of the fold before
                     tracker.begin(event)
             case EpochEnded(record):
                 try:

@@ -18,6 +18,8 @@ from convit.errors import InputError
 from convit.events import Listener, ignore
 from convit.files import composed
 
+UNFAIR = "accuracy on them says too much; out-of-fold.csv in its folder has predictions of runs that did not"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Known:
@@ -119,8 +121,8 @@ def _said_of_learned(images: ImageSet, known: Known, asked_and_taken: tuple[str,
             return ["it is not known which images the model learned from: they may be among these"]
         if learned := _learned(known).intersection(map(composed, images.names)):
             return [
-                f"{len(learned)} of the {len(images)} files have names of images that the run learned from: if they "
-                "are the same ones, take --split val"
+                f"{len(learned)} of the {len(images)} files have names of images that the run learned from: "
+                + ("if they are the same ones, take --split val" if "val" in known.split else UNFAIR)
             ]
     if own or taken == "train":
         return []  # the run itself has told of the same pictures in two splits

@@ -23,6 +23,7 @@ class Draw(IntEnum):
     BALANCED = 5
     SHARES = 6
     SIZES = 7
+    FOLDS = 8
     START = 101
     STEP = 102
 
@@ -70,6 +71,28 @@ def stratified_split(targets: Indices, fraction: float, seed: int) -> tuple[Indi
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         held_out[members[permutation(len(members), seed, Draw.SPLIT, int(label))[:count]]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def folds_of(targets: Indices, folds: int, seed: int) -> Indices:
+    """(N,) the fold of each image, 0 to ``folds - 1``: every class is dealt out in random order, so each fold has
+    ``n / folds`` of its n images, rounded up or down, and each image is in one fold.
+
+    Args:
+        targets: (N,) class of each image.
+        folds: 2 up to the size of the smallest class.
+        seed: 0 or more.
+
+    >>> np.bincount(folds_of(np.array([0, 0, 0, 1, 1, 1, 1]), 3, seed=0)).tolist()
+    [3, 2, 2]
+    """
+    out = np.empty(len(targets), dtype=np.int64)
+    first = 0
+    for label in np.unique(targets):
+        members = np.flatnonzero(targets == label)
+        order = members[permutation(len(members), seed, Draw.FOLDS, int(label))]
+        out[order] = (first + np.arange(len(members))) % folds
+        first += len(members)  # or the first folds would get the odd ones of every class
+    return out
 
 
 def class_balanced_subset(

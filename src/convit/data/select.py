@@ -2,7 +2,8 @@
 
     DATA -> a source opens it (:mod:`convit.data.sources`) -> classes -> what is left out -> splits -> a subset
 
-Training selects with :class:`Learning`, evaluation with :class:`Evaluating`; both get a :class:`Selection`.
+Training selects with :class:`Learning`, evaluation with :class:`Evaluating`, a check of the data with
+:class:`Checking`; all get a :class:`Selection`.
 Without torch, so that data that cannot be used is refused at once.
 """
 
@@ -15,9 +16,11 @@ import numpy as np
 from convit.data.evaluating import Evaluating, Known, to_evaluate_on
 from convit.data.image_sets import ImageSet
 from convit.data.images import pictures
+from convit.data.keeping import keep
+from convit.data.packs import NOTHING_KEPT, Packs
 from convit.data.record import first_changed_name
-from convit.data.sampling import class_balanced_subset, stratified_split
-from convit.data.scan import BadImage, drop, look, refuse_bad
+from convit.data.sampling import class_balanced_subset, folds_of, stratified_split
+from convit.data.scan import BadImage, drop, refuse_bad
 from convit.data.selection import Facts, Selection
 from convit.data.sources import Source, open_source, scaled
 from convit.data.sources.interface import class_called, path_of
@@ -29,6 +32,7 @@ from convit.files import absolute
 __all__ = [
     "BadImage",
     "Checked",
+    "Checking",
     "Evaluating",
     "Facts",
     "Known",
@@ -52,6 +56,8 @@ class Learning:
     seed: int = 0
     val_fraction: float = 0.1
     """Part of each class that is held out to validate on, where the data has no val split; between 0 and 1."""
+    fold: tuple[int, int] | None = None
+    """``(i, k)``: validate on the i-th, from 1, of k parts of each class in place of ``val_fraction``."""
     fraction: float | None = None
     """Learn from this part of each class, drawn, above 0 and up to 1; None for all."""
     per_class: int | None = None
@@ -71,7 +77,19 @@ class Learning:
     drawn."""
 
 
-def select(data: str, choice: Learning | Evaluating) -> Selection:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checking:
+    """All images there are, to look for faults in them: as they are found, nothing held out, drawn or left out."""
+
+    data_root: Path | None = None
+    """Where data sets are downloaded to; None for the usual place."""
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    """Split -> its folder, of a folder of images whose splits were named; empty to find them by their names."""
+    full_scale: float | None = None
+    """The value that is white where grey values are floats or have more than 8 bits; None where it is not known."""
+
+
+def select(data: str, choice: Learning | Evaluating | Checking) -> Selection:
     """Choose images.
 
     Args:
@@ -90,6 +108,11 @@ def select(data: str, choice: Learning | Evaluating) -> Selection:
     if isinstance(choice, Learning):
         source = open_source(data, data_root=choice.data_root, missing=choice.missing, folders=choice.folders)
         return _to_learn_from(scaled(source, choice.full_scale), choice)
+    if isinstance(choice, Checking):
+        source = open_source(
+            data, data_root=choice.data_root, min_classes=1, missing=True, empty=True, folders=choice.folders
+        )
+        return _as_found(scaled(source, choice.full_scale))
     source = open_source(
         data,
         data_root=choice.data_root,
@@ -99,6 +122,18 @@ def select(data: str, choice: Learning | Evaluating) -> Selection:
         folders=_folders_to_evaluate(data, choice.known),
     )
     return to_evaluate_on(scaled(source, choice.full_scale), choice)
+
+
+def _as_found(source: Source) -> Selection:
+    return Selection(
+        name=source.name,
+        root=source.root,
+        class_names=source.class_names,
+        splits=source.splits,
+        source=source,
+        available=sum(map(len, source.splits.values())),
+        notes=(*source.notes, *splits_beside(Path(source.root))),
+    )
 
 
 def _folders_to_evaluate(data: str, known: Known | None) -> Mapping[str, Path]:
@@ -124,23 +159,40 @@ class Checked:
     full_scale: float | None
     """The value that is white where grey values are floats or have more than 8 bits: the one that was given, or that
     of the images to learn from; None if these have 8 bits."""
+    checksums: dict[str, str] = field(default_factory=dict)
+    """By name, of images that may be the same as others (:func:`convit.data.duplicates.duplicate_notes`)."""
 
 
-def check(selection: Selection, tell: Listener = ignore) -> Checked:
-    """Decodes all images of the source, also those that were not drawn.
+def check(
+    selection: Selection, tell: Listener = ignore, learning: Packs = NOTHING_KEPT, measuring: Packs = NOTHING_KEPT
+) -> Checked:
+    """Decodes all images of the source that no pack knows, also those that were not drawn, and keeps their copies.
+
+    Args:
+        selection: for training.
+        tell: the listener that gets the progress.
+        learning: where the copies of images to learn from are kept, and of those that were not drawn.
+        measuring: where those of the images to validate and to test on are kept.
 
     Raises:
         InputError: it is not clear what is white.
     """
-    bad, scale = [], selection.full_scale
+    bad: list[BadImage] = []
+    scale, checksums = selection.full_scale, dict[str, str]()
     splits = selection.source.splits
+    held_out = {name for split, images in selection.splits.items() if split != "train" for name in images.names}
     for split in sorted(splits, key=("train", "all", "val", "test").index):
         what = "checking images" if split == "all" else f"checking {split} images"
-        found, levels = look(splits[split].scaled(scale), what, tell)
-        bad += found
+        images = splits[split].scaled(scale)
+        apart = np.array([name in held_out for name in images.names], dtype=bool)
+        parts = ((np.flatnonzero(~apart), learning), (np.flatnonzero(apart), measuring))
+        known = keep([(images.subset(some), packs) for some, packs in parts if len(some)], what, tell)
+        place = {name: i for i, name in enumerate(images.names)}
+        bad += sorted(known.bad, key=lambda image: place[image.name])
+        checksums |= known.checksums
         if split in ("train", "all"):
-            scale = scale or levels.full_scale(selection.name)
-    return Checked(bad, scale)
+            scale = scale or known.levels.full_scale(selection.name)
+    return Checked(bad, scale, checksums)
 
 
 def _to_learn_from(source: Source, choice: Learning) -> Selection:
@@ -149,6 +201,10 @@ def _to_learn_from(source: Source, choice: Learning) -> Selection:
         source = replace(source, splits=splits)
     if choice.classes is not None:
         source = _some_classes(source, choice)
+    notes = list(source.notes)
+    if choice.fold is not None and "val" in source.splits:
+        source = replace(source, splits={split: images for split, images in source.splits.items() if split != "val"})
+        notes.append("its val split is not used: each fold validates on a part of the images to learn from")
     if choice.leave_out:
         kept = {split: drop(images, choice.leave_out) for split, images in source.splits.items()}
         source = replace(source, splits=kept)
@@ -167,7 +223,7 @@ def _to_learn_from(source: Source, choice: Learning) -> Selection:
         source=source,
         available=available,
         left_out=choice.leave_out,
-        notes=(*source.notes, *splits_beside(Path(source.root))),
+        notes=(*notes, *splits_beside(Path(source.root))),
     )
 
 
@@ -193,7 +249,12 @@ def _some_classes(source: Source, choice: Learning) -> Source:
 def _drawn(source: Source, whole: ImageSet, choice: Learning) -> tuple[dict[str, ImageSet], int]:
     """The splits by options and seed, and the number of training images before a subset is drawn."""
     train, val = whole, source.splits.get("val")
-    if val is None:
+    if choice.fold is not None:
+        number, folds = choice.fold
+        _check_folds(source, whole, folds)
+        of = folds_of(whole.targets, folds, choice.seed)
+        train, val = whole.subset(np.flatnonzero(of != number - 1)), whole.subset(np.flatnonzero(of == number - 1))
+    elif val is None:
         kept, held_out = stratified_split(whole.targets, choice.val_fraction, choice.seed)
         train, val = whole.subset(kept), whole.subset(held_out)
     available = len(train)
@@ -204,6 +265,17 @@ def _drawn(source: Source, whole: ImageSet, choice: Learning) -> tuple[dict[str,
         train = train.subset(drawn)
     test = {split: images for split, images in source.splits.items() if split == "test"}
     return {"train": train, "val": val} | test, available
+
+
+def _check_folds(source: Source, whole: ImageSet, folds: int) -> None:
+    """Raises :class:`InputError` if a fold would have no image of a class."""
+    counts = whole.counts()
+    label = int(np.where(counts > 0, counts, counts.max() + 1).argmin())
+    if folds > counts[label]:
+        raise InputError(
+            f"folds: got {folds}, expected 2 to {counts[label]}: class {source.class_names[label]!r} of {source.name} "
+            f"has {counts[label]} images to learn from, and each fold needs one"
+        )
 
 
 def _again(source: Source, whole: ImageSet, choice: Learning) -> tuple[dict[str, ImageSet], int]:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from convit.choices import Device, OptimizerName, RecipeName
-from convit.options import Arg, Count, NotNegative, Options, Positive
+from convit.options import Arg, NotNegative, Options, Positive
 from convit.training.options import Sides
 
 Name = Literal[
@@ -50,8 +50,9 @@ class GridOptions:
     """Distillation: name of a timm model that knows the same classes [that of --teacher-weights RUN]."""
     teacher_weights: Path | None = None
     """Distillation: the teacher's weights, or a run folder [timm's published ones]."""
-    epochs: Count | None = None
-    """Times that every image of all the data is shown [10 to 30 for digits, else the recipe's]."""
+    epochs: Annotated[float, Meta(ge=0.01, le=1e6)] | None = None
+    """Times that every image of all the data is shown, such as 1.6; those of a part of it as many times more, to whole
+    epochs [10 to 30 for digits, else the recipe's]."""
 
 
 @dataclass(frozen=True, kw_only=True)

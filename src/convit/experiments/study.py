@@ -104,7 +104,7 @@ def asked(
     options = {option.name: getattr(settings, option.name) for option in options_of(SharedOptions)}
     options |= {"data": settings.data, "model": model, "seed": seed}
     options["fraction"] = None if fraction == 1 else fraction
-    options["epochs"] = settings.epochs and round(settings.epochs / fraction)
+    options["epochs"] = settings.epochs and max(1, round(settings.epochs / fraction))
     return make(Asked, options | dict(changes or {}))
 
 

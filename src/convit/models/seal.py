@@ -102,11 +102,23 @@ def _length(path: Path) -> int:
             return MOST_HEADER
 
 
+def checksum_in(content: bytes) -> str:
+    """The checksum in the content of a .safetensors file, which differs for other tensors; empty if it has none."""
+    place = _SEAL.match(content)
+    return "" if place is None else place[1].decode()
+
+
 def config_of(path: Path) -> str:
     """The fingerprint of the ``config.json`` that the weights were written with; empty if the file does not say."""
     with files.opened(path) as stream:
         place = _SEAL.match(stream.read(_BEGINNING))
     return "" if place is None or place[2] is None else place[2].decode()
+
+
+def checksum_of(path: Path) -> str:
+    """:func:`checksum_in` a file."""
+    with files.opened(path) as stream:
+        return checksum_in(stream.read(_BEGINNING))
 
 
 def _checksum(content: bytes, place: re.Match[bytes]) -> str:

@@ -4,6 +4,7 @@ options.py       the config (asked): each field is an option, a YAML key and a k
 planning.py      start reading here: asked + facts of the data -> the model -> a recipe's values -> a plan
 recipes.py       values for options that were not given; model_choice.py, which model for which images
 plan.py          a run with every value decided; rules.py, the table of rules that it must satisfy
+folds.py         several runs in one folder, each without another part of the images
 run.py           the stages of a run; resuming.py continues a run; report.py, its messages and final files
 engine.py        the loop; batches.py, its batches; supervisor.py, early ends: signals, failures, full disks
 learner.py       a step, made of objective.py, teacher.py and parameters.py

@@ -88,7 +88,7 @@ def measured(plan: Plan, selection: Selection, measure: Measure) -> Speed:
             result = trainer.validate()
             between = time.perf_counter()
             trainer.classifier.model.eval()
-            measure(trainer.classifier, some["val"])
+            measure(trainer.classifier, trainer.copies["val"])
             trainer.saver.save(model=True)
             end = time.perf_counter()
         finally:

@@ -14,6 +14,7 @@ from torch import nn
 
 from convit.classifier import Classifier, load_folder
 from convit.data import Draw, ImageSet, seeded
+from convit.data.copies import Copies
 from convit.device import pick_device
 from convit.errors import InputError, one_line
 from convit.events import Advanced, EpochEnded, Listener, PassBegan, Said
@@ -33,15 +34,15 @@ from convit.training.state import Progress, State, load_state, states
 from convit.training.stopping import StopRequest
 from convit.training.supervisor import Supervisor
 
-Measure = Callable[[Classifier, ImageSet], dict[str, Any]]
+Measure = Callable[[Classifier, Copies], dict[str, Any]]
 """Gives further values for an epoch's line of ``metrics.jsonl``, as JSON values.
 
-Called after each epoch with the present model, in evaluation mode, and the validation images. Its result must depend on
-nothing else, or a resumed run would not give the same bits; it must not change the model.
+Called after each epoch with the present model, in evaluation mode, and the copies of the validation images. Its result
+must depend on nothing else, or a resumed run would not give the same bits; it must not change the model.
 """
 
 
-def measure_nothing(classifier: Classifier, images: ImageSet) -> dict[str, Any]:
+def measure_nothing(classifier: Classifier, images: Copies) -> dict[str, Any]:
     """A :data:`Measure` that adds nothing."""
     return {}
 
@@ -110,6 +111,12 @@ class Trainer:
             plan=plan.fingerprint,
             options=plan.options.to_dict(),
         )
+        self.copies = {
+            split: plan.packs.measuring.copies(chosen.scaled(plan.preprocess.full_scale))
+            for split, chosen in images.items()
+            if split != "train"
+        }
+        """Of the images to measure on, by split."""
         self.batches = TrainingBatches(plan, images["train"], self.device, world)
         self.saver = Saver(folder, self.state, self.classifier, self.say, world, plan.options.save_minutes)
         self.supervisor = Supervisor(plan, self.batches, self.saver, stop, world)
@@ -211,7 +218,7 @@ class Trainer:
             plan.preprocess,
             batch_size=max(64, plan.batch_size),
             workers=decided(plan.options.workers),
-            cache=plan.cache,
+            copies=self.copies["val"],
             precision=plan.options.precision,
             on_batch=self.observe_batch,
             world=self.world,
@@ -233,7 +240,7 @@ class Trainer:
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(shown / progress.seconds, 1),
             "gates": [[round(gate, 4) for gate in gates] for gates in _gates(self.classifier.model)],
-            **(self.measure(self.classifier, self.images["val"]) if self.world.main else {}),
+            **(self.measure(self.classifier, self.copies["val"]) if self.world.main else {}),
         }
         if progress.epoch + 1 < plan.epochs and self._out_of_patience([*progress.history, record]):
             record["stopped_early"] = True

@@ -11,7 +11,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convit.data import ImageSet, Preprocess, SampleDataset, evaluation_transform
+from convit.data import ImageSet, Preprocess, SampleDataset, normalised
+from convit.data.copies import Copies, Fitted
+from convit.data.transforms import pixels_of
+from convit.intervals import rate_with_interval, wilson_interval
 from convit.training.distributed import ALONE, World
 from convit.training.workers import batches, end_workers, make_loader
 
@@ -25,7 +28,7 @@ class Evaluation:
 
     class_names: tuple[str, ...]
     loss: float
-    """Mean cross-entropy, in nats."""
+    """Mean cross-entropy, in nats, at the temperature that it was evaluated with."""
     top1: float
     top5: float | None
     """None with five classes or fewer, where it would always be 100."""
@@ -38,8 +41,18 @@ class Evaluation:
 
     @property
     def accuracy(self) -> str:
-        """In words, such as ``top-1 93.10%, top-5 99.20%``."""
-        return f"top-1 {self.top1:.2f}%" + ("" if self.top5 is None else f", top-5 {self.top5:.2f}%")
+        """In words, each accuracy with its 95% interval, such as ``top-1 50.00% (95% interval 9.45 to 90.55)``."""
+        top5 = "" if self.top5 is None else f", top-5 {rate_with_interval(self._in_top5, self.num_images)}"
+        return f"top-1 {rate_with_interval(self.right, self.num_images)}{top5}"
+
+    @property
+    def right(self) -> int:
+        """Images whose class is the first."""
+        return int(np.trace(self.confusion))
+
+    @property
+    def _in_top5(self) -> int:
+        return round((self.top5 or 0) * self.num_images / 100)
 
     @property
     def num_images(self) -> int:
@@ -48,23 +61,31 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        counts = self.confusion.sum(axis=1)
+        counts, n = self.confusion.sum(axis=1), self.num_images
+        top5 = {} if self.top5 is None else {"top5": self.top5, "top5_interval": _percent(self._in_top5, n)}
         return {
-            "images": self.num_images,
+            "images": n,
             "loss": self.loss,
             "top1": self.top1,
-            **({} if self.top5 is None else {"top5": self.top5}),
+            "top1_interval": _percent(self.right, n),
+            **top5,
             "classes": [
                 {
                     "name": name,
                     "images": int(counts[i]),
                     "precision": float(self.precision[i]),
                     "recall": float(self.recall[i]),
+                    "recall_interval": list(wilson_interval(int(self.confusion[i, i]), int(counts[i]))),
                 }
                 for i, name in enumerate(self.class_names)
             ],
             "confusion": self.confusion.tolist(),
         }
+
+
+def _percent(right: int, total: int) -> list[float]:
+    """The 95% interval of an accuracy, in percent."""
+    return [100 * end for end in wilson_interval(right, total)]
 
 
 def evaluate(
@@ -74,8 +95,9 @@ def evaluate(
     *,
     batch_size: int = 64,
     workers: int = 0,
-    cache: bool = False,
+    copies: Copies | None = None,
     precision: str = "fp32",
+    temperature: float = 1.0,
     on_batch: Callable[[int], None] = lambda images: None,
     on_logits: Callable[[Tensor, Tensor], None] = lambda logits, target: None,
     world: World = ALONE,
@@ -91,16 +113,19 @@ def evaluate(
         preprocess: how an image becomes the model's input.
         batch_size: images at once.
         workers: processes that load them.
-        cache: decode all of them first.
+        copies: of these images, made by :class:`convit.data.copies.Fitted` to this preprocessing; None to make them.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        temperature: what the logits are divided by for the loss (:class:`convit.calibration.Calibration`).
         on_batch: told the number of images after each batch; may raise to stop. Called equally often on all processes,
             with 0 where one has a batch less than another.
-        on_logits: given the logits, ``(n, classes)`` in fp32, and the targets, ``(n,)``, of each batch of this process.
+        on_logits: given the logits, ``(n, classes)`` in fp32, as the model gives them, and the targets, ``(n,)``, of
+            each batch of this process.
         world: the processes that share the work.
     """
     device = next(model.parameters()).device
-    images = images.scaled(preprocess.full_scale)
-    dataset = SampleDataset(images, evaluation_transform(preprocess), seed=0, cache=cache)
+    if copies is None:
+        copies = Copies(images.scaled(preprocess.full_scale), Fitted.to(preprocess))
+    dataset = SampleDataset(copies, pixels_of, seed=0)
     model.eval()
     own = range(world.rank, len(images), world.size)
     workers = min(workers, math.ceil(len(own) / batch_size))  # more would be started for nothing
@@ -110,8 +135,8 @@ def evaluate(
     try:
         for batch, target in batches(loader):
             with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
-                logits = model(batch.to(device)).float().cpu()
-            total = total + tally(logits, target)
+                logits = model(normalised(batch.to(device), preprocess)).float().cpu()
+            total = total + tally(logits / temperature, target)
             on_logits(logits, target)
             on_batch(len(batch))
     finally:

@@ -7,13 +7,15 @@ from pathlib import Path
 from convit.data import BadImage, ImageSet
 from convit.errors import InputError
 from convit.files import kind_of, parse_json, read, write_csv, write_json
-from convit.training import plots
+from convit.training import plots, reliability_plot
 from convit.training.evaluation import Evaluation
 from convit.training.mistakes import Mistake, write_mistakes
+from convit.training.reliability import Reliability
 
 RESULT = "evaluation.json"
 LEFT_OUT = "left-out.csv"
-EVALUATION_FILES = (RESULT, "confusion.csv", "confusion.png", "mistakes.csv", "mistakes.png", LEFT_OUT)
+_PICTURES = ("confusion.png", "reliability.png", "mistakes.png")
+EVALUATION_FILES = (RESULT, "confusion.csv", "mistakes.csv", *_PICTURES, LEFT_OUT)
 """What :func:`write_evaluation` writes; no ``mistakes.png`` and no ``left-out.csv`` where there are none."""
 
 
@@ -22,6 +24,7 @@ def write_evaluation(
     result: Evaluation,
     wrong: list[Mistake],
     images: ImageSet,
+    reliability: Reliability,
     *,
     data: str,
     root: str,
@@ -37,6 +40,7 @@ def write_evaluation(
         result: of the images.
         wrong: its mistakes, the highest loss first.
         images: that were evaluated on.
+        reliability: of its probabilities.
         data: their name, as titles have it.
         root: the value of DATA that opens them, from anywhere.
         split: which of them.
@@ -46,7 +50,7 @@ def write_evaluation(
     Returns:
         The names of the files.
     """
-    for name in (RESULT, "confusion.png", "mistakes.png", LEFT_OUT):
+    for name in (RESULT, "confusion.png", "mistakes.png", "reliability.png", LEFT_OUT):
         (folder / name).unlink(missing_ok=True)  # of an evaluation before
     title = f"{data}, {split} images"
     heading = ("true class \\ taken for", *result.class_names)
@@ -54,13 +58,16 @@ def write_evaluation(
     write_csv(folder / "confusion.csv", [heading, *rows])
     with plots.spared("confusion.png", say):
         plots.confusion(result, folder / "confusion.png", title=title)
+    with plots.spared("reliability.png", say):
+        reliability_plot.draw_reliability(reliability, folder / "reliability.png", title=title)
     write_mistakes(wrong, folder / "mistakes.csv")
     with plots.spared("mistakes.png", say):
         plots.mistakes(wrong, folder / "mistakes.png", images=images, title=title)
     bad = [{"image": image.name, "reason": image.reason} for image in left_out]
     if bad:
         write_csv(folder / LEFT_OUT, [("image", "reason"), *((image.name, image.reason) for image in left_out)])
-    numbers = {"data": data, "root": root, "split": split, **result.to_dict()} | ({"left_out": bad} if bad else {})
+    numbers = {"data": data, "root": root, "split": split, **result.to_dict(), "calibration": reliability.to_dict()}
+    numbers |= {"left_out": bad} if bad else {}
     write_json(folder / RESULT, numbers)
     return [name for name in EVALUATION_FILES if (folder / name).exists()]
 

@@ -38,6 +38,11 @@ class DataOptions:
     """The same to test on, beside --train [test, Testing, ..., or none]."""
     val_fraction: Annotated[float, Meta(ge=0.01, le=0.9)] = 0.1
     """Part of each class that is held out to choose the best epoch, where the data has no validation split."""
+    folds: Annotated[int, Meta(ge=2, le=1000)] | None = None
+    """Train so many runs in one folder, each without another part of each class, on which it validates; together they
+    predict every image, and are one model that averages [one run]."""
+    fold: Count | None = None
+    """With --folds: train this run of them alone, from 1 [all, one after the other]."""
     fraction: Annotated[float, Meta(gt=0, le=1)] | None = None
     """Learn from this part of each class, drawn by seed, for 1 / fraction times the epochs, as in the paper [all]."""
     per_class: Count | None = None
@@ -55,8 +60,11 @@ class DataOptions:
     images: 1, 255, 1023, 4095, 16383 or 65535]."""
     skip_test: bool = False
     """Leave the test split unread, for when options are still being chosen."""
+    cache_gb: Annotated[float, Meta(ge=0, le=1e6)] = 10.0
+    """Gigabytes of disk for small copies of the images of all runs, in ~/.cache/convit/copies: each file is decoded
+    once, and copies that were not read for longest make room; 0 for none."""
     workers: Annotated[int, Meta(ge=0, le=1024)] | None = None
-    """Processes that load images [none if the images are kept in memory, else one per core, at most 8]."""
+    """Processes that load images [none up to 16 px, else one per core, at most 8]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,10 +192,12 @@ class AugmentationOptions:
 
     flip: bool | None = None
     """Mirror every other image [unless the data set has digits, letters or signs]."""
-    crop: Literal["random_resized", "shift", "none"] = "random_resized"
-    """'random_resized' takes a part of the image, 'shift' moves it by up to an eighth, 'none' takes its middle."""
+    crop: Literal["random_resized", "shift", "none"] | None = None
+    """'random_resized' takes a part of the image, 'shift' moves it by up to an eighth, 'none' takes its middle [shift
+    from scratch up to 64 px, random_resized above, with --crop-scale, when fine-tuning and for paper]."""
     crop_scale: Annotated[float, Meta(gt=0, le=1)] | None = None
-    """Smallest part of the area that 'random_resized' takes [0.6 up to 64 px, 0.35 above; 0.08 for paper]."""
+    """Smallest part of the area that 'random_resized' takes [0.35; when fine-tuning 0.6 up
+    to 64 px; 0.08 for paper]."""
     rand_augment: str | None = None
     """timm's RandAugment; '' for none [none up to 64 px (when fine-tuning up to 16 px), rand-m6-mstd0.5-inc1 above;
     rand-m9-mstd0.5-inc1 for paper]."""

@@ -23,6 +23,7 @@ from convit.figures import (
     plain,
     save,
 )
+from convit.intervals import rate_with_interval
 from convit.training.evaluation import Evaluation, best_record
 from convit.training.mistakes import Mistake
 
@@ -114,7 +115,8 @@ def confusion(result: Evaluation, path: Path, *, title: str) -> None:
                 color = "white" if part[i, j] > 0.55 else "black"
                 axes.text(j, i, str(result.confusion[i, j]), ha="center", va="center", color=color, fontsize=8)
     axes.spines[:].set_visible(False)
-    label(axes, f"{title}\ntop-1 {result.top1:.1f}% of {result.num_images}", "taken for", "true class", grid=False)
+    heading = f"{title}\ntop-1 {rate_with_interval(result.right, result.num_images)}, {result.num_images} images"
+    label(axes, heading, "taken for", "true class", grid=False)
     figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="part of the true class")
     save(figure, path)
 

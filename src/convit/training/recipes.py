@@ -51,7 +51,7 @@ def small(facts: Facts, asked: Asked) -> Values:
         "locality_strength": 2.0,
         "drop_path": 0.05,
         "crop_pct": 1.0,
-        "crop_scale": 0.6 if light else 0.35,
+        **_crop(asked, "shift" if light else "random_resized", 0.6 if light else 0.35),
         "rand_augment": "" if light else MODERATE,
         "color_jitter": 0.0,
         "random_erasing": 0.0,
@@ -85,6 +85,7 @@ def finetune(facts: Facts, asked: Asked) -> Values:
         "layer_decay": 0.75,
         "warmup_epochs": min(5.0, epochs / 10),
         "warmup_lr": lr / 100,
+        **_crop(asked, "random_resized", 0.6 if min(asked.image_size or (0,)) <= 64 else 0.35),
         "rand_augment": "" if tiny else MODERATE,
         "mixup": 0.2,
         "cutmix": 0.0 if tiny else 1.0,
@@ -123,7 +124,7 @@ def paper(facts: Facts, asked: Asked) -> Values:
         "locality_strength": 1.0,
         "drop_path": 0.1,
         "crop_pct": 224 / 256,
-        "crop_scale": 0.08,
+        **_crop(asked, "random_resized", 0.08),
         "rand_augment": "rand-m9-mstd0.5-inc1",
         "color_jitter": 0.0,
         "random_erasing": 0.25,
@@ -151,6 +152,12 @@ def _first(asked: Asked, epochs: int) -> Values:
         return {"first_size": asked.image_size, "first_epochs": 0}
     sides = tuple(max(patch, side // patch * 3 // 4 * patch) for side in asked.image_size)
     return {"first_size": sides, "first_epochs": round(0.6 * epochs)}
+
+
+def _crop(asked: Asked, crop: str, scale: float) -> Values:
+    """The crop, and the smallest part that it takes if it takes one; who asks for such a part gets the crop for it."""
+    taken = asked.crop or (crop if asked.crop_scale is None else "random_resized")
+    return {"crop": taken, "crop_scale": scale if taken == "random_resized" else None}
 
 
 def _epochs(of: Callable[[int], int], facts: Facts, asked: Asked) -> int:

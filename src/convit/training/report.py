@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ from torch import Tensor
 
 from convit.classifier import Classifier
 from convit.data import ImageSet
+from convit.data.copies import Copies
 from convit.data.images import ignored_notes
 from convit.data.scan import SAMPLE
 from convit.data.select import Facts, Selection
 from convit.errors import InputError
-from convit.events import PassBegan, RunEnded
+from convit.events import Finding, PassBegan, RunEnded
 from convit.figures import lacking
 from convit.model_card import TrainingFacts, data_name
 from convit.training import plots
+from convit.training.calibrating import calibrated
 from convit.training.engine import Trainer
 from convit.training.evaluation import Evaluation, best_record, evaluate, evenly
 from convit.training.evaluation_files import write_evaluation
@@ -107,11 +110,16 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     world.barrier()  # the best model is written
     classifier = trainer.saved()
     split = "test" if "test" in trainer.images else "val"
-    images, answers = trainer.images[split], Answers()
-    evaluation = _evaluated(trainer, classifier, f"best model on the {split} images", images, answers.add)
+    images = trainer.images[split]
+    with _going_on(trainer):
+        classifier.calibration = calibrated(trainer, classifier)
+    answers = Answers(classifier.calibration)
+    what, copies = f"best model on the {split} images", trainer.copies[split]
+    evaluation = _evaluated(trainer, classifier, what, images, answers.add, copies)
     seen = evenly(trainer.images["train"], plan.seen_images)
     of_seen = _evaluated(trainer, classifier, "best model on images it learned from", seen)
     wrong = answers.mistakes(images, world)
+    reliability = answers.reliability(len(images), world, fitted_here=split == "val")
     history = trainer.progress.history
     found = with_seen(outcome(plan, history, evaluation, split), of_seen)
     made = {"best": best_record(history), "split": split, "evaluation": evaluation, "outcome": found}
@@ -124,7 +132,8 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     plots.draw_history(history, folder.path, trainer.say)
     if note := lacking((*plan.class_names, plan.facts.name)):
         trainer.say(note)
-    ended = RunEnded(folder.path, found.findings(), _files(history, wrong), _commands(folder.path))
+    findings = (*found.findings(), Finding("probabilities", reliability.summary()))
+    ended = RunEnded(folder.path, findings, _files(history, wrong), _commands(folder.path))
     report = Report(
         plan=plan,
         history=history,
@@ -138,7 +147,15 @@ def finish(trainer: Trainer) -> dict[str, Any]:
         write_report(folder.path, report)
     root = plan.facts.root
     write_evaluation(  # the last: with it the run is complete
-        folder.path, evaluation, wrong, images, data=data_name(root), root=root, split=split, say=trainer.say
+        folder.path,
+        evaluation,
+        wrong,
+        images,
+        reliability,
+        data=data_name(root),
+        root=root,
+        split=split,
+        say=trainer.say,
     )
     trainer.tell(
         replace(ended, files={name: what for name, what in ended.files.items() if (folder.path / name).exists()})
@@ -152,28 +169,34 @@ def _evaluated(
     what: str,
     images: ImageSet,
     on_logits: Callable[[Tensor, Tensor], None] = lambda logits, target: None,
+    copies: Copies | None = None,
 ) -> Evaluation:
-    """The finished model on some images.
-
-    Raises:
-        InputError: a process that loads them died; all is trained, so it says how to evaluate again.
-    """
+    """The finished model on some images."""
     plan = trainer.plan
     trainer.tell(PassBegan(what, len(images)))
-    try:
+    with _going_on(trainer):
         return evaluate(
             classifier.model,
             images,
             plan.preprocess,
             workers=plan.options.workers or 0,
+            copies=copies,
+            temperature=classifier.temperature,
             on_batch=trainer.observe_batch,
             on_logits=on_logits,
             world=trainer.world,
         )
+
+
+@contextmanager
+def _going_on(trainer: Trainer) -> Iterator[None]:
+    """A process that loads images may die within it: as all is trained, the error says how to evaluate again."""
+    try:
+        yield
     except WorkerDied as died:
         raise InputError(
             f"{died}; all is trained, and saved: 'convit train --resume {trainer.folder.path}' evaluates it, with "
-            f"fewer --workers than {plan.options.workers} if it happens again"
+            f"fewer --workers than {trainer.plan.options.workers} if it happens again"
         ) from died
 
 
@@ -184,6 +207,7 @@ def _files(history: list[dict[str, Any]], wrong: list[Mistake]) -> dict[str, str
         "model.safetensors": "the best model; with config.json all that predicting needs",
         "mistakes.png": "the images that it gets wrong, the worst first",
         "confusion.png": "which classes are taken for which",
+        "reliability.png": "how often an answer of each probability is right",
         "curves.png": "loss and accuracy by epoch",
         "gates.png": "whether heads look by position or by content",
         "mistakes.csv": "every image that it gets wrong",

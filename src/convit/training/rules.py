@@ -131,6 +131,8 @@ def _would_delete(plan: Planned) -> Path | None:
 RULES: tuple[AskedRule | PlanRule, ...] = (
     _both("fraction", "per_class"),
     _both("pretrained", "weights"),
+    _both("folds", "val"),
+    _both("folds", "val_fraction"),
     _both("ungated", "freeze_gates"),
     _both("ungated", "gate_init"),
     _both("freeze_gates", "gate_init"),
@@ -139,6 +141,10 @@ RULES: tuple[AskedRule | PlanRule, ...] = (
     AskedRule(
         lambda given: given.get("first_epochs") and _first(("teacher", "teacher_weights"), given),
         "first-epochs: got {first_epochs} with a {found}, which may know images of one size only; expected 0",
+    ),
+    AskedRule(
+        lambda given: "fold" in given and given["fold"] > given.get("folds", 0),
+        "fold: got {fold}, expected --folds K too, and one of these, from 1 to K",
     ),
     AskedRule(
         lambda given: "train" not in given and _first(("val", "test"), given),

@@ -5,11 +5,13 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from convit.choices import RUN_FILES
 from convit.classifier import CARD, read_config
+from convit.classifier_folder import fold_folders
 from convit.data import BadImage, ImageSet
 from convit.data.select import Known
 from convit.errors import InputError, brief, one_line
@@ -217,6 +219,8 @@ class RunFolder:
 
     def known(self) -> Known:
         """What the folder says of the run's images, for those who choose images for its model."""
+        if runs := fold_folders(self.path):
+            return _together(RunFolder(runs[0]).known())
         class_names = tuple(read_config(self.path).class_names)
         if not self.is_run:  # a model that was shared, or config.yaml is gone: what it was opened from is not known
             split = self.read_split() if (self.path / SPLIT).is_file() else {}
@@ -295,6 +299,16 @@ class RunFolder:
         """Adds a line to ``log.txt``, with the time; on a full disk none, and training goes on."""
         with suppress(OSError), (self.path / "log.txt").open("a", encoding="utf-8") as stream:
             stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {printable(text)}\n")
+
+
+def _together(known: Known) -> Known:
+    """What the runs of several folds learned from together, by what one of them did: all but the test images."""
+    splits = ("train", "val")
+    return replace(
+        known,
+        split={"train": [name for split in splits for name in known.split.get(split, ())]},
+        contents={"train": [content for split in splits for content in known.contents.get(split, ())]},
+    )
 
 
 def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:

@@ -42,8 +42,9 @@ class InspectCommand(Command):
 
     def look_ahead(self) -> None:
         """The run, the pictures, and the data if there is any."""
-        from convit.classifier_folder import check_source
+        from convit.classifier_folder import check_source, refuse_folds
 
+        refuse_folds(self.run, "to inspect")
         check_source(self.run)
         if self.images:
             from convit.data.images import pictures

@@ -34,7 +34,7 @@ VARIANTS = (
     Variant("strength-4", "locality strength 4", {"locality_strength": 4.0}),
     Variant("position-lr-10", "gates and centres learn 10 times as fast", {"position_lr": 10.0}),
     Variant("augmentation", "RandAugment, and mixup or CutMix for half of the batches", MIXED),
-    Variant("shift", "shifted crops in place of resized ones", {"crop": "shift"}),
+    Variant("resized", "resized crops in place of shifted ones", {"crop": "random_resized"}),
     Variant("published", "stem, pooling, norm, start of weights and gates as in the paper", PUBLISHED),
     Variant("published-twin", "the same with plain attention", {**PUBLISHED_TWIN, **TWIN.changes}),
 )

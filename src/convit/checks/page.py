@@ -1,0 +1,239 @@
+"""The page of a check, ``check.html``: one file that needs no other, without scripts.
+
+It makes no requests: its policy (CSP) forbids all but its own style and pictures that are inside it. Names of images
+and classes are always plain text.
+"""
+
+import base64
+import hashlib
+import html
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.resources import files as resources
+
+from PIL import Image
+
+from convit.checks.confidence import Doubt
+from convit.checks.faults import Group
+from convit.checks.near import MOST_ALIKE
+from convit.checks.report import Report
+from convit.errors import InputError
+from convit.events import Advanced, Listener, PassBegan, ignore
+from convit.files import printable
+
+MOST_PICTURES = 48
+"""Pictures of one kind of fault, and groups of repeated ones; the JSON has all."""
+MOST_OF_GROUP = 6
+MOST_ROWS = 200
+SIDE = 160
+"""Pixels of the longer side of a picture in the page, at most."""
+HARM = "Across splits: accuracy on them says too much. Across classes: a label may be wrong."
+COARSE = 64
+"""Pictures up to this side are shown as they are, pixel by pixel."""
+
+
+def page(report: Report, tell: Listener = ignore) -> str:
+    """The page of a report, a whole HTML document; it reads the images that it shows once more."""
+    sections = list(_sections(report))
+    shown = [key for key, _ in sections]
+    style = _part("page.css")
+    tell(PassBegan("drawing check.html", len(sections)))
+    parts: list[str] = []
+    for _, section in sections:
+        parts.append(section())
+        tell(Advanced(1))
+    fields = {
+        "title": _text(f"Check of {report.name}"),
+        "policy": f"default-src 'none'; img-src data:; style-src {_hash(style)}; base-uri 'none'; form-action 'none'",
+        "style": style,
+        "about": "\n  ".join(f"<p>{_text(line)}</p>" for line in _about(report)),
+        "counts": "\n    ".join(_count(kind, count, shown) for kind, count, _ in report.rows()),
+        "sections": "\n  ".join(parts),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: fields[found[1]], _part("page.html"))
+
+
+def _about(report: Report) -> Iterator[str]:
+    splits = ", ".join(f"{count} {split}" for split, count in report.counts().items() if split != "all")
+    classes = f"{len(report.pictures)} images in {len(report.pictures.class_names)} classes"
+    yield f"{classes}{f' ({splits})' if splits else ''}, from {report.root}. Nothing of them was changed."
+    if report.left_out:
+        yield f"The cleaned list is without {len(report.left_out)} of them; check.json says which, and why."
+    yield from report.notes
+
+
+def _count(kind: str, count: int, shown: Sequence[str]) -> str:
+    tile = f"<b>{count}</b>{_text(kind)}"
+    return f'<li><a href="#{_anchor(kind)}">{tile}</a></li>' if kind in shown else f"<li><div>{tile}</div></li>"
+
+
+def _sections(report: Report) -> Iterator[tuple[str, Callable[[], str]]]:
+    """The kinds of faults that there are, and what makes the section of each."""
+    if report.unreadable:
+        yield "unreadable", lambda: _unreadable(report)
+    if report.exact:
+        yield (
+            "duplicates",
+            lambda: _groups(report, "duplicates", report.exact, f"Files that are the same to the byte. {HARM}"),
+        )
+    if report.near:
+        about = (
+            "Pictures that are nearly the same: compressed anew, resized, cropped a little, or brighter. Their grey "
+            f"values correlate by {report.alike:.3f} or more. Photos of one series may be among them. {HARM}"
+        )
+        if report.alike > MOST_ALIKE - 0.02:
+            about += " Different pictures of this data are much alike too: look at each before you trust it."
+        yield "near duplicates", lambda: _groups(report, "near duplicates", report.near, about)
+    if report.labels is not None and report.labels.doubts:
+        yield "probable wrong labels", lambda: _labels(report)
+    if report.small:
+        yield "small classes", lambda: _small(report)
+    for kind, about in (
+        ("size", "Pictures with far more or fewer pixels than the others, or of another shape."),
+        ("brightness", "Pictures that are too dark, too bright or of one colour to show much."),
+        ("blur", "Pictures with far less fine detail than the others: out of focus, shaken, or enlarged."),
+    ):
+        if report.odd_of(kind):
+            yield kind, lambda kind=kind, about=about: _odd(report, kind, about)  # type: ignore[misc]
+
+
+def _unreadable(report: Report) -> str:
+    rows = (
+        (report.pictures.name(i), report.pictures.class_name(i), reason.partition("; expected")[0])
+        for i, reason in report.unreadable
+    )
+    about = "Files that do not decode. 'convit train' refuses them, or leaves them out with --skip-bad."
+    return _section("unreadable", about, _table(("file", "class", "what is wrong"), rows, len(report.unreadable)))
+
+
+def _groups(report: Report, kind: str, groups: Sequence[Group], about: str) -> str:
+    boxes = []
+    for group in groups[:MOST_PICTURES]:
+        tags = []
+        if group.splits:
+            tags.append("<b>across splits</b>")
+        if group.classes:
+            tags.append("<b>across classes</b>")
+        if group.likeness < 1:
+            tags.append(f"correlation {group.likeness:.3f}")
+        if (more := len(group.images) - MOST_OF_GROUP) > 0:
+            tags.append(f"and {more} more of it")
+        figures = "".join(_figure(report, i, *_where(report, i)) for i in group.images[:MOST_OF_GROUP])
+        boxes.append(f'<section><div class="tags">{" · ".join(tags)}</div><div class="group">{figures}</div></section>')
+    return _section(kind, about, f'<div class="groups">{"".join(boxes)}</div>{_more(len(groups), MOST_PICTURES)}')
+
+
+def _labels(report: Report) -> str:
+    assert report.labels is not None
+
+    def captions(doubt: Doubt) -> tuple[str, ...]:
+        given, better = report.pictures.class_name(doubt.image), report.pictures.class_names[doubt.suggested]
+        return (
+            f'<span><span class="given">{_text(given)}</span> {doubt.given_probability:.1%}</span>',
+            f'<span class="better">{_text(better)} {doubt.suggested_probability:.1%}</span>',
+        )
+
+    about = (
+        f"Confident learning on {report.labels.source}: the label, struck out, and the class that is more probable; "
+        f"{report.labels.checked} images were looked at. The surest come first. A model can be sure and wrong: look."
+    )
+    doubts = report.labels.doubts
+    figures = "".join(_figure(report, doubt.image, *captions(doubt)) for doubt in doubts[:MOST_PICTURES])
+    body = f'<div class="pictures">{figures}</div>{_more(len(doubts), MOST_PICTURES)}'
+    return _section("probable wrong labels", about, body)
+
+
+def _small(report: Report) -> str:
+    splits = list(report.counts())
+    heads = ("class", *("images" if split == "all" else split for split in splits), "what is wrong")
+    rows = ((one.name, *(str(one.counts[split]) for split in splits), one.why) for one in report.small)
+    return _section("small classes", "Classes with too few images.", _table(heads, rows, len(report.small)))
+
+
+def _odd(report: Report, kind: str, about: str) -> str:
+    found = report.odd_of(kind)
+    figures = (_figure(report, odd.image, f"<span>{_text(odd.why)}</span>") for odd in found[:MOST_PICTURES])
+    return _section(kind, about, f'<div class="pictures">{"".join(figures)}</div>{_more(len(found), MOST_PICTURES)}')
+
+
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+
+def _section(kind: str, about: str, body: str) -> str:
+    title = kind[0].upper() + kind[1:]
+    heading = f'<h2 id="{_anchor(kind)}">{_text(title)}</h2><p>{_text(about)}</p>'
+    return f'<section aria-labelledby="{_anchor(kind)}">{heading}{body}</section>'
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], count: int) -> str:
+    numbers = {i for i in range(1, len(heads) - 1) if heads[-1] == "what is wrong" and heads[0] == "class"}
+
+    def cell(tag: str, i: int, text: str) -> str:
+        kind = ' class="number"' if i in numbers else ""
+        return f"<{tag}{kind}><bdi>{_text(text)}</bdi></{tag}>"
+
+    head = "".join(cell("th", i, text) for i, text in enumerate(heads))
+    body = []
+    for row in rows:
+        body.append(f"<tr>{''.join(cell('td', i, text) for i, text in enumerate(row))}</tr>")
+        if len(body) == MOST_ROWS:
+            break
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return f'<div class="scroll">{table}</div>{_more(count, MOST_ROWS)}'
+
+
+def _more(count: int, most: int) -> str:
+    return f"<p>{most} of {count} are shown; check.json has all.</p>" if count > most else ""
+
+
+def _where(report: Report, i: int) -> tuple[str, ...]:
+    split = report.pictures.splits[i]
+    beside = "" if split == "all" else f" · {_text(split)}"
+    return (f"<span><bdi>{_text(report.pictures.class_name(i))}</bdi>{beside}</span>",)
+
+
+def _figure(report: Report, i: int, *captions: str) -> str:
+    name = _text(report.pictures.name(i))
+    try:
+        source, coarse = _thumbnail(report.pictures.read(i))
+        small = ' class="small"' if coarse else ""
+        picture = f'<img{small} src="{source}" alt="{name}" loading="lazy">'
+    except InputError:  # it was there when it was checked
+        picture = "<span>no longer there</span>"
+    told = "".join(captions)
+    return (
+        f'<figure><div class="frame">{picture}</div>'
+        f'<figcaption>{told}<span class="name"><bdi>{name}</bdi></span></figcaption></figure>'
+    )
+
+
+def _thumbnail(image: Image.Image) -> tuple[str, bool]:
+    """A picture as an address that holds it, and whether it is of few pixels."""
+    coarse, buffer = max(image.size) <= COARSE, io.BytesIO()
+    if coarse:
+        image.save(buffer, "PNG")
+    else:
+        ratio = min(1.0, SIDE / max(image.size))
+        sides = tuple(max(1, round(side * ratio)) for side in image.size)
+        image.resize((sides[0], sides[1]), Image.Resampling.LANCZOS, reducing_gap=2.0).save(buffer, "JPEG", quality=80)
+    kind = "png" if coarse else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", coarse
+
+
+def _text(text: str) -> str:
+    """Plain text: no markup, no control characters, no bytes that are no text."""
+    return html.escape(printable(text))
+
+
+def _anchor(kind: str) -> str:
+    return kind.replace(" ", "-")
+
+
+def _part(name: str) -> str:
+    return (resources("convit.checks") / "check_page" / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """How the policy names the one style that may be in the page."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"
