@@ -117,24 +117,23 @@ def font_of(letter: str) -> str | None:
         return usual.get_name()
     for file, family, blocks in _installed():
         if ord(letter) >> 8 in blocks and get_font(file).get_char_index(ord(letter)):
-            return family
+            taken = fontManager.findfont(FontProperties(family=[family]))  # of two files of this name it is one
+            if get_font(taken).get_char_index(ord(letter)):
+                return family
     return None
 
 
 @functools.cache
 def _installed() -> tuple[tuple[str, str, frozenset[int]], ...]:
-    """File and family of every installed font, and the blocks of 256 letters that it is of.
-
-    The file is the one that matplotlib takes for the family: another of the same name may have more letters.
-    """
+    """File and family of every installed font, regular ones first, and the blocks of 256 letters that it is of."""
     found = []
-    for family in sorted({entry.name for entry in fontManager.ttflist if not entry.name.startswith(_SYMBOLS)}):
-        try:
-            file = fontManager.findfont(FontProperties(family=[family]), fallback_to_default=False)
-            blocks = frozenset(code >> 8 for code in FT2Font(file).get_charmap())
-        except (OSError, RuntimeError, ValueError):  # removed since matplotlib listed it, or of pixels
-            continue
-        found.append((str(file), family, blocks))
+    for entry in sorted(fontManager.ttflist, key=lambda e: (e.style != "normal", e.weight != 400, e.name, e.fname)):
+        if not entry.name.startswith(_SYMBOLS):
+            try:
+                blocks = frozenset(code >> 8 for code in FT2Font(entry.fname).get_charmap())
+            except (OSError, RuntimeError):  # removed since matplotlib listed it, or of pixels
+                continue
+            found.append((entry.fname, entry.name, blocks))
     return tuple(found)
 
 

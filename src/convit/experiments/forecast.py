@@ -111,7 +111,7 @@ def _asked(plan: Plan, part: float, out: Path, places: Mapping[str, Any]) -> Ask
         given["per_class"] = max(1, round(part * per_class))
     else:
         given["fraction"] = part * (given.get("fraction") or 1.0)
-    return make(Asked, given | {"data": plan.facts.root, "out": str(out)} | places)
+    return make(Asked, {**given, "data": plan.facts.root, "out": str(out), **places})
 
 
 def _train(asked: Asked, where: RunFolder, tell: Listener) -> None:

@@ -78,12 +78,7 @@ def curves(history: list[dict[str, Any]], path: Path) -> None:
     right.plot(epochs, [r["val_top1"] for r in history], color=BLUE, marker=marker(epochs), label="top-1")
     if "val_top5" in history[0]:
         right.plot(epochs, [r["val_top5"] for r in history], color=ORANGE, marker=marker(epochs), label="top-5")
-    ring: dict[str, Any] = {
-        "color": BLUE,
-        "markersize": 8,
-        "markerfacecolor": "none",
-        "label": "the best epoch, which is kept",
-    }
+    ring: dict[str, Any] = {"color": BLUE, "markersize": 8, "markerfacecolor": "none", "label": "best epoch, kept"}
     right.plot(best["epoch"], best["val_top1"], "o", linestyle="none", **ring)
     found = f"best {best['val_top1']:.1f}% in epoch {best['epoch']}"
     label(right, f"Accuracy on the validation images: {found}", "epoch", "percent")

@@ -68,18 +68,27 @@ def introduction(trainer: Trainer, selection: Selection) -> Iterator[str]:
 
 def _costs(trainer: Trainer) -> Iterator[str]:
     """Memory and room on the disk that the run takes. Nothing of the run is changed by it."""
-    learner, plan, alone = trainer.learner, trainer.plan, trainer.world.size == 1
-    held = held_bytes(learner)
+    learner = trainer.learner
+    held, active = held_bytes(learner), _activations(trainer)
     memory = f"memory: {in_words(held)} of weights, gradients and moments"
-    if alone:  # of several processes one alone cannot make a forward pass: batch norm waits for the others
-        active = activation_bytes(learner, plan.batch_size)
-        memory += f", about {in_words(active)} of activations; {in_words(held + active)}"
-    yield f"{memory}{'' if alone else ' in each process'}, besides what the libraries take"
+    memory += " in each process" if trainer.world.size > 1 else ""
+    memory += "" if active is None else f", about {in_words(active)} of activations; {in_words(held + active)}"
+    yield f"{memory}, besides what the libraries take"
     need, free = disk_bytes(learner), free_bytes(trainer.folder.path)
     line = f"disk: up to {in_words(need)} for the model and its checkpoints"
     if free is not None:
         line += f", of {in_words(free)} that are free" + (": too little to save the run" if need > free else "")
     yield line
+
+
+def _activations(trainer: Trainer) -> int | None:
+    """Bytes of the activations of a step; None where they cannot be counted."""
+    if trainer.world.size > 1:
+        return None  # one process alone makes no forward pass: batch norm waits for the others
+    try:
+        return activation_bytes(trainer.learner, trainer.plan.batch_size)
+    except RuntimeError:  # there is no room even for this, as the first step is going to say
+        return None
 
 
 def _of_the_images(facts: Facts) -> Iterator[str]:
