@@ -183,7 +183,7 @@ def checked_by_folds(animals: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """A copy of the photos, and the folder of a check that trained for them; read only."""
     root = tmp_path_factory.mktemp("folds")
     data = Path(shutil.copytree(animals, root / "photos"))
-    words = ["convit", "check", str(data), "--folds", "2", "--epochs", "1", "--out", str(root / "out"), "--json"]
+    words = ["convit", "check", str(data), "--folds", "2", "--epochs", "1", "--out", str(root / "out")]
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
         patch.setattr(sys, "argv", [*words, "--device", "cpu"])
         assert convit_launcher.main() == 0
