@@ -36,11 +36,14 @@ demo: $(VENV)/installed
 	$(BIN)/python examples/digit_images.py $(RUN)/test-images
 	$(BIN)/convit predict $(RUN) $(RUN)/test-images --top-k 3
 	$(BIN)/convit inspect $(RUN)
+	$(BIN)/convit export $(RUN) --format web
 	@echo
 	@echo "Everything is in $(RUN): the model (model.safetensors, config.json), curves.png, gates.png, confusion.png,"
 	@echo "metrics.jsonl, log.txt; the pictures that were just classified are in $(RUN)/test-images."
-	@echo "What every head looks at: open $(RUN)/inspect/attention.html in a browser; the plots lie beside it."
+	@echo "What came of it: open $(RUN)/report.html in a browser; what every head looks at: $(RUN)/inspect/attention.html;"
+	@echo "the classifier itself, to drop pictures on: $(RUN)/model.html."
 	@echo "Next, with a folder of your own that has one sub-folder of photos per class:"
+	@echo "    $(BIN)/convit check PHOTOS"
 	@echo "    $(BIN)/convit train PHOTOS --out runs/photos"
 	@echo "    $(BIN)/convit evaluate runs/photos PHOTOS"
 	@echo "    $(BIN)/convit predict runs/photos PHOTO.jpg"

@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": "classes and probabilities of images, by a run or an exported file",
     "check": "faults in labelled images: unreadable, repeated, leaking into the test set, odd",
     "inspect": "what every head looks at: a page to point at, and plots",
+    "forecast": "how much more images would give, from trainings on a part of them",
     "experiment": "the paper's tables and figures on your data, resumable",
     "export": "a run as one file to deploy: ONNX, or PyTorch's exported program",
     "bench": "speed and memory beside plain attention and timm, or of an exported file",

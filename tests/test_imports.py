@@ -15,7 +15,7 @@ PACKAGE = Path(convit.__file__).parent
 MODEL = {"grid", "ops", "layers", "models"}
 TOOLS = {"calibration", "classifier", "classifier_folder", "data", "device", "hub", "model_card", *MODEL}
 OPTIONS = {"options", "options_file"}
-PARTS_OF_THE_TOP = {"training", "analysis", "export", "benchmark", "checks"}
+PARTS_OF_THE_TOP = {"training", "analysis", "export", "export_web", "benchmark", "checks"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "choices": set(),
@@ -52,8 +52,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     # These stand side by side, and do not import each other.
     "training": {"figures", "intervals", "lock", *OPTIONS, "events", "files", *TOOLS},
-    "analysis": {"figures", "files", "prediction", *TOOLS},
+    "analysis": {"figures", "files", "pages", "prediction", *TOOLS},
     "export": {"files", *TOOLS},
+    "pages": set(),
+    "export_web": {"export", "files", "pages", *TOOLS},
     "benchmark": {"figures", "events", "files", *TOOLS},
     "checks": {"events", "files", "options", "training", *TOOLS},
     "entry": {"training", "analysis", "events"},

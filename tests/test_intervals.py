@@ -1,10 +1,10 @@
 """Intervals of rates hold the rate as often as they say."""
 
-from math import comb
+from math import comb, erfc
 
 import pytest
 
-from convit.intervals import wilson_interval
+from convit.intervals import mcnemar, paired_difference, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,43 @@ def test_of_no_images_nothing_is_known() -> None:
 def test_what_are_no_counts_is_refused(right: int, total: int) -> None:
     with pytest.raises(ValueError, match="right"):
         wilson_interval(right, total)
+
+
+@pytest.mark.parametrize(("first", "second"), [(8, 1), (1, 8), (0, 6), (17, 30), (12, 12)])
+def test_mcnemar_is_the_two_sided_binomial_test(first: int, second: int) -> None:
+    n, least = first + second, min(first, second)
+    tail = sum(comb(n, i) for i in range(least + 1)) / 2**n
+
+    assert mcnemar(first, second) == pytest.approx(min(1, 2 * tail))
+
+
+def test_mcnemar_of_thousands_of_images() -> None:
+    """By the normal approximation with continuity: z = (|9000 - 8700| - 1) / sqrt(17700)."""
+    z = 299 / 17700**0.5
+
+    assert mcnemar(9000, 8700) == pytest.approx(erfc(z / 2**0.5), rel=1e-3)
+    assert mcnemar(5000, 0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("counts", "low", "high"),
+    [((36, 12, 2, 0), 0.0569, 0.3404), ((20, 12, 2, 16), 0.0562, 0.3292)],
+)
+def test_the_paired_intervals_that_newcombe_printed(counts: tuple[int, ...], low: float, high: float) -> None:
+    """Table II of Newcombe (1998, paired data), method 10."""
+    assert paired_difference(*counts) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_paired_interval_turns_with_the_models() -> None:
+    low, high = paired_difference(50, 9, 4, 20)
+
+    assert paired_difference(50, 4, 9, 20) == pytest.approx((-high, -low))
+    assert low < 5 / 83 < high
+
+
+@pytest.mark.parametrize("counts", [(0, 0, 0, 0), (-1, 3, 2, 2)])
+def test_paired_counts_that_are_none(counts: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="expected counts"):
+        paired_difference(*counts)
+    with pytest.raises(ValueError, match="expected counts"):
+        mcnemar(-1, 2)

@@ -48,8 +48,8 @@ IMAGE_SUFFIXES = (
 RUN_FILES = (
     *("split.json", "images.json", "plan.json", "skipped.json", "config.json", "model.safetensors", "metrics.jsonl"),
     *("evaluation.json", "curves.png", "gates.png", "confusion.png", "confusion.csv", "log.txt", "checkpoints"),
-    *("evaluation-*", "inspect", "mistakes.csv", "mistakes.png", "tensorboard", "wandb", "tracking.json"),
-    *("reliability.png", "fold-[0-9]*", "folds.json", "out-of-fold.csv", "config.yaml"),
+    *("evaluation-*", "inspect", "mistakes.csv", "mistakes.png", "forecast", "tensorboard", "wandb", "tracking.json"),
+    *("report.html", "reliability.png", "fold-[0-9]*", "folds.json", "out-of-fold.csv", "config.yaml"),
 )
 """Everything that a run, and its evaluations, write into the folder, in the order in which ``--overwrite`` removes it.
 If this is interrupted, the folder is still a run that can be overwritten, but not resumed."""

@@ -4,7 +4,7 @@ The screen, ``log.txt`` and the trackers are listeners. The work itself never pr
 :class:`convit.InputError` on :class:`Planned` and :class:`RunBegan`; then the run does not start.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,30 @@ class EpochEnded:
     """How many there are at most."""
 
 
-Event = Said | PassBegan | Advanced | Planned | RunBegan | EpochEnded
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A thing that was found of a finished run, in words."""
+
+    topic: str
+    """What it is about, in a word."""
+    text: str
+    advice: str = ""
+    """What to do about it; empty where there is nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """A run is complete."""
+
+    folder: Path
+    findings: Sequence[Finding]
+    files: Mapping[str, str]
+    """Files of the folder by their names, the most useful first, and what each is."""
+    commands: Mapping[str, str]
+    """What may be typed next, and what each command gives."""
+
+
+Event = Said | PassBegan | Advanced | Planned | RunBegan | EpochEnded | RunEnded
 Listener = Callable[[Event], None]
 
 

@@ -79,13 +79,13 @@ def export_onnx(
         InputError: the extra ``convit[export]`` is not installed; the file would not be the same function as the
             model (nothing is left then); a wrong ``opset`` or ending.
     """
-    path = _checked_path(path, ".onnx")
+    path = checked_path(path, ".onnx")
     if opset < OLDEST_OPSET:
         raise InputError(f"opset: got {opset}, expected {OLDEST_OPSET} or later, such as {OPSET}")
     _need("onnx", "onnxscript", "onnxruntime")
     import onnx
 
-    model, sizes = _checked_model(classifier), _sizes(classifier, dynamic_size)
+    model, sizes = checked_model(classifier), _sizes(classifier, dynamic_size)
     temperature = classifier.temperature
     program = trace(model, _input_size(classifier), dynamic_size=dynamic_size, temperature=temperature)
     with _quiet():
@@ -142,8 +142,8 @@ def export_torch(classifier: Classifier, path: str | Path, *, dynamic_size: bool
     Raises:
         InputError: the file would not be the same function as the model, or a wrong ending.
     """
-    path = _checked_path(path, ".pt2")
-    model, sizes = _checked_model(classifier), _sizes(classifier, dynamic_size)
+    path = checked_path(path, ".pt2")
+    model, sizes = checked_model(classifier), _sizes(classifier, dynamic_size)
     temperature = classifier.temperature
     program = trace(model, _input_size(classifier), dynamic_size=dynamic_size, temperature=temperature)
     for node in program.graph.nodes:  # names of files and folders on this machine
@@ -310,7 +310,7 @@ def _clean(proto: Any, dynamic_size: bool) -> None:
             graph.input[0].type.tensor_type.shape.dim[i].dim_param = name
 
 
-def _checked_model(classifier: Classifier) -> ConViT:
+def checked_model(classifier: Classifier) -> ConViT:
     """A copy of the model, as the file is going to have it."""
     model = classifier.model
     if model.global_pool == "":
@@ -335,7 +335,7 @@ def _sizes(classifier: Classifier, dynamic_size: bool) -> tuple[tuple[int, int],
     return tuple(dict.fromkeys((own, (own[0] + p, own[1] + 3 * p), smaller)))
 
 
-def _checked_path(path: str | Path, suffix: str) -> Path:
+def checked_path(path: str | Path, suffix: str) -> Path:
     path = Path(path)
     if path.suffix.lower() != suffix:
         raise InputError(f"{path}: got a name that ends in {path.suffix!r}, expected {suffix!r}")

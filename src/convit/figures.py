@@ -2,11 +2,13 @@
 
 import functools
 import io
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import ft2font
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -55,6 +57,11 @@ def label(axes: Axes, title: str, x: str, y: str, grid: bool = True) -> None:
         axes.grid(alpha=0.25)
 
 
+def legend_below(axes: Axes) -> None:
+    """Names of the lines below the axes, where they cover none of them."""
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3, fontsize=9, columnspacing=1.4)
+
+
 def plain(text: str) -> str:
     r"""A text with names from users, as a picture can show it.
 
@@ -77,6 +84,27 @@ def drawable(text: str) -> str:
     return "".join(c if c == "\n" or font_of(c) else ascii(c)[1:-1] for c in lines)
 
 
+def lacking(names: Iterable[str]) -> str | None:
+    """A line for letters of names that pictures cannot show as they are; None if they can show all.
+
+    Args:
+        names: such as those of the classes.
+    """
+    letters = dict.fromkeys(c for name in names for c in name if c.isprintable())
+    unknown = [c for c in letters if not font_of(c)]
+    if unknown:
+        some = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
+        return (
+            f"no font of this machine has the letters {some}: pictures (.png) show them as {ascii(unknown[0])[1:-1]}; "
+            "with a font such as Noto Sans CJK (fonts-noto-cjk) they show them, and pages (.html) show any"
+        )
+    if not hasattr(ft2font, "__libraqm_version__") and any(unicodedata.bidirectional(c) in _JOINED for c in letters):
+        return "matplotlib before 3.11 sets Arabic and Hebrew letters singly from left to right: pictures (.png) do so"
+    return None
+
+
+_JOINED = ("R", "AL")
+"""Directions of letters that are written from right to left."""
 _SYMBOLS = ("Last Resort", "cm", "STIXNonUnicode", "STIXSize")
 """Families whose glyphs are not the letters, or are boxes with the letters' numbers."""
 
@@ -95,15 +123,18 @@ def font_of(letter: str) -> str | None:
 
 @functools.cache
 def _installed() -> tuple[tuple[str, str, frozenset[int]], ...]:
-    """File and family of every installed font, regular ones first, and the blocks of 256 letters that it is of."""
+    """File and family of every installed font, and the blocks of 256 letters that it is of.
+
+    The file is the one that matplotlib takes for the family: another of the same name may have more letters.
+    """
     found = []
-    for entry in sorted(fontManager.ttflist, key=lambda e: (e.style != "normal", e.weight != 400, e.name, e.fname)):
-        if not entry.name.startswith(_SYMBOLS):
-            try:
-                blocks = frozenset(code >> 8 for code in FT2Font(entry.fname).get_charmap())
-            except (OSError, RuntimeError):  # removed since matplotlib listed it, or of pixels
-                continue
-            found.append((entry.fname, entry.name, blocks))
+    for family in sorted({entry.name for entry in fontManager.ttflist if not entry.name.startswith(_SYMBOLS)}):
+        try:
+            file = fontManager.findfont(FontProperties(family=[family]), fallback_to_default=False)
+            blocks = frozenset(code >> 8 for code in FT2Font(file).get_charmap())
+        except (OSError, RuntimeError, ValueError):  # removed since matplotlib listed it, or of pixels
+            continue
+        found.append((str(file), family, blocks))
     return tuple(found)
 
 

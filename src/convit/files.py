@@ -290,7 +290,11 @@ def printable(text: str) -> str:
     >>> print(printable("a\nb"), printable(os.fsdecode(b"caf\xe9")))
     a\nb caf\xe9
     """
-    return "".join(c if c.isprintable() else _escape(c) for c in text)
+    return "".join(c if c.isprintable() or c in _JOINERS else _escape(c) for c in text)
+
+
+_JOINERS = "\u200c\u200d"
+"""Letters of many scripts, such as Devanagari and Persian, are written with these; they are not seen themselves."""
 
 
 def _escape(letter: str) -> str:

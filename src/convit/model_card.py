@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from convit.calibration import NOT_CALIBRATED, Calibration
 from convit.errors import InputError, brief, nearest
-from convit.intervals import rate_with_interval
+from convit.intervals import percent_with_interval
 
 MARKER = "<!-- Written by convit: saving again replaces this file. Remove this line to keep changes of your own. -->"
 """Is in every card, to distinguish a README.md that may be replaced from one that convit did not write."""
@@ -219,7 +219,7 @@ def _scores_text(training: TrainingFacts | None) -> str:
 
 def _accuracy(percent: float, images: int | None) -> str:
     """An accuracy in percent, with its interval where the number of images is known."""
-    return f"{percent:.2f}%" if not images else rate_with_interval(round(percent / 100 * images), images)
+    return percent_with_interval(percent, images) if images else f"{percent:.2f}%"
 
 
 def _calibration_text(calibration: Calibration | None) -> str:

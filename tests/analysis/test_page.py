@@ -269,10 +269,11 @@ def test_parts_are_installed_with_the_package() -> None:
     if not (root / "pyproject.toml").is_file():
         pytest.skip("no checkout")
     patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["convit"]
-    folder = Path(page_module.__file__).parent / "attention_page"
-    listed = {path for pattern in patterns for path in folder.parents[1].glob(pattern)}
-    assert {path for path in folder.iterdir() if path.is_file()} <= listed
-    assert {*page_module.SCRIPTS, "page.html", "page.css"} == {path.name for path in folder.iterdir()}
+    package = Path(page_module.__file__).parents[1]
+    listed = {path for pattern in patterns for path in package.glob(pattern)}
+    parts = {path for path in (package / "pages").rglob("*.*") if path.suffix in (".js", ".css", ".html")}
+    assert parts
+    assert parts <= listed
 
 
 def test_a_positional_map_of_another_kind_is_refused() -> None:

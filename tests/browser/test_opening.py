@@ -43,4 +43,4 @@ def test_old_browser_is_told(open_file: Open, tmp_path: Path) -> None:
     write_page(tmp_path / "page.html", [seen_by("ours")], title="")
     tab = open_file(tmp_path / "page.html", script="delete window.DecompressionStream")
     tab.evaluate("window.convit.ready")
-    assert tab.get_by_role("alert").inner_text().startswith("This browser cannot unpack the maps.")
+    assert tab.get_by_role("alert").inner_text().startswith("This browser cannot unpack this page.")

@@ -93,7 +93,8 @@ def test_json_is_one_document_and_nothing_else(trained: Path, animals: Path, tmp
         ("RUN DATA --split tset", ("split: got tset, expected", "did you mean 'test'?")),
         ("RUN DATA --workers -1", ("workers: got -1, expected a whole number from 0 to 1024",)),
         ("RUN DATA --jsn", ("unknown option 'jsn'; did you mean 'json'?",)),
-        ("RUN DATA DATA", ("arguments: got", "expected RUN DATA")),
+        ("RUN DATA DATA", ("animals: no config.json in it", "expected a run folder")),
+        ("RUN RUN RUN DATA", ("run: got 3 runs, expected one, or two to compare",)),
         ("RUN", ("data: got none",)),
         ("", ("run: got none",)),
     ],
@@ -174,3 +175,73 @@ def test_places_that_cannot_be_written(run: Path, animals: Path, tmp_path: Path,
             "evaluate", run, animals, option, tmp_path / place, says=(tmp_path / place.split("/")[0], "expected")
         )
     assert (tmp_path / "file").read_text() == "precious"
+
+
+# -- two runs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other(trained: Path, tmp_path: Path) -> Path:
+    """A run that knows the same images, and answers otherwise: its classes are in another order."""
+    copy = Path(shutil.copytree(trained, tmp_path / "other", ignore=shutil.ignore_patterns("checkpoints")))
+    classifier = convit.load(copy)
+    with torch.no_grad():
+        classifier.model.head.weight.copy_(classifier.model.head.weight.roll(1, 0))
+        classifier.model.head.bias.copy_(classifier.model.head.bias.roll(1, 0))
+    classifier.calibration = None
+    classifier.save(copy)
+    return copy
+
+
+def wrong(folder: Path) -> set[str]:
+    with (folder / "mistakes.csv").open() as stream:
+        return {row["image"] for row in csv.DictReader(stream)}
+
+
+def test_two_runs_are_compared_image_by_image(
+    trained: Path, other: Path, animals: Path, tmp_path: Path, shell: Shell
+) -> None:
+    got = shell("evaluate", trained, other, animals, "--split", "all", "--json", "--out", tmp_path / "both")
+    assert (got.status, got.err) == (0, "")
+    document = json.loads(got.out)
+    for run, name in ((trained, "a"), (other, "b")):
+        assert shell("evaluate", run, animals, "--split", "all", "--out", tmp_path / name).status == 0
+    a, b = wrong(tmp_path / "a"), wrong(tmp_path / "b")
+    assert a != b  # there is something to compare
+    assert (document["first_alone_right"], document["second_alone_right"]) == (len(b - a), len(a - b))
+    assert (document["neither_right"], document["both_right"]) == (len(a & b), 18 - len(a | b))
+    assert document["difference"] == pytest.approx(document["runs"][0]["top1"] - document["runs"][1]["top1"])
+    assert document["difference_interval"][0] <= document["difference"] <= document["difference_interval"][1]
+    with (tmp_path / "both/differences.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["image"]: row["right"] for row in rows} == dict.fromkeys(b - a, "first") | dict.fromkeys(
+        a - b, "second"
+    )
+    assert json.loads((tmp_path / "both/comparison.json").read_text())["mcnemar_p"] == document["mcnemar_p"]
+
+
+def test_a_run_does_not_differ_from_itself(trained: Path, animals: Path, shell: Shell) -> None:
+    before = tree(trained)
+    got = shell("evaluate", trained, trained, animals)
+    assert (got.status, got.err) == (0, "")
+    assert "p = 1: no difference can be told" in got.out
+    assert tree(trained) == before
+
+
+def test_runs_of_other_validation_images_are_not_compared_on_them(
+    trained: Path, other: Path, animals: Path, tmp_path: Path, shell: Shell
+) -> None:
+    split = json.loads((other / "split.json").read_text())
+    split["val"][0], split["train"][0] = split["train"][0], split["val"][0]
+    (other / "split.json").write_text(json.dumps(split))
+    (other / "images.json").unlink()
+    shell.refuses("evaluate", trained, other, animals, says=("not the same ones", "--split all"))
+
+
+def test_a_comparison_does_not_go_where_an_evaluation_is(
+    trained: Path, other: Path, animals: Path, tmp_path: Path, shell: Shell
+) -> None:
+    assert shell("evaluate", trained, animals, "--out", tmp_path / "out").status == 0
+    before = tree(tmp_path / "out")
+    shell.refuses("evaluate", trained, other, animals, "--out", tmp_path / "out", says=("out: got", "expected another"))
+    assert tree(tmp_path / "out") == before

@@ -81,7 +81,7 @@ def test_torch(run: Path, animals: Path, tmp_path: Path, shell: Shell) -> None:
         ("RUN --out RUN/x.pt2", ("x.pt2: got a name that ends in '.pt2', expected '.onnx'",)),
         ("RUN --format torch --out x.onnx", ("x.onnx", "expected '.pt2'")),
         ("RUN --format torch --int8", ("format: got torch with --int8, expected --format onnx",)),
-        ("RUN --format tflite", ("format: got tflite, expected onnx or torch",)),
+        ("RUN --format tflite", ("format: got tflite, expected onnx, torch or web",)),
         ("RUN --opset 5", ("opset: got 5, expected 18 or later",)),
         ("RUN --out none/x.onnx", ("none/x.onnx", "expected a folder")),
         ("RUN --data missing", ("missing", "expected")),
@@ -190,3 +190,21 @@ def test_predict_bad_input(
 
 def test_a_folder_that_ends_in_onnx_is_a_run(run: Path, album: Path, shell: Shell) -> None:
     assert shell("predict", run.rename(run.with_name("x.onnx")), album).status == 0
+
+
+def test_web(run: Path, shell: Shell, tmp_path: Path) -> None:
+    got = shell("export", run, "--format", "web")
+    assert (got.status, got.err) == (0, "")
+    page = run / "model.html"
+    assert got.out.startswith(f"{page}: ")
+    assert page.read_text("utf-8").startswith("<!doctype html>")
+    assert "fp16 weights, 3 classes, 8 x 8 pixels" in got.out
+    shell.refuses("export", run, "--format", "web", says=(page, "exists", "--overwrite"))
+    assert shell("export", run, "--format", "web", "--out", tmp_path / "other.html").status == 0
+    assert (tmp_path / "other.html").read_bytes() == page.read_bytes()
+
+
+@pytest.mark.parametrize("option", [("--int8",), ("--opset", "19"), ("--dynamic-size",), ("--data", "digits")])
+def test_a_web_page_has_none_of_the_other_formats_options(run: Path, shell: Shell, option: tuple[str, ...]) -> None:
+    shell.refuses("export", run, "--format", "web", *option, says=("format", "web", option[0], "--format onnx"))
+    assert not (run / "model.html").exists()

@@ -113,7 +113,7 @@ except BaseException as error:  # as libraries do whose insides are imported whi
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command != "models"])  # which needs no torch
 def test_ctrl_c_while_libraries_load(command: str, tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text(LOADING)
-    for name in ("config.json", "model.safetensors", "a.png"):
+    for name in ("config.json", "config.yaml", "model.safetensors", "a.png"):
         (tmp_path / name).touch()
     source = str(Path(convit_launcher.__file__).parent)
     run, picture = str(tmp_path), str(tmp_path / "a.png")
@@ -124,6 +124,7 @@ def test_ctrl_c_while_libraries_load(command: str, tmp_path: Path) -> None:
         "inspect": [run, picture],
         "experiment": ["locality", "digits"],
         "export": [run],
+        "forecast": [run],
         "bench": [],
     }[command]
     process = subprocess.Popen(

@@ -99,3 +99,25 @@ def test_more_words_than_places() -> None:
 
     with pytest.raises(InputError, match="got 'b' as one too many, expected PLACE"):
         read(One, ["a", "b"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Several(Command):
+    """Compare runs on data."""
+
+    run: Annotated[tuple[Path, ...], Arg("RUN", positional=True)]
+    data: Annotated[str, Arg("DATA", positional=True)]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["a", "x"], {"run": ["a"], "data": "x"}),
+        (["a", "b", "x"], {"run": ["a", "b"], "data": "x"}),
+        (["a", "b", "--data", "x"], {"run": ["a", "b"], "data": "x"}),
+        (["a"], {"run": ["a"]}),
+        ([], {}),
+    ],
+)
+def test_several_leave_a_word_for_the_place_after_them(words: list[str], expected: dict[str, object]) -> None:
+    assert read(Several, words) == expected

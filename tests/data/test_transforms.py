@@ -19,11 +19,12 @@ from convit.data import (
     FileImages,
     Preprocess,
     SampleDataset,
-    UnreadableImageError,
     evaluation_transform,
+    normalised,
     seeded,
     training_transform,
 )
+from convit.data.transforms import pixels_of
 from convit.errors import InputError
 
 EVERYTHING = Augmentation(
@@ -92,7 +93,16 @@ def test_no_augmentation_is_the_evaluation_without_its_margin() -> None:
     preprocess = Preprocess(image_size=(16, 24))
     image = noise(40, 40)
     plain = training_transform(preprocess, Augmentation(crop="none"))(image)
-    assert torch.equal(plain, evaluation_transform(preprocess)(image))
+    assert torch.equal(normalised(plain[None], preprocess)[0], evaluation_transform(preprocess)(image))
+
+
+def test_a_batch_is_normalised_to_the_same_bits_as_one_picture() -> None:
+    preprocess = Preprocess(image_size=(16, 16), mean=(0.3, 0.51, 0.07), std=(0.2, 0.31, 0.9))
+    every = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).convert("RGB")
+    pictures = [every, noise(16, 16)]
+    batch = normalised(torch.stack([pixels_of(picture) for picture in pictures]), preprocess)
+    assert torch.equal(batch, torch.stack([evaluation_transform(preprocess)(picture) for picture in pictures]))
+    assert batch.is_contiguous()
 
 
 @pytest.mark.parametrize(
@@ -111,7 +121,7 @@ def test_each_option_has_an_effect(options: dict[str, object]) -> None:
     transform = training_transform(preprocess, Augmentation(**{"crop": "none"} | options))
     dataset = SampleDataset(image_set(1, 16), transform, seed=0)
     plain = evaluation_transform(preprocess)(dataset.images.read(0))
-    assert any(not torch.equal(dataset[epoch, 0][0], plain) for epoch in range(10))
+    assert any(not torch.equal(normalised(dataset[epoch, 0][0][None], preprocess)[0], plain) for epoch in range(10))
 
 
 def test_shift_moves_by_up_to_an_eighth() -> None:
@@ -165,18 +175,6 @@ def test_global_random_state_is_put_back() -> None:
         with pytest.raises(ZeroDivisionError):
             failing[0]
         assert draws() == expected
-
-
-def test_cache_changes_nothing_but_the_reading(tmp_path: Path) -> None:
-    noise(20, 20).save(tmp_path / "a.png")
-    images = FileImages(tmp_path, ["a.png"], [0], ["a"])
-    transform = evaluation_transform(Preprocess(image_size=(16, 16)))
-    plain, cached = (SampleDataset(images, transform, seed=0, cache=cache) for cache in (False, True))
-    expected = plain[0][0]
-    (tmp_path / "a.png").unlink()
-    assert torch.equal(cached[0][0], expected)
-    with pytest.raises(UnreadableImageError):
-        plain[0]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -77,7 +77,7 @@ def plan_by_hand(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
     "change",
     [
         lambda plan: plan.update(blocks=10**400),
-        lambda plan: plan.update(cache="yes"),
+        lambda plan: plan.update(side="large"),
         lambda plan: plan.update(given=[1]),
         lambda plan: plan.update(sources={"images": 3}),
         lambda plan: plan["model_args"].update(depth=10**6),

@@ -9,6 +9,7 @@ from convit.errors import InputError
 from convit.events import Event, Said
 from convit.training.dry_run import begin_trial, dry_run, learning_rates, sparkline
 from convit.training.run import train
+from convit.training.speed import END, Speed
 from tests.training.small import metrics, options, photos, resume
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
@@ -72,12 +73,25 @@ def test_long_schedules_are_shown_in_sixty_places(data: Path, tmp_path: Path) ->
 def test_refuses_what_a_run_refuses(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="batch-size: got 64, expected at most the 16"):
         told(data, tmp_path / "run", batch_size=64)
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/a").touch()
-    with pytest.raises(InputError, match="exists"):
-        told(data, tmp_path / "run")
     with pytest.raises(InputError, match="resume: got it for a trial"):
         dry_run(resume(tmp_path / "run"), print)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="WORLD_SIZE: got 2 processes for a trial, expected one"):
         told(data, tmp_path / "new")
+
+
+def test_a_run_that_is_there_is_no_hindrance(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/a").touch()
+    said = told(data, tmp_path / "run")
+    assert "memory: " in said
+    assert f"a training would be refused: {tmp_path / 'run'}: exists (no run); expected a new folder" in said
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "a"]
+
+
+def test_time_is_that_of_the_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2 epochs of 4 steps and 2 images to validate, then 2 to validate and 16 seen again."""
+    speed = Speed(first_step=10.0, step=10.0, evaluated=1.0, epoch_end=7.0)
+    monkeypatch.setattr("convit.training.dry_run.measured", lambda *_: speed)
+    seconds = 2 * (4 * 10 + 2 * 1 + 7) + 2 + 16 + END
+    assert f"time: about {seconds / 60:.0f} minutes, by 10000 ms a step" in told(data, tmp_path / "run")

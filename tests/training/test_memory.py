@@ -8,8 +8,9 @@ import torch
 
 from convit.choices import OptimizerName
 from convit.training import memory
-from convit.training.memory import activation_bytes, held_bytes, in_words
-from tests.training.small import photos
+from convit.training.memory import activation_bytes, disk_bytes, free_bytes, held_bytes, in_words
+from convit.training.run import train
+from tests.training.small import newest_state, options, photos
 from tests.training.test_learner import learner
 
 
@@ -65,3 +66,27 @@ def test_words() -> None:
     assert [in_words(n) for n in (0, 1023, 1024, 200 * 1024, 2**20, 2**41)] == [
         *("0 bytes", "1023 bytes", "1.0 KiB", "200 KiB", "1.0 MiB", "2048 GiB"),
     ]
+
+
+@pytest.mark.parametrize("images", [1, 3, 8, 12, 64])
+def test_counting_changes_nothing_of_the_model(images: int, data: Path) -> None:
+    """Batch norm counts the images that it sees: not these."""
+    of = learner(data, norm="batch")
+    before = {name: tensor.clone() for name, tensor in of.model.state_dict().items()}
+    assert any("running" in name for name in before)
+    assert activation_bytes(of, images) > 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in of.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in of.model.parameters())
+
+
+def test_room_for_what_a_run_keeps(data: Path, tmp_path: Path) -> None:
+    """The model and two states are there at the end, and a third one for a moment."""
+    need = disk_bytes(learner(data, opt="adamw"))
+    train(options(data, tmp_path / "run", opt="adamw", epochs=2))
+    state = (newest_state(tmp_path / "run") / "tensors.safetensors").stat().st_size
+    model = (tmp_path / "run/model.safetensors").stat().st_size
+    assert need == pytest.approx(model + 3 * state, rel=0.02)
+
+
+def test_room_is_that_of_the_nearest_folder(tmp_path: Path) -> None:
+    assert free_bytes(tmp_path / "not/there/yet") == pytest.approx(free_bytes(tmp_path), rel=0.1)

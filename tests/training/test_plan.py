@@ -28,7 +28,6 @@ def facts(images: int, classes: int = 2, side: int = 8, **more: Any) -> Facts:
         counts={"train": counts, "val": (1,) * classes},
         available=images,
         native_size=side,
-        decoded_bytes=3 * side * side * images,
         sides=(side, side),
         flip=True,
         left_out=0,
@@ -175,11 +174,15 @@ def test_flip_unless_a_mirrored_image_is_another_class() -> None:
     assert plan(facts(40, flip=False), flip=True).augmentation.flip
 
 
-def test_workers_and_cache() -> None:
-    small, large = plan(facts(4)), plan(facts(4, side=128))
-    assert (small.options.workers, small.cache, large.cache) == (0, True, False)
-    assert not plan(facts(4, decoded_bytes=2 << 30)).cache
+def test_workers_only_where_they_pay() -> None:
+    assert plan(facts(4)).options.workers == 0
+    assert plan(facts(4, side=128)).options.workers
     assert plan(facts(4, side=128), workers=3).options.workers == 3
+
+
+def test_images_are_reduced_as_far_as_the_smallest_crop_allows() -> None:
+    assert plan(facts(4, side=300), image_size=(128,), crop_scale=0.25).side == 256
+    assert plan(facts(4, side=300), image_size=(96, 128), crop="none").side == 128
 
 
 def test_a_fraction_shows_as_many_images_as_all() -> None:

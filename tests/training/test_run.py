@@ -13,12 +13,15 @@ import torch
 from PIL import Image
 
 import convit
+from convit.calibration import fit_temperature
 from convit.data.select import Evaluating, select
 from convit.errors import InputError
 from convit.events import Advanced, EpochEnded, Event, PassBegan, ignore
 from convit.training import engine, evaluate
+from convit.training.calibrating import Logits
+from convit.training.distributed import ALONE
+from convit.training.outcome import learned
 from convit.training.planning import planned
-from convit.training.report import chance_note
 from convit.training.run import Run, train
 from convit.training.run_folder import RunFolder
 from convit.training.stopping import StopRequest
@@ -51,7 +54,7 @@ def test_files_of_the_contract(run: Path) -> None:
         "evaluation.json",
         ".lock",
     }
-    files |= {"mistakes.csv", "confusion.csv", "reliability.png"}
+    files |= {"mistakes.csv", "confusion.csv", "reliability.png", "report.html"}
     wrong = len((run / "mistakes.csv").read_text().splitlines()) - 1
     assert wrong == 3 - np.trace(json.loads((run / "evaluation.json").read_text())["confusion"])
     assert {path.name for path in run.iterdir()} == files | ({"mistakes.png"} if wrong else set())
@@ -102,9 +105,14 @@ def test_evaluation_is_that_of_the_best_model(run: Path, data: Path) -> None:
     best = convit.load(run)
     assert best.class_names == tuple(COUNTS)
     val = select(str(data), Evaluating(known=RunFolder(run).known())).splits["val"]
-    result = evaluate(best.model, val, best.preprocess)
+    gathered = Logits()
+    result = evaluate(best.model, val, best.preprocess, temperature=best.temperature, on_logits=gathered.add)
     assert result.confusion.tolist() == written["confusion"]
     assert result.loss == pytest.approx(written["loss"], rel=1e-5)
+    assert best.calibration == fit_temperature(gathered.whole(3, 3, ALONE).numpy(), val.targets)
+    assert written["calibration"]["temperature"] == best.temperature != 1
+    plain = evaluate(best.model, val, best.preprocess)
+    assert written["calibration"]["before"]["nll"] == pytest.approx(plain.loss, rel=1e-5)
 
 
 def test_what_a_run_gives_back(run: Path, data: Path, tmp_path: Path) -> None:
@@ -145,7 +153,7 @@ def test_best_epoch_is_kept(
     for epoch, best in (("epoch-0002", best_epoch == 2), ("epoch-0003", best_epoch == 3)):
         tensors = _model_of(states[epoch])
         assert all(torch.equal(tensors[name], kept[name]) for name in kept) == best
-    assert f"best epoch {best_epoch}: validation top-1 60.00%" in (tmp_path / "run/log.txt").read_text()
+    assert f"The best epoch is {best_epoch} of" in (tmp_path / "run/log.txt").read_text()
 
 
 def _model_of(state: Path) -> dict[str, torch.Tensor]:
@@ -176,6 +184,7 @@ def test_what_a_listener_hears(data: Path, tmp_path: Path) -> None:
         ["epoch 1/1", 12, 12],
         ["validation", 3, 3],
         [1, 1, 0],
+        ["temperature, on the validation images", 3, 3],
         ["best model on the val images", 3, 3],
     ]
 
@@ -240,18 +249,15 @@ def test_rate_warms_up_and_falls(trainer: engine.Trainer) -> None:
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
 
 
-@pytest.mark.parametrize(("top1", "said"), [(50.0, True), (70.0, True), (95.0, False)])
-def test_says_when_nothing_was_learned(top1: float, said: bool) -> None:
+@pytest.mark.parametrize(("top1", "clearly"), [(50.0, False), (70.0, False), (95.0, True)])
+def test_whether_anything_was_learned(top1: float, clearly: bool) -> None:
     """Of 10 + 10 images half are right by always saying the same; two standard errors are 22 points."""
     right = round(top1 / 10)
-    confusion = np.array([[right, 10 - right], [10 - right, right]])
-    note = chance_note(confusion)
-    assert (note is not None) == said
-    assert note is None or "always answering the most frequent class (50.0%)" in note
+    assert learned(np.array([[right, 10 - right], [10 - right, right]])) is clearly
 
 
-def test_says_when_nothing_could_be_told() -> None:
-    assert chance_note(np.array([[2, 0], [0, 2]])) == "4 images are too few to tell whether anything was learned"
+def test_of_too_few_images_nothing_can_be_told() -> None:
+    assert learned(np.array([[2, 0], [0, 2]])) is None
 
 
 def test_one_run_at_a_time_in_a_process(data: Path, tmp_path: Path) -> None:

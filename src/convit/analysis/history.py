@@ -1,5 +1,7 @@
 """The attention metrics that a run records after each epoch, and how to read them."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,12 @@ from convit.analysis.capture import average
 from convit.analysis.metrics import non_locality
 from convit.classifier import Classifier
 from convit.data import ImageSet
+from convit.data.copies import Copies
 from convit.errors import InputError, one_line
 from convit.files import parse_json, read
 
 
-def attention_record(classifier: Classifier, images: ImageSet, most: int = 64) -> dict[str, Any]:
+def attention_record(classifier: Classifier, images: ImageSet | Copies, most: int = 64) -> dict[str, Any]:
     """The non-locality of every head (equation 8), averaged over images; ``convit.train`` records it each epoch.
 
     It is computed from a forward pass in evaluation mode, depends only on the weights and the images, and does not
@@ -22,7 +25,7 @@ def attention_record(classifier: Classifier, images: ImageSet, most: int = 64) -
 
     Args:
         classifier: the model and its preprocessing.
-        images: such as a run's validation images.
+        images: such as a run's validation images; or copies of them, made for this classifier's preprocessing.
         most: average over at most this many, evenly spread over the image set.
 
     Returns:
@@ -46,6 +49,9 @@ def attention_record(classifier: Classifier, images: ImageSet, most: int = 64) -
         raise InputError(f"most: got {most}, expected at least 1")
     if len(images) == 0:
         raise InputError("images: got none, expected at least one")
+    if isinstance(images, Copies):  # their margin is cut off already
+        classifier = copy.copy(classifier)
+        classifier.preprocess = replace(classifier.preprocess, crop_pct=1.0)
     far = average(
         lambda layer: non_locality(layer.mixed, layer.grid, layer.num_prefix_tokens),
         classifier.model,

@@ -1,7 +1,6 @@
 """The attention page: pictures with the attention of every patch in every head, as one HTML file that needs no other.
 
-It consists of the files in ``attention_page/``, a JSON header and, for each picture, its maps. The page makes no
-requests: its policy (CSP) forbids every request and every script but its own.
+It consists of the files in ``pages/attention/``, a JSON header and, for each picture, its maps; it makes no requests.
 
 A picture's maps are one gzip stream, in base64: for every layer, head and query the greatest weight of the row,
 little-endian fp32; then for every layer, head, query and key one byte. Byte 0 stands for 0, byte b for
@@ -14,14 +13,10 @@ Positional maps are not stored: the page computes them in fp64 from ``pos_weight
 
 import base64
 import gzip
-import hashlib
 import html
 import io
-import json
 import math
-import re
 from collections.abc import Iterable, Sized
-from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,13 +25,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from convit import pages
 from convit.analysis.capture import LayerCapture
 from convit.errors import InputError
 from convit.files import write
 from convit.ops.naive import positional_map
 from convit.prediction import Prediction
 
-SCRIPTS = ("values.js", "charts.js", "pointing.js", "page.js")
+SCRIPTS = tuple(
+    f"attention/{name}.js" for name in ("bytes", "position", "values", "charts", "pointing", "page", "codes")
+)
 """Parts of the page's one script, in this order."""
 MOST_BYTES = 48_000_000
 """The largest page: browsers open it in a few seconds, and a mail server may still take it."""
@@ -105,20 +103,14 @@ def page(inspections: Iterable[Shown], *, title: str, count: int | None = None) 
     if not headers:
         raise InputError("inspections: got none, expected at least one picture to show")
     header = {"title": title, "coding": {"depth": DEPTH, "levels": LEVELS}, "inspections": headers}
-    style, script = _part("page.css"), "\n".join(_part(name) for name in SCRIPTS)
-    policy = (
-        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
-        "base-uri 'none'; form-action 'none'"
+    document = pages.document(
+        title=title,
+        scripts=SCRIPTS,
+        styles=["attention/page.css"],
+        data=header,
+        intro="attention/intro.html",
+        payload="\n".join(maps),
     )
-    parts = {
-        "title": html.escape(title.encode("utf-8", "replace").decode("utf-8")),  # a file's name may not be Unicode
-        "policy": policy,
-        "style": style,
-        "data": _json(header),
-        "maps": "\n".join(maps),
-        "script": script,
-    }
-    document = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _part("page.html"))
     _check_size(len(document), len(maps))
     return document
 
@@ -189,8 +181,7 @@ def _maps(number: int, seen: Shown) -> str:
         _check_position(layer)
     coded = [_coded(layer) for layer in seen.layers]
     packed = gzip.compress(b"".join([top for top, _ in coded] + [codes for _, codes in coded]), 6, mtime=0)
-    text = base64.b64encode(packed).decode("ascii")
-    return f'<script type="application/octet-stream" id="maps-{number}">{text}</script>'
+    return pages.data_element(f"maps-{number}", packed)
 
 
 def _check_position(layer: LayerCapture) -> None:
@@ -226,21 +217,6 @@ def _check_size(size: int, count: int) -> None:
             f"expected at most {MOST_BYTES / 1e6:.0f}; take fewer pictures, or some layers or heads only (--layers, "
             "--heads)"
         )
-
-
-def _part(name: str) -> str:
-    return (resources("convit.analysis") / "attention_page" / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    """How a policy names the one script, or style, that may be in the page."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"
-
-
-def _json(value: Any) -> str:
-    """JSON that is ASCII and cannot end the script element that holds it."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _png(picture: Image.Image) -> str:

@@ -3,21 +3,26 @@
 import itertools
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from convit.classifier import Classifier
 from convit.cli.options.evaluate import EvaluateCommand
 from convit.cli.output import left_out_lines, print_or_write_json
 from convit.cli.runs import load_run
 from convit.cli.screen import Screen
+from convit.data import ImageSet
 from convit.data.images import ignored_notes
-from convit.data.select import Evaluating, Selection, select
+from convit.data.select import Evaluating, Known, Selection, select
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, Said
 from convit.files import absolute, check_apart, check_output, composed, printable
+from convit.intervals import rate_with_interval
 from convit.training import Evaluation, evaluate
+from convit.training.comparison import Comparison, write_comparison
 from convit.training.evaluation_files import others_in, write_evaluation
 from convit.training.mistakes import Answers
 from convit.training.run_folder import RunFolder
@@ -25,57 +30,146 @@ from convit.training.run_folder import RunFolder
 
 def main(options: EvaluateCommand) -> int:
     """Evaluates, prints, and writes numbers and pictures. Returns 1 if images that do not decode are not counted."""
+    selection = _compare(options) if len(options.run) == 2 else _evaluate(options)
+    if not selection.left_out or options.skip_bad:
+        return 0
+    bad, whole = len(selection.left_out), selection.available + len(selection.left_out)
+    print(
+        f"convit evaluate: {bad} of {whole} images do not decode and are not counted; expected all to, or --skip-bad",
+        file=sys.stderr,
+    )
+    return 1
+
+
+class Evaluated(NamedTuple):
+    """A run, and what it says of the images."""
+
+    classifier: Classifier
+    result: Evaluation
+    answers: Answers
+
+
+def _evaluate(options: EvaluateCommand) -> Selection:
+    """One run: a table of its classes, and a folder of results. Returns the images."""
+    (run,) = options.run
     with Screen(stderr=True) as screen:
-        classifier = load_run(options.run, options.device)
-        known = RunFolder(options.run).known()
-        choice = Evaluating(
-            split=options.split,
-            known=known,
-            data_root=options.data_root,
-            full_scale=classifier.preprocess.full_scale,
-            tell=screen,
-        )
-        selection = select(options.data, choice)
-        bad = selection.left_out
+        classifier, known, selection = _selected(run, options, screen)
         ((split, images),) = selection.splits.items()
-        if options.out is not None:
-            check_apart("out", options.out, (Path(selection.root), *known.places))
         out = _place(options, selection, split, screen)
-        for note in (*ignored_notes(selection.ignored), *selection.notes, *left_out_lines(bad)):
-            screen(Said(note))
+        _tell_notes(selection, screen)
         out.mkdir(parents=True, exist_ok=True)
-        screen(PassBegan("evaluating", len(images)))
-        answers = Answers(classifier.calibration)
-        result = evaluate(
-            classifier.model,
-            images,
-            classifier.preprocess,
-            workers=options.workers,
-            temperature=classifier.temperature,
-            on_batch=lambda count: screen(Advanced(count)),
-            on_logits=answers.add,
-        )
+        _, result, answers = _run_over(images, classifier, options, screen)
+    bad = selection.left_out
     wrong, of = answers.mistakes(images), {"data": selection.name, "root": selection.root, "split": split}
-    fitted_here = not set(map(composed, known.split.get("val", ()))).isdisjoint(map(composed, images.names))
-    reliability = answers.reliability(len(images), fitted_here=fitted_here)
-    written = write_evaluation(out, result, wrong, images, reliability, left_out=bad, **of)
+    own = split == "val" or known.root == selection.root
+    validated = set(map(composed, known.split.get("val", ()))) if own else set()
+    reliability = answers.reliability(len(images), fitted_here=not validated.isdisjoint(map(composed, images.names)))
+    notes = {"left_out": bad, "say": lambda text: screen(Said(text))}
+    written = write_evaluation(out, result, wrong, images, reliability, **notes, **of)
     if options.json:
-        named = {"left_out": [{"image": image.name, "reason": image.reason} for image in bad]} if bad else {}
-        document = {"run": str(options.run), "data": options.data, "split": split, **result.to_dict()}
-        document |= {"calibration": reliability.to_dict(), **named}
+        document = {"run": str(run), "data": options.data, "split": split, **result.to_dict()}
+        document |= {"calibration": reliability.to_dict(), **_left_out(selection)}
         print_or_write_json(document, options.json)
     if options.json != "-":
         _show(result, f"{selection.name}, {split} images", classifier.model_name)
         print(*reliability.lines(), sep="\n")
         print(f"written to {printable(str(out))}: {', '.join(written)}")
-    if not bad or options.skip_bad:
-        return 0
-    print(
-        f"convit evaluate: {len(bad)} of {len(images) + len(bad)} images do not decode and are not counted; "
-        "expected all to, or --skip-bad",
-        file=sys.stderr,
+    return selection
+
+
+def _compare(options: EvaluateCommand) -> Selection:
+    """Two runs: their accuracies and McNemar's test. Returns the images."""
+    with Screen(stderr=True) as screen:
+        classifier, _, selection = _selected(options.run[0], options, screen)
+        other, _, of_other = _selected(options.run[1], options, screen, check=False)
+        ((split, images),) = selection.splits.items()
+        _check_same(options, selection, of_other)
+        if options.out is not None:
+            check_output("out", options.out, folder=True)
+            if others_in(options.out, "") is not None:
+                raise InputError(f"out: got {options.out}, which has the results of one run; expected another one")
+        _tell_notes(selection, screen)
+        for note in of_other.notes:
+            if note not in selection.notes:
+                screen(Said(f"{options.run[1]}: {note}"))
+        found = [
+            _run_over(images.with_classes(model.class_names), model, options, screen) for model in (classifier, other)
+        ]
+    tables = tuple(each.answers.table(len(images)) for each in found)
+    results = (found[0].result, found[1].result)
+    comparison = Comparison.of(*(table[:, 3] == 0 for table in tables))
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        written = write_comparison(options.out, comparison, results, tables, images)
+    if options.json:
+        runs = [{"run": str(run), **one.to_dict()} for run, one in zip(options.run, results, strict=True)]
+        document = {"data": options.data, "split": split, "runs": runs, **comparison.to_dict(), **_left_out(selection)}
+        print_or_write_json(document, options.json)
+    if options.json != "-":
+        print(printable(f"{selection.name}, {split} images: {len(images)}"))
+        for run, one in zip(options.run, found, strict=True):
+            print(printable(f"{run}: {one.result.accuracy}, loss {one.result.loss:.4f}, {one.classifier.model_name}"))
+        print(comparison.line())
+        if options.out is not None:
+            print(f"written to {printable(str(options.out))}: {', '.join(written)}")
+    return selection
+
+
+def _selected(
+    run: Path, options: EvaluateCommand, screen: Screen, *, check: bool = True
+) -> tuple[Classifier, Known, Selection]:
+    """The model of a run, what is known of its images, and the images to evaluate it on."""
+    classifier = load_run(run, options.device)
+    known = RunFolder(run).known()
+    choice = Evaluating(
+        split=options.split,
+        known=known,
+        data_root=options.data_root,
+        check=check,
+        full_scale=classifier.preprocess.full_scale,
+        tell=screen,
     )
-    return 1
+    selection = select(options.data, choice)
+    if options.out is not None:
+        check_apart("out", options.out, (Path(selection.root), *known.places))
+    return classifier, known, selection
+
+
+def _tell_notes(selection: Selection, tell: Listener) -> None:
+    for note in (*ignored_notes(selection.ignored), *selection.notes, *left_out_lines(selection.left_out)):
+        tell(Said(note))
+
+
+def _run_over(images: ImageSet, classifier: Classifier, options: EvaluateCommand, tell: Listener) -> Evaluated:
+    tell(PassBegan("evaluating", len(images)))
+    answers = Answers(classifier.calibration)
+    result = evaluate(
+        classifier.model,
+        images,
+        classifier.preprocess,
+        workers=options.workers,
+        temperature=classifier.temperature,
+        on_batch=lambda count: tell(Advanced(count)),
+        on_logits=answers.add,
+    )
+    return Evaluated(classifier, result, answers)
+
+
+def _check_same(options: EvaluateCommand, first: Selection, second: Selection) -> None:
+    """Raises :class:`InputError` where two runs would be evaluated on different images."""
+    ((split, images),), ((other_split, others),) = first.splits.items(), second.splits.items()
+    bad = {image.name for image in first.left_out}
+    if {*images.names} == {*others.names} - bad:
+        return
+    raise InputError(
+        f"data: {options.run[0]} would be evaluated on {len(images)} {split} images, {options.run[1]} on {len(others)} "
+        f"{other_split} images, not the same ones; expected --split all, or images that neither learned from"
+    )
+
+
+def _left_out(selection: Selection) -> dict[str, Any]:
+    bad = selection.left_out
+    return {"left_out": [{"image": image.name, "reason": image.reason} for image in bad]} if bad else {}
 
 
 def _place(options: EvaluateCommand, selection: Selection, split: str, tell: Listener) -> Path:
@@ -84,9 +178,10 @@ def _place(options: EvaluateCommand, selection: Selection, split: str, tell: Lis
     Raises:
         InputError: the run's own folder, one with the results of other images, or one that cannot be written to.
     """
-    own = options.run / f"evaluation-{Path(selection.name).name}-{split}"
+    (run,) = options.run
+    own = run / f"evaluation-{Path(selection.name).name}-{split}"
     out = options.out or own
-    if absolute(out) == absolute(options.run):
+    if absolute(out) == absolute(run):
         raise InputError(f"out: got the run's own folder {out}, expected another one")
     check_output("out", out, folder=True)
     others = others_in(out, selection.root)
@@ -116,7 +211,7 @@ def _show(result: Evaluation, title: str, model: str) -> None:
             name,
             str(images),
             f"{result.precision[i]:.1%}" if result.confusion[:, i].any() else "-",
-            f"{result.recall[i]:.1%}" if images else "-",
+            rate_with_interval(int(result.confusion[i, i]), images),
             f"{result.class_names[row.argmax()]} ({row.max()})" if row.any() else "",
         )
         table.add_row(*(escape(printable(cell)) for cell in cells))  # a user's square brackets are no markup

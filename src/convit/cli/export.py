@@ -13,22 +13,27 @@ from convit.data.select import Evaluating, Selection, select
 from convit.errors import InputError
 from convit.events import Advanced, PassBegan, Said
 from convit.export import BATCHES, TOLERANCE, Exported, Run, export_onnx, export_torch, onnx_runner
+from convit.export_web import MOST_DIFFERENCE, WebPage, export_web
 from convit.files import check_output, printable
+from convit.intervals import rate_with_interval
 from convit.training import evaluate
 from convit.training.run_folder import RunFolder
 
 
 def main(options: ExportCommand) -> None:
     """Exports, compares with PyTorch, and says how near the file is."""
-    if options.format == "torch" and (options.int8 or options.opset != OPSET):
-        raise InputError(f"format: got torch with --{'int8' if options.int8 else 'opset'}, expected --format onnx")
-    name = "model.pt2" if options.format == "torch" else "model-int8.onnx" if options.int8 else "model.onnx"
+    _check_format(options)
+    onnx = "model-int8.onnx" if options.int8 else "model.onnx"
+    name = {"torch": "model.pt2", "web": "model.html", "onnx": onnx}[options.format]
     path = options.out or options.run / name
     if options.run.is_dir():  # else that is what is wrong
         check_output("out", path)
     classifier = load_run(options.run, "cpu")
     if path.is_file() and not options.overwrite:
         raise InputError(f"{path}: exists; expected another --out FILE, or --overwrite")
+    if options.format == "web":
+        _show_page(export_web(classifier, path), classifier)
+        return
     selection = None
     if options.data is not None:
         with Screen(stderr=True) as screen:
@@ -45,6 +50,28 @@ def main(options: ExportCommand) -> None:
     _show(exported, classifier, options)
     if selection is not None:
         _score(exported, classifier, selection)
+
+
+def _check_format(options: ExportCommand) -> None:
+    """Options that only some formats have."""
+    fitting = {"int8": ("onnx",), "opset": ("onnx",), "dynamic-size": ("onnx", "torch"), "data": ("onnx", "torch")}
+    given = {"int8": options.int8, "opset": options.opset != OPSET, "dynamic-size": options.dynamic_size}
+    for name, is_given in (given | {"data": options.data is not None}).items():
+        if is_given and options.format not in fitting[name]:
+            others = " or ".join(f"--format {other}" for other in fitting[name])
+            raise InputError(f"format: got {options.format} with --{name}, expected {others}")
+
+
+def _show_page(page: WebPage, classifier: Classifier) -> None:
+    height, width = classifier.preprocess.image_size
+    print(
+        f"{printable(str(page.path))}: {page.bytes / 1e6:.1f} MB, {page.weights} weights, "
+        f"{len(classifier.class_names)} classes, {height} x {width} pixels; open it in a browser"
+    )
+    print(
+        f"largest change of a logit by fp16 weights: {page.difference:.1e} of the largest logit (at most "
+        f"{MOST_DIFFERENCE:.0e} is taken)"
+    )
 
 
 def _show(exported: Exported, classifier: Classifier, options: ExportCommand) -> None:
@@ -73,14 +100,14 @@ def _score(exported: Exported, classifier: Classifier, selection: Selection) -> 
         ran = onnx_runner(exported.path)
     else:
         ran = torch.export.load(exported.path).module()  # this process has just written it
-    top1 = []
+    accuracies = []
     with Screen(stderr=True) as screen:
         for model in (classifier.model, _File(ran)):
             screen(PassBegan("evaluating", len(images)))
             result = evaluate(model, images, classifier.preprocess, on_batch=lambda count: screen(Advanced(count)))
-            top1.append(result.top1)
+            accuracies.append(rate_with_interval(result.right, result.num_images))
     title = printable(f"{selection.name}, {split} images")
-    print(f"top-1 on {title} ({len(images)}): PyTorch {top1[0]:.2f}%, this file {top1[1]:.2f}%")
+    print(f"top-1 on {title} ({len(images)}): PyTorch {accuracies[0]}, this file {accuracies[1]}")
 
 
 class _File(nn.Module):

@@ -9,10 +9,17 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 
-from convit.events import Advanced, EpochEnded, Event, PassBegan, Said
+from convit.events import Advanced, EpochEnded, Event, PassBegan, RunEnded, Said
 from convit.files import printable
+
+WIDEST = 110
+"""Columns of a text on a terminal: longer lines are hard to read."""
+
+NAMED = 5
+"""So many of a run's files are named at its end."""
 
 
 class _Speed(ProgressColumn):
@@ -96,6 +103,31 @@ class Screen:
             case EpochEnded(record, epochs):
                 self._end_bar()
                 self._say(f"{_epoch(dict(record), epochs)}{self._left(epochs - record['epoch'])}")
+            case RunEnded():
+                self._end_bar()
+                self._show_end(event)
+
+    def _show_end(self, ended: RunEnded) -> None:
+        """What came of a run, in two columns: what each line is about, and what is to be said of it."""
+        self._say("")
+        rows = []
+        for found in ended.findings:
+            rows += [(found.topic, found.text), *([("", f"→ {found.advice}")] if found.advice else [])]
+        name, *others = ended.files
+        rows.append(("files", f"{ended.folder / name}: {ended.files[name]}."))
+        rows.append(("", f"Beside it {', '.join(others[:NAMED])}{' and others' * (len(others) > NAMED)}."))
+        width = max(map(len, ended.commands))
+        commands = [f"{command:{width}}  {what}" for command, what in ended.commands.items()]
+        rows += [("next" * (not number), command) for number, command in enumerate(commands)]
+        column = max(len(topic) for topic, _ in rows)
+        if not self.console.is_terminal:
+            for topic, line in rows:
+                self._say(f"{topic:{column}}  {line}".rstrip())
+            return
+        table = Table.grid(padding=(0, 2))
+        for topic, line in rows:
+            table.add_row(Text(topic, style="cyan"), Text(printable(line), overflow="fold"))
+        self.console.print(table, width=min(self.console.width, WIDEST))
 
     def _say(self, text: str) -> None:
         """A line, above the bar."""

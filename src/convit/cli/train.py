@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from convit.analysis.history import attention_record
 from convit.cli.options.train import TrainCommand
 from convit.cli.screen import Screen
 from convit.cli.tracking import tracking
@@ -20,7 +21,7 @@ def main(options: TrainCommand) -> int:
     """Trains, or looks ahead; 128 + the signal's number if training was stopped, with its state saved."""
     with Screen() as screen, tracking(options.track, lambda text: screen(Said(text))) as tracker:
         if options.dry_run:
-            dry_run(options.only(Asked), together(screen, tracker))
+            dry_run(options.only(Asked), together(screen, tracker), measure=attention_record)
         elif options.find_lr:
             _find_lr(options.only(Asked), together(screen, tracker))
         else:

@@ -18,7 +18,8 @@ def read(cls: type, words: Sequence[str]) -> dict[str, Any]:
 
     An option is ``--name VALUE`` or ``--name=VALUE``, with dashes or underscores; one of several values takes the words
     after it; a switch is ``--name`` or ``--no-name``. ``--json`` takes a word that ends in ``.json``, or ``-``, and
-    means ``-`` without one. Of two the last counts. Other words, and all after ``--``, go to the places of the class.
+    means ``-`` without one. Of two the last counts. Other words, and all after ``--``, go to the places of the class; a
+    place of several leaves a word for each one after it.
 
     >>> from convit.cli.options.predict import PredictCommand
     >>> read(PredictCommand, ["run", "--top_k=3", "a.png", "--no-skip-bad", "b.png"])
@@ -43,11 +44,13 @@ def read(cls: type, words: Sequence[str]) -> dict[str, Any]:
         if word.startswith("-") and word != "-":
             raise unknown(word.lstrip("-").partition("=")[0], [option.name for option in options])
     values, rest = vars(found), [*rest, *words[end + 1 :]]
-    for option in options:
+    for i, option in enumerate(options):
         if values.get(option.name) == [] and option.default in ((), None):
             raise InputError(f"{option.word}: got nothing, expected {expected(option.kind)}")
         if option.arg.positional and option.name not in values and rest:
-            values[option.name], rest = (rest, []) if option.several else (rest[0], rest[1:])
+            behind = sum(other.arg.positional and other.name not in values for other in options[i + 1 :])
+            end = max(1, len(rest) - behind) if option.several else 1  # a word is left for each place behind
+            values[option.name], rest = rest[:end] if option.several else rest[0], rest[end:]
     if rest:
         places = " ".join(option.arg.metavar for option in options if option.arg.positional) or "none"
         raise InputError(f"arguments: got {rest[0]!r} as one too many, expected {places}")

@@ -20,7 +20,7 @@ from convit.data.sampling import (
     shown,
     stratified_split,
 )
-from convit.data.scan import BadImage, decoded_bytes, drop, native_size, scan
+from convit.data.scan import BadImage, drop, native_size, scan
 from convit.data.sources import SOURCE_NAMES, Source, open_source
 
 if TYPE_CHECKING:
@@ -29,13 +29,14 @@ if TYPE_CHECKING:
         Preprocess,
         SampleDataset,
         evaluation_transform,
+        normalised,
         seeded,
         training_transform,
     )
 
 _NEED_TORCH = (
     *("Augmentation", "Preprocess", "SampleDataset"),
-    *("evaluation_transform", "seeded", "training_transform"),
+    *("evaluation_transform", "normalised", "seeded", "training_transform"),
 )
 
 __all__ = [
@@ -53,7 +54,6 @@ __all__ = [
     "Source",
     "UnreadableImageError",
     "class_balanced_subset",
-    "decoded_bytes",
     "describe",
     "drop",
     "evaluation_transform",
@@ -62,6 +62,7 @@ __all__ = [
     "image_size",
     "is_image_name",
     "native_size",
+    "normalised",
     "open_source",
     "permutation",
     "read_image",

@@ -6,6 +6,7 @@ Pillow goes by content, not by name: without a list of formats an EPS called ``.
 import functools
 import importlib
 import io
+import os
 import re
 import struct
 import threading
@@ -14,7 +15,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -100,7 +100,7 @@ def formats() -> tuple[str, ...]:
 
 def lacks_reader(name: str) -> bool:
     """Whether a file name ends like an image of a format whose reader is not installed: HEIC as a rule."""
-    reader = _READERS.get(Path(name).suffix.lower())
+    reader = _READERS.get(os.path.splitext(name)[1].lower())
     return reader is not None and reader[0] not in formats()
 
 
@@ -109,7 +109,7 @@ def reader_notes(names: Iterable[str]) -> list[str]:
     lacking: dict[tuple[str, str], list[str]] = {}
     for name in names:
         if lacks_reader(name):
-            lacking.setdefault(_READERS[Path(name).suffix.lower()][1:], []).append(name)
+            lacking.setdefault(_READERS[os.path.splitext(name)[1].lower()][1:], []).append(name)
     return [
         f"{len(found)} {word} {'file' if len(found) == 1 else 'files'} left out, such as {found[0]}: {remedy}, "
         "or save them as JPEG"
@@ -118,13 +118,17 @@ def reader_notes(names: Iterable[str]) -> list[str]:
 
 
 @contextmanager
-def opened(open_file: Callable[[], IO[bytes]], where: str, *, decode: bool) -> Iterator[Image.Image]:
+def opened(
+    open_file: Callable[[], IO[bytes]], where: str, *, decode: bool, side: int | None = None
+) -> Iterator[Image.Image]:
     """``Image.open`` whose failures, also those while the image is used, are one-line errors.
 
     Args:
         open_file: gives the encoded image as a file that can be read again from its start.
         where: what messages call it.
         decode: whether all of it is decoded, not only its header.
+        side: pixels that no side may fall below where a JPEG is decoded at a half, a quarter or an eighth of its size,
+            which takes a fraction of the time; None for the whole size.
 
     Raises:
         UnreadableImageError: it is empty, no image, damaged, or takes too much memory or time to decode.
@@ -142,6 +146,8 @@ def opened(open_file: Callable[[], IO[bytes]], where: str, *, decode: bool) -> I
         wide = any(";16" in tile and "BGR;16" not in tile for tile in tiles)  # BGR;16 is 16 bits a pixel
         if decode and isinstance(image, JpegImagePlugin.JpegImageFile):
             _bound_scans(image, file)
+        if side is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
+            image.draft(None, (side, side))
         _bound_pixels(image)
         if decode:
             decode_whole(image)

@@ -17,15 +17,18 @@ MOST_READ = 20_000
 """So many learned images, at most, are read to compare them with those to evaluate on."""
 
 
-def duplicate_notes(splits: Mapping[str, ImageSet], contents: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
+def duplicate_notes(
+    splits: Mapping[str, ImageSet], contents: Mapping[str, Sequence[int]], checksums: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
     """What is to be said of the same pictures in two splits or in two classes, in lines.
 
     Args:
         splits: split -> images.
         contents: split -> :meth:`ImageSet.contents` of them.
+        checksums: name -> :meth:`ImageSet.checksum`, where it is known; the others are read for it.
     """
     across: dict[tuple[str, ...], list[tuple[Place, Place]]] = {}
-    for same in same_pictures(splits, contents):
+    for same in same_pictures(splits, contents, checksums):
         by_split = {split: (split, index) for split, index in reversed(same)}
         for pair in combinations([split for split in splits if split in by_split], 2):
             across.setdefault(pair, []).append((by_split[pair[0]], by_split[pair[1]]))
@@ -44,11 +47,18 @@ def _note(where: tuple[str, ...], pairs: list[tuple[Place, Place]], splits: Mapp
     return f"{number} {place}, to the byte, such as {one} and {other}: {harm}"
 
 
-def same_pictures(splits: Mapping[str, ImageSet], contents: Mapping[str, Sequence[int]]) -> Iterator[list[Place]]:
+def same_pictures(
+    splits: Mapping[str, ImageSet], contents: Mapping[str, Sequence[int]], checksums: Mapping[str, str] | None = None
+) -> Iterator[list[Place]]:
     """The places of each picture that is there more than once, to the byte; the arguments are as above."""
+    known = checksums or {}
+
+    def checksum(place: Place) -> str:
+        images, index = splits[place[0]], place[1]
+        return known.get(images.names[index]) or images.checksum(index)
+
     for alike in _grouped([((split, i), size) for split in splits for i, size in enumerate(contents[split])]):
-        sums = [(place, splits[place[0]].checksum(place[1])) for place in alike]
-        yield from _grouped(sums)
+        yield from _grouped([(place, checksum(place)) for place in alike])
 
 
 def _grouped(pairs: Sequence[tuple[Place, int | str]]) -> Iterator[list[Place]]:

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import os
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,12 @@ from convit.data.decoding import UnreadableImageError
 from convit.data.images import encoded_size, image_size, named_rgb, stored_image, stored_in
 from convit.errors import InputError, brief, nearest
 from convit.files import composed, fingerprint_of_files, read
+
+Stamp = tuple[int, int, int, int]
+"""Four numbers that are others when the image has been written anew: of a file its size in bytes, when its content and
+when it itself was changed last (mtime and ctime, in ns), and its inode; all -1 where there is none. A program can set
+mtime back, and no program ctime; systems without a ctime, Windows among them, tell less."""
+NO_STAMP: Stamp = (-1, -1, -1, -1)
 
 UNPACKED = (".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff")
 """Files whose sizes tell little: uncompressed pictures of one camera are all of one size."""
@@ -43,13 +50,14 @@ class ImageSet(ABC):
     def __len__(self) -> int:
         return len(self.names)
 
-    def read(self, index: int) -> Image.Image:
-        """Image ``index``, upright, RGB. Raises an :class:`InputError` that names a file that does not decode."""
-        return named_rgb(self.stored(index), self.full_scale, self.where(index))
+    def read(self, index: int, side: int | None = None) -> Image.Image:
+        """Image ``index``, upright, RGB; a JPEG reduced as far as ``side`` allows
+        (:func:`convit.data.decoding.opened`). Raises an :class:`InputError` that names a file that does not decode."""
+        return named_rgb(self.stored(index, side), self.full_scale, self.where(index))
 
     @abstractmethod
-    def stored(self, index: int) -> Image.Image:
-        """Image ``index``, upright, in the mode that it is stored in. Raises as :meth:`read` does."""
+    def stored(self, index: int, side: int | None = None) -> Image.Image:
+        """Image ``index``, upright, in the mode that it is stored in, reduced as in :meth:`read`. Raises as it does."""
 
     @abstractmethod
     def size(self, index: int) -> tuple[int, int]:
@@ -67,8 +75,16 @@ class ImageSet(ABC):
         """
 
     @abstractmethod
+    def stamps(self) -> list[Stamp] | None:
+        """Of each image the :data:`Stamp` of what it is read from; None for images in memory."""
+
+    @abstractmethod
+    def stamp(self, index: int) -> Stamp:
+        """The same of one image."""
+
+    @abstractmethod
     def checksum(self, index: int) -> str:
-        """Equal for two images only if all of their bytes are; empty if it cannot be read."""
+        """16 hexadecimal digits, equal for two images only if all of their bytes are; empty if it cannot be read."""
 
     @abstractmethod
     def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
@@ -130,8 +146,8 @@ class FileImages(ImageSet):
         """The file of image ``index``."""
         return self.root / self.names[index]
 
-    def stored(self, index: int) -> Image.Image:
-        return stored_image(self.path(index))
+    def stored(self, index: int, side: int | None = None) -> Image.Image:
+        return stored_image(self.path(index), side)
 
     def size(self, index: int) -> tuple[int, int]:
         return image_size(self.path(index))
@@ -143,13 +159,20 @@ class FileImages(ImageSet):
         return [self._content(index) for index in range(len(self))]
 
     def _content(self, index: int) -> int:
-        path = self.path(index)
+        name = self.names[index]
         try:
-            if path.suffix.lower() in UNPACKED and path.is_file():
-                return zlib.crc32(read(path))
-            return path.stat().st_size
+            if name.lower().endswith(UNPACKED) and self.path(index).is_file():
+                return zlib.crc32(read(self.path(index)))
+            return os.stat(os.path.join(self.root, name)).st_size
         except OSError:
             return -1
+
+    def stamps(self) -> list[Stamp]:
+        root = str(self.root)
+        return [stamp_of(os.path.join(root, name)) for name in self.names]
+
+    def stamp(self, index: int) -> Stamp:
+        return stamp_of(self.path(index))
 
     def checksum(self, index: int) -> str:
         try:
@@ -168,8 +191,8 @@ class EncodedImages(ImageSet):
     def encoded(self, index: int) -> bytes:
         """The bytes of image ``index``, as a file of its own would hold them."""
 
-    def stored(self, index: int) -> Image.Image:
-        return stored_in(self.encoded(index), self.where(index))
+    def stored(self, index: int, side: int | None = None) -> Image.Image:
+        return stored_in(self.encoded(index), self.where(index), side)
 
     def size(self, index: int) -> tuple[int, int]:
         return encoded_size(self.encoded(index), self.where(index))
@@ -183,9 +206,16 @@ class EncodedImages(ImageSet):
         except UnreadableImageError:
             return -1
 
+    def stamps(self) -> list[Stamp]:
+        return [self.stamp(index) for index in range(len(self))]
+
+    def stamp(self, index: int) -> Stamp:
+        crc = self._content(index)
+        return NO_STAMP if crc == -1 else (crc, 0, 0, 0)
+
     def checksum(self, index: int) -> str:
         try:
-            return hashlib.sha256(self.encoded(index)).hexdigest()
+            return hashlib.sha256(self.encoded(index)).hexdigest()[:16]
         except UnreadableImageError:
             return ""
 
@@ -202,7 +232,7 @@ class ArrayImages(ImageSet):
         assert len(pixels) == len(self)
         self.pixels = pixels
 
-    def stored(self, index: int) -> Image.Image:
+    def stored(self, index: int, side: int | None = None) -> Image.Image:
         return Image.fromarray(self.pixels[index])
 
     def size(self, index: int) -> tuple[int, int]:
@@ -215,11 +245,26 @@ class ArrayImages(ImageSet):
     def contents(self) -> list[int]:
         return [zlib.crc32(pixels.tobytes()) for pixels in self.pixels]
 
+    def stamps(self) -> None:
+        return None
+
+    def stamp(self, index: int) -> Stamp:
+        return NO_STAMP
+
     def checksum(self, index: int) -> str:
-        return hashlib.sha256(self.pixels[index].tobytes()).hexdigest()
+        return hashlib.sha256(self.pixels[index].tobytes()).hexdigest()[:16]
 
     def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
         return type(self)(self.pixels[indices], [self.names[i] for i in indices], targets, class_names)
+
+
+def stamp_of(path: str | Path) -> Stamp:
+    """The stamp of a file."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a name that no file can have
+        return NO_STAMP
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & (2**63 - 1)
 
 
 def listing(words: Iterable[str], most: int = 10) -> str:

@@ -53,7 +53,7 @@ def is_image_name(name: str) -> bool:
     >>> is_image_name("IMG_1.JPG"), is_image_name("notes.txt"), is_image_name("._IMG_1.JPG")
     (True, False, False)
     """
-    return not is_hidden(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES and not lacks_reader(name)
+    return not is_hidden(name) and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not lacks_reader(name)
 
 
 def visible_files(folder: Path) -> Iterator[Path]:
@@ -64,19 +64,32 @@ def visible_files(folder: Path) -> Iterator[Path]:
     return (path for path in entries_below(folder) if not is_hidden(path.name))
 
 
-def entries_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+def entries_below(folder: Path) -> Iterator[Path]:
     """As :func:`visible_files`, and the hidden files and folders besides, which are not looked into."""
+    return (folder / name for name in names_below(folder))
+
+
+def names_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[str]:
+    """The paths of :func:`entries_below`, relative to ``folder`` and with forward slashes: as texts, which take a tenth
+    of the time, as a data set has ten thousands."""
     here = os.path.realpath(folder)
     if here in above:
         return
-    for path in sorted(folder.iterdir()):
-        if is_hidden(path.name):
-            yield path
-            continue
-        if os.path.isdir(path):  # which a link to itself is not
-            yield from entries_below(path, above | {here})
+    with os.scandir(folder) as entries:
+        listed = sorted(entries, key=lambda entry: entry.name)
+    for entry in listed:
+        if is_folder(entry) and not is_hidden(entry.name):
+            yield from (f"{entry.name}/{name}" for name in names_below(Path(entry.path), above | {here}))
         else:
-            yield path
+            yield entry.name
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +171,15 @@ def read_image(path: Path, full_scale: float | None = None) -> Image.Image:
     return named_rgb(stored_image(path), full_scale, str(path))
 
 
-def stored_image(path: Path) -> Image.Image:
-    """As :func:`read_image`, but in the mode that the file has."""
-    return _stored(lambda: files.opened(path), str(path))
+def stored_image(path: Path, side: int | None = None) -> Image.Image:
+    """As :func:`read_image`, but in the mode that the file has; a JPEG reduced as far as ``side`` allows
+    (:func:`convit.data.decoding.opened`)."""
+    return _stored(lambda: files.opened(path), str(path), side)
 
 
-def stored_in(encoded: bytes, where: str) -> Image.Image:
+def stored_in(encoded: bytes, where: str, side: int | None = None) -> Image.Image:
     """What :func:`stored_image` makes of a file with these bytes; messages call it ``where``."""
-    return _stored(lambda: io.BytesIO(encoded), where)
+    return _stored(lambda: io.BytesIO(encoded), where, side)
 
 
 def named_rgb(image: Image.Image, full_scale: float | None, where: str) -> Image.Image:
@@ -254,8 +268,8 @@ def upright(image: Image.Image) -> Image.Image:
     return turned
 
 
-def _stored(open_file: Callable[[], IO[bytes]], where: str) -> Image.Image:
-    with opened(open_file, where, decode=True) as image:
+def _stored(open_file: Callable[[], IO[bytes]], where: str, side: int | None) -> Image.Image:
+    with opened(open_file, where, decode=True, side=side) as image:
         return upright(image)
 
 

@@ -2,10 +2,12 @@
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -16,6 +18,8 @@ from convit.data.images import named_rgb
 from convit.data.sampling import Draw, permutation
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan
+
+T = TypeVar("T")
 
 LARGE = 2**24
 """Images of more pixels are decoded one at a time: a large one may take more than a gigabyte."""
@@ -66,32 +70,62 @@ def _looked_at(
     measure: Measure | None = None,
 ) -> tuple[list[BadImage], Levels]:
     def seen(index: int) -> BadImage | Levels:
-        try:
-            with alone if np.prod(images.size(index)) > LARGE else nullcontext():
-                image = images.stored(index)
-                levels = Levels.of(image)
-                if levels == Levels() or images.full_scale is not None:
-                    rgb = named_rgb(image, images.full_scale, images.where(index))
-                    if measure:
-                        measure(index, rgb)
-        except InputError as error:
-            return BadImage(images.names[index], str(error).removeprefix(f"{images.where(index)}: "))
+        found = seen_image(images, index)
+        if isinstance(found, BadImage):
+            return found
+        levels, rgb = found
+        if measure and rgb is not None:
+            measure(index, rgb)
         return levels
 
-    alone = threading.Lock()
-    pool = ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 8))
     bad, levels = [], Levels()
+    for done, found in enumerate(in_threads(seen, range(len(images)), workers), start=1):
+        if isinstance(found, BadImage):
+            bad.append(found)
+        else:
+            levels |= found
+        if progress:
+            progress(done, len(images))
+    return bad, levels
+
+
+_ALONE = threading.Lock()
+
+
+def seen_image(images: ImageSet, index: int, side: int | None = None) -> BadImage | tuple[Levels, Image.Image | None]:
+    """The grey values of an image and its RGB pixels, or what is wrong with it.
+
+    Args:
+        images, index: which image.
+        side: as far as a JPEG is reduced (:func:`convit.data.decoding.opened`).
+
+    Returns:
+        A pair; its second part is None for grey values of which no full scale is known.
+    """
     try:
-        for done, found in enumerate(pool.map(seen, range(len(images))), start=1):
-            if isinstance(found, BadImage):
-                bad.append(found)
-            else:
-                levels |= found
-            if progress:
-                progress(done, len(images))
+        with _ALONE if np.prod(images.size(index)) > LARGE else nullcontext():
+            image = images.stored(index, side)
+            levels = Levels.of(image)
+            if levels != Levels() and images.full_scale is None:
+                return levels, None
+            return levels, named_rgb(image, images.full_scale, images.where(index))
+    except InputError as error:
+        return BadImage(images.names[index], str(error).removeprefix(f"{images.where(index)}: "))
+
+
+def in_threads(do: Callable[[int], T], items: Iterable[int], workers: int | None = None) -> Iterator[T]:
+    """What ``do`` gives for each item, in their order. Few results wait at a time: they may be large."""
+    count = workers or min(os.cpu_count() or 1, 8)
+    pool, waiting = ThreadPoolExecutor(count), deque[Future[T]]()
+    try:
+        for item in items:
+            waiting.append(pool.submit(do, item))
+            if len(waiting) > 4 * count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest
-    return bad, levels
 
 
 def refuse_bad(name: str, bad: Sequence[BadImage]) -> None:
@@ -130,11 +164,6 @@ def sides(images: ImageSet, sample: int = SAMPLE, seed: int = 0) -> tuple[int, i
     """The smallest and the largest of the same lengths."""
     shorter = [min(size) for size in _sizes(images, sample, seed)]
     return min(shorter), max(shorter)
-
-
-def decoded_bytes(images: ImageSet, sample: int = SAMPLE, seed: int = 0) -> int:
-    """About how much memory the images take as RGB pixels, from up to ``sample`` of them; reads headers only."""
-    return int(3 * len(images) * np.mean([width * height for width, height in _sizes(images, sample, seed)]))
 
 
 def _sizes(images: ImageSet, sample: int, seed: int) -> list[tuple[int, int]]:

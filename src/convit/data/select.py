@@ -16,9 +16,11 @@ import numpy as np
 from convit.data.evaluating import Evaluating, Known, to_evaluate_on
 from convit.data.image_sets import ImageSet
 from convit.data.images import pictures
+from convit.data.keeping import keep
+from convit.data.packs import NOTHING_KEPT, Packs
 from convit.data.record import first_changed_name
 from convit.data.sampling import class_balanced_subset, folds_of, stratified_split
-from convit.data.scan import BadImage, drop, look, refuse_bad
+from convit.data.scan import BadImage, drop, refuse_bad
 from convit.data.selection import Facts, Selection
 from convit.data.sources import Source, open_source, scaled
 from convit.data.sources.interface import class_called, path_of
@@ -157,23 +159,40 @@ class Checked:
     full_scale: float | None
     """The value that is white where grey values are floats or have more than 8 bits: the one that was given, or that
     of the images to learn from; None if these have 8 bits."""
+    checksums: dict[str, str] = field(default_factory=dict)
+    """By name, of images that may be the same as others (:func:`convit.data.duplicates.duplicate_notes`)."""
 
 
-def check(selection: Selection, tell: Listener = ignore) -> Checked:
-    """Decodes all images of the source, also those that were not drawn.
+def check(
+    selection: Selection, tell: Listener = ignore, learning: Packs = NOTHING_KEPT, measuring: Packs = NOTHING_KEPT
+) -> Checked:
+    """Decodes all images of the source that no pack knows, also those that were not drawn, and keeps their copies.
+
+    Args:
+        selection: for training.
+        tell: the listener that gets the progress.
+        learning: where the copies of images to learn from are kept, and of those that were not drawn.
+        measuring: where those of the images to validate and to test on are kept.
 
     Raises:
         InputError: it is not clear what is white.
     """
-    bad, scale = [], selection.full_scale
+    bad: list[BadImage] = []
+    scale, checksums = selection.full_scale, dict[str, str]()
     splits = selection.source.splits
+    held_out = {name for split, images in selection.splits.items() if split != "train" for name in images.names}
     for split in sorted(splits, key=("train", "all", "val", "test").index):
         what = "checking images" if split == "all" else f"checking {split} images"
-        found, levels = look(splits[split].scaled(scale), what, tell)
-        bad += found
+        images = splits[split].scaled(scale)
+        apart = np.array([name in held_out for name in images.names], dtype=bool)
+        parts = ((np.flatnonzero(~apart), learning), (np.flatnonzero(apart), measuring))
+        known = keep([(images.subset(some), packs) for some, packs in parts if len(some)], what, tell)
+        place = {name: i for i, name in enumerate(images.names)}
+        bad += sorted(known.bad, key=lambda image: place[image.name])
+        checksums |= known.checksums
         if split in ("train", "all"):
-            scale = scale or levels.full_scale(selection.name)
-    return Checked(bad, scale)
+            scale = scale or known.levels.full_scale(selection.name)
+    return Checked(bad, scale, checksums)
 
 
 def _to_learn_from(source: Source, choice: Learning) -> Selection:

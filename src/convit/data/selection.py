@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from convit.data.image_sets import ImageSet
 from convit.data.record import describe
-from convit.data.scan import BadImage, decoded_bytes, native_size, sides
+from convit.data.scan import BadImage, native_size, sides
 from convit.data.sources import Source
 from convit.errors import InputError
 
@@ -32,8 +32,6 @@ class Facts:
     """The number of training images before a subset was drawn."""
     native_size: Annotated[int, Meta(ge=1)]
     """Median of the training images' shorter sides, in pixels."""
-    decoded_bytes: _Number
-    """About how much memory the training images take as RGB pixels."""
     sides: tuple[_Number, _Number]
     """The smallest and the largest of those shorter sides."""
     flip: bool
@@ -132,7 +130,6 @@ class Selection:
             counts={split: tuple(chosen.counts().tolist()) for split, chosen in self.splits.items()},
             available=self.available,
             native_size=native_size(images),
-            decoded_bytes=decoded_bytes(images),
             sides=sides(images),
             flip=self.flip,
             left_out=len(self.left_out),

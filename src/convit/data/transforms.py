@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import transforms
 
+from convit.data.copies import Copies
 from convit.data.image_sets import ImageSet
 from convit.data.sampling import Draw
 from convit.errors import InputError
@@ -71,7 +72,8 @@ def _evaluated(image: Image.Image, preprocess: Preprocess) -> Tensor:
 
 
 def training_transform(preprocess: Preprocess, augmentation: Augmentation) -> Transform:
-    """RGB image of any size -> (3, height, width) float32, augmented at random and normalised.
+    """RGB image of any size -> (3, height, width), augmented at random, for :func:`normalised`: uint8; with random
+    erasing, which is after it, float32 and normalised.
 
     It draws from the global generators of Python, NumPy and torch: call it inside :func:`seeded`. Can be pickled.
     """
@@ -82,10 +84,46 @@ def training_transform(preprocess: Preprocess, augmentation: Augmentation) -> Tr
         steps.append(_rand_augment(preprocess, augmentation.rand_augment))
     if jitter := augmentation.color_jitter:
         steps.append(transforms.ColorJitter(jitter, jitter, jitter))
-    steps += [transforms.ToTensor(), transforms.Normalize(preprocess.mean, preprocess.std)]
+    steps.append(pixels_of)
     if augmentation.random_erasing:
-        steps.append(RandomErasing(augmentation.random_erasing, mode="pixel", device="cpu"))
+        steps += [
+            partial(_one_normalised, preprocess=preprocess),
+            RandomErasing(augmentation.random_erasing, mode="pixel", device="cpu"),
+        ]
     return transforms.Compose(steps)
+
+
+def pixels_of(image: Image.Image) -> Tensor:
+    """The values of an RGB image, (3, height, width) uint8."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def normalised(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+    """Values of a batch as the model takes them: ``(value / 255 - mean) / std``, to the same bits as
+    :func:`convit.preprocess.prepared`, on any device.
+
+    For a whole batch where it is needed: image by image it takes longer, and four times the memory on the way there.
+
+    Args:
+        pixels: (B, 3, height, width) uint8; float32 ones are normalised already and come back as they are.
+        preprocess: mean and std.
+
+    >>> normalised(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), Preprocess(image_size=(2, 2))).shape
+    torch.Size([1, 3, 2, 2])
+    """
+    if pixels.is_floating_point():
+        return pixels
+    # Tensors, not numbers: by a number CUDA multiplies with its inverse, which rounds otherwise.
+    white, mean, std = (
+        torch.tensor(values, dtype=torch.float32, device=pixels.device).reshape(-1, 1, 1)
+        for values in ((255.0,), preprocess.mean, preprocess.std)
+    )
+    values = torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device).copy_(pixels)  # rows in order
+    return values.div_(white).sub_(mean).div_(std)
+
+
+def _one_normalised(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+    return normalised(pixels[None], preprocess)[0]
 
 
 def _crop_steps(preprocess: Preprocess, augmentation: Augmentation) -> list[Callable[[Any], Any]]:
@@ -129,11 +167,21 @@ def seeded(*key: int) -> Iterator[None]:
     >>> first == again
     True
     """
-    before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002  timm uses it
+    with _generators_kept():
+        _seed(*key)
+        yield
+
+
+def _seed(*key: int) -> None:
     seeds = np.random.SeedSequence(key).generate_state(3).tolist()
     random.seed(seeds[0])
     np.random.seed(seeds[1])  # noqa: NPY002  timm's RandAugment draws from it
     torch.default_generator.manual_seed(seeds[2])  # not torch.manual_seed, which would reseed the devices too
+
+
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002  timm uses it
     try:
         yield
     finally:
@@ -150,20 +198,18 @@ class SampleDataset(Dataset[tuple[Tensor, int]]):
     An image that does not decode raises :class:`InputError` that names it: no other image takes its place.
 
     Args:
-        images: where the images come from.
+        images: where the images come from; or copies of them.
         transform: RGB image -> tensor; may draw from the global generators.
         seed: 0 or more.
-        cache: decode every image now and keep it, width * height * 3 bytes each; worker processes share them.
         first: ``(epochs, transform)``: another transform for so many epochs at the beginning.
     """
 
     def __init__(
         self,
-        images: ImageSet,
+        images: ImageSet | Copies,
         transform: Transform,
         *,
         seed: int,
-        cache: bool = False,
         first: tuple[int, Transform] | None = None,
     ) -> None:
         if seed < 0:
@@ -172,15 +218,21 @@ class SampleDataset(Dataset[tuple[Tensor, int]]):
         self.transform = transform
         self.first = first or (0, transform)
         self.seed = seed
-        self._pixels = [np.asarray(images.read(i)) for i in range(len(images))] if cache else None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, key: tuple[int, ...] | int) -> tuple[Tensor, int]:
-        key = key if isinstance(key, tuple) else (0, key)
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[tuple[int, ...] | int]) -> list[tuple[Tensor, int]]:
+        """Several samples, which a DataLoader asks for: the generators are put back once, not after each."""
+        with _generators_kept():
+            return [self._sample(key if isinstance(key, tuple) else (0, key)) for key in keys]
+
+    def _sample(self, key: tuple[int, ...]) -> tuple[Tensor, int]:
         epoch, index = key[:2]
         transform = self.first[1] if epoch < self.first[0] else self.transform
-        image = Image.fromarray(self._pixels[index]) if self._pixels is not None else self.images.read(index)
-        with seeded(self.seed, Draw.AUGMENTATION, *key):
-            return transform(image), int(self.images.targets[index])
+        image = self.images.read(index)
+        _seed(self.seed, Draw.AUGMENTATION, *key)
+        return transform(image), int(self.images.targets[index])

@@ -10,4 +10,6 @@ results to tables and pictures. Each cell of its grid is an ordinary run, made b
 - ``grid``, ``cell``: the runs that are not there yet, each in a process of its own.
 - ``folder``, ``results``: what an experiment keeps, and what is read from its run folders.
 - ``tables``, ``curves``: what reports are made of.
+
+Besides, ``forecast`` repeats a run on parts of its images, and fits a ``learning_curve``.
 """

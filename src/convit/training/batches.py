@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from convit.data import EpochSampler, ImageSet, SampleDataset, training_transform
+from convit.data import EpochSampler, ImageSet, SampleDataset, normalised, training_transform
 from convit.training.distributed import World
 from convit.training.plan import Plan
 from convit.training.workers import batches, end_workers, make_loader
@@ -21,17 +21,17 @@ class TrainingBatches:
     Args:
         plan: of the run.
         images: to learn from.
-        device: where they are going to be needed.
+        device: where they are needed.
         world: the processes that share a batch.
     """
 
     def __init__(self, plan: Plan, images: ImageSet, device: torch.device, world: World) -> None:
         options = plan.options
-        self.plan, self.images, self.world = plan, images, world
+        self.plan, self.images, self.device, self.world = plan, images, device, world
         transform = training_transform(plan.preprocess, plan.augmentation)
         small = training_transform(replace(plan.preprocess, image_size=plan.first_size), plan.augmentation)
         first = (options.first_epochs or 0, small)
-        dataset = SampleDataset(images, transform, seed=options.seed, cache=plan.cache, first=first)
+        dataset = SampleDataset(plan.packs.learning.copies(images), transform, seed=options.seed, first=first)
         self.sampler = EpochSampler(
             len(dataset),
             seed=options.seed,
@@ -57,7 +57,8 @@ class TrainingBatches:
             WorkerDied: a process that loads them is gone. It is noticed between two batches.
         """
         self.sampler.set_epoch(epoch, start=start * self.plan.batch_size)
-        yield from batches(self.loader)
+        for images, target in batches(self.loader):
+            yield normalised(images.to(self.device, non_blocking=True), self.plan.preprocess), target
 
     def names(self, epoch: int, step: int, ranks: Iterable[int]) -> list[str]:
         """The paths or names of a step's images that these processes have."""

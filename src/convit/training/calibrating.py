@@ -28,6 +28,7 @@ def calibrated(trainer: Trainer, classifier: Classifier) -> Calibration | None:
         images,
         classifier.preprocess,
         workers=trainer.plan.options.workers or 0,
+        copies=trainer.copies["val"],
         on_batch=trainer.observe_batch,
         on_logits=gathered.add,
         world=trainer.world,

@@ -8,15 +8,15 @@ from convit.errors import InputError
 from convit.events import Listener, Planned, Said, ignore
 from convit.models.variants import multiply_adds
 from convit.training import watch
-from convit.training.duration import fitted
-from convit.training.engine import Trainer, measure_nothing
+from convit.training.duration import fitted, measured
+from convit.training.engine import Measure, Trainer, measure_nothing
 from convit.training.learner import decided
-from convit.training.memory import activation_bytes, held_bytes, in_words
 from convit.training.options import Asked
 from convit.training.plan import Plan
 from convit.training.planning import planned
 from convit.training.report import introduction
 from convit.training.run_folder import RunFolder
+from convit.training.speed import in_words
 from convit.training.stopping import StopRequest
 
 POINTS = 60
@@ -25,7 +25,9 @@ BARS = "▁▂▃▄▅▆▇█"
 
 
 def begin_trial(asked: Asked, tell: Listener = ignore) -> tuple[Selection, Trainer]:
-    """The images of a run and a trainer that stands at its beginning. Nothing is written.
+    """The images of a run and a trainer that stands at its beginning.
+
+    Nothing is written, so a run that is in its folder is no hindrance.
 
     Raises:
         InputError: data or options that do not work, several processes, or a run to resume.
@@ -38,51 +40,59 @@ def begin_trial(asked: Asked, tell: Listener = ignore) -> tuple[Selection, Train
         raise InputError(f"WORLD_SIZE: got {size} processes for a trial, expected one, without a launcher")
     if asked.resume is not None:
         raise InputError("resume: got it for a trial, which begins from scratch; expected a trial without --resume")
-    if asked.out is not None:  # before the scan, which can take a while
-        RunFolder(asked.out).check_free(overwrite=asked.overwrite)
     began = time.perf_counter()
     selection, plan = planned(asked, tell)
     if asked.minutes is not None:
         plan = fitted(asked, selection, plan, measure_nothing, began)
     folder = RunFolder(decided(plan.options.out))
-    folder.check_free(overwrite=asked.overwrite)
     tell(Planned(folder.path))  # a tracker that cannot start says so
     return selection, Trainer(plan, selection.splits, folder, ignore, StopRequest())
 
 
-def dry_run(asked: Asked, tell: Listener) -> None:
+def dry_run(asked: Asked, tell: Listener, *, measure: Measure = measure_nothing) -> None:
     """Describes what :func:`convit.training.train` would do with these options, or raises the error that it would.
 
-    It prints data, model, operations, steps, memory and learning rate. The model is made and run on four images of
-    noise; it is not trained.
+    It tells data, decisions, model, operations, steps, learning rate, memory, disk and time. For the time, a model that
+    is then thrown away is trained and evaluated for some seconds.
 
     Args:
         asked: the options.
         tell: is told, line by line.
+        measure: what the run would measure after each epoch.
 
     Raises:
-        InputError: what a run would raise before its first step.
+        InputError: what a run would raise before its first step, unless it is that its folder exists.
     """
     selection, trainer = begin_trial(asked, tell)
-    for line in (*introduction(trainer, selection), *_costs(trainer)):
+    for line in (*introduction(trainer, selection), *_work(trainer)):
         tell(Said(line))
+    if asked.minutes is None:  # else the reason for the number of epochs says it
+        tell(Said(_time(trainer.plan, selection, measure)))
+    if (taken := trainer.folder.taken(overwrite=asked.overwrite)) is not None:
+        tell(Said(f"a training would be refused: {taken}"))
     tell(Said("nothing was trained or written"))
 
 
-def _costs(trainer: Trainer) -> list[str]:
-    """What the run would take."""
-    plan, learner = trainer.plan, trainer.learner
+def _work(trainer: Trainer) -> list[str]:
+    """What the run would do."""
+    plan = trainer.plan
     model, steps, size = decided(plan.options.model), plan.steps_per_epoch, plan.batch_size
     work = multiply_adds(model, plan.preprocess.image_size, num_classes=len(plan.class_names), **plan.model_args)
-    held, active = held_bytes(learner), activation_bytes(learner, size)
     return [
         f"{model}: {work / 1e9:.3g} G multiply-adds for an image, about thrice that to learn it",
         f"{steps} steps of {size} images in an epoch, {steps * plan.epochs} in {plan.epochs} epochs: "
         f"{steps * size * plan.epochs} images shown",
-        f"memory: {in_words(held)} of weights, gradients and moments, about {in_words(active)} of activations; "
-        f"{in_words(held + active)}, besides what the libraries take",
         f"learning rate: {sparkline([rate for _, rate in learning_rates(trainer)])} {_schedule(plan)}",
     ]
+
+
+def _time(plan: Plan, selection: Selection, measure: Measure) -> str:
+    """How long the run would take, as measured now."""
+    speed = measured(plan, selection, measure)
+    step = f"{1000 * speed.step:.0f} ms a step"
+    if plan.options.first_epochs:
+        step += f", {1000 * speed.first_step:.0f} ms in the first epochs"
+    return f"time: {in_words(speed.of(plan))}, by {step} and {1000 * speed.evaluated:.0f} ms an image evaluated"
 
 
 def learning_rates(trainer: Trainer) -> list[tuple[float, float]]:

@@ -3,52 +3,29 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
-from convit.data import ImageSet
 from convit.data.select import Selection
 from convit.errors import InputError
 from convit.events import ignore
 from convit.training.engine import Measure, Trainer
+from convit.training.evaluation import evenly
 from convit.training.options import Asked
 from convit.training.plan import Plan
 from convit.training.planning import make_plan
 from convit.training.run_folder import RunFolder
+from convit.training.speed import Speed
 from convit.training.stopping import StopRequest
 
 TRIED = 3.0
 """Seconds for which each kind of work is measured, if there is so much of it."""
-END = 3.0
-"""Seconds for the plots at the end of a run."""
+BATCHES = {"train": 24, "val": 8, "test": 1}
+"""Work is measured on the images of at most so many batches."""
 ENOUGH = 0.9
 """The part of its shortest form's time that the minutes have to be, or the run is refused."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Speed:
-    """What work takes on this machine, in seconds."""
-
-    first_step: float
-    """A training step with images of ``first_size``, with their loading."""
-    step: float
-    """The same with images of the whole size."""
-    evaluated: float
-    """An image evaluated."""
-    epoch_end: float
-    """What an epoch ends with besides: what is recorded of it, and the saving."""
-
-    def of(self, plan: Plan) -> float:
-        """Seconds of a run after its images are loaded."""
-        first = plan.options.first_epochs or 0
-        steps = first * self.first_step + (plan.epochs - first) * self.step
-        counts = {split: sum(images) for split, images in plan.facts.counts.items()}
-        shown = plan.epochs * counts["val"] + counts.get("test", counts["val"])
-        return plan.steps_per_epoch * steps + shown * self.evaluated + plan.epochs * self.epoch_end + END
 
 
 def fitted(asked: Asked, selection: Selection, plan: Plan, measure: Measure, began: float) -> Plan:
@@ -99,7 +76,8 @@ def _with_epochs(asked: Asked, plan: Plan, epochs: int) -> Plan:
 
 def measured(plan: Plan, selection: Selection, measure: Measure) -> Speed:
     """Trains and evaluates for some seconds, on some of the images, a model that is then thrown away."""
-    some = {split: _some(images, 24 * max(64, plan.batch_size)) for split, images in selection.splits.items()}
+    size = max(64, plan.batch_size)
+    some = {split: evenly(images, BATCHES[split] * size) for split, images in selection.splits.items()}
     with TemporaryDirectory() as folder:
         trainer = Trainer(plan, some, RunFolder(Path(folder)), ignore, StopRequest(), measure=measure)
         try:
@@ -110,7 +88,7 @@ def measured(plan: Plan, selection: Selection, measure: Measure) -> Speed:
             result = trainer.validate()
             between = time.perf_counter()
             trainer.classifier.model.eval()
-            measure(trainer.classifier, some["val"])
+            measure(trainer.classifier, trainer.copies["val"])
             trainer.saver.save(model=True)
             end = time.perf_counter()
         finally:
@@ -121,11 +99,6 @@ def measured(plan: Plan, selection: Selection, measure: Measure) -> Speed:
         evaluated=(between - began) / result.num_images,
         epoch_end=end - between,
     )
-
-
-def _some(images: ImageSet, most: int) -> ImageSet:
-    """At most so many images, evenly spread over the set."""
-    return images if len(images) <= most else images.subset(np.linspace(0, len(images) - 1, most).astype(int))
 
 
 def _steps(trainer: Trainer, epoch: int) -> Iterator[Callable[[], float]]:

@@ -14,6 +14,7 @@ from torch import nn
 
 from convit.classifier import Classifier, load_folder
 from convit.data import Draw, ImageSet, seeded
+from convit.data.copies import Copies
 from convit.device import pick_device
 from convit.errors import InputError, one_line
 from convit.events import Advanced, EpochEnded, Listener, PassBegan, Said
@@ -28,19 +29,20 @@ from convit.training.parameters import freeze
 from convit.training.plan import Plan
 from convit.training.run_folder import RunFolder, check_history
 from convit.training.saving import Saver, going_on
+from convit.training.speed import Foretelling
 from convit.training.state import Progress, State, load_state, states
 from convit.training.stopping import StopRequest
 from convit.training.supervisor import Supervisor
 
-Measure = Callable[[Classifier, ImageSet], dict[str, Any]]
+Measure = Callable[[Classifier, Copies], dict[str, Any]]
 """Gives further values for an epoch's line of ``metrics.jsonl``, as JSON values.
 
-Called after each epoch with the present model, in evaluation mode, and the validation images. Its result must depend on
-nothing else, or a resumed run would not give the same bits; it must not change the model.
+Called after each epoch with the present model, in evaluation mode, and the copies of the validation images. Its result
+must depend on nothing else, or a resumed run would not give the same bits; it must not change the model.
 """
 
 
-def measure_nothing(classifier: Classifier, images: ImageSet) -> dict[str, Any]:
+def measure_nothing(classifier: Classifier, images: Copies) -> dict[str, Any]:
     """A :data:`Measure` that adds nothing."""
     return {}
 
@@ -109,6 +111,12 @@ class Trainer:
             plan=plan.fingerprint,
             options=plan.options.to_dict(),
         )
+        self.copies = {
+            split: plan.packs.measuring.copies(chosen.scaled(plan.preprocess.full_scale))
+            for split, chosen in images.items()
+            if split != "train"
+        }
+        """Of the images to measure on, by split."""
         self.batches = TrainingBatches(plan, images["train"], self.device, world)
         self.saver = Saver(folder, self.state, self.classifier, self.say, world, plan.options.save_minutes)
         self.supervisor = Supervisor(plan, self.batches, self.saver, stop, world)
@@ -178,7 +186,7 @@ class Trainer:
                 be saved at the end.
         """
         plan, progress, supervisor = self.plan, self.progress, self.supervisor
-        steps, size = plan.steps_per_epoch, plan.batch_size
+        steps, size, foretelling = plan.steps_per_epoch, plan.batch_size, Foretelling(plan)
         with supervisor.guard():
             while progress.epoch < plan.epochs and not self._out_of_patience(progress.history):
                 self.tell(PassBegan(f"epoch {progress.epoch + 1}/{plan.epochs}", steps * size, progress.step * size))
@@ -188,6 +196,8 @@ class Trainer:
                     loss = self.learner.step(images, target, progress.epoch, progress.step, supervisor.total_loss)
                     progress.end_step(loss, time.perf_counter() - began)
                     self.tell(Advanced(size, loss))
+                    if foretold := foretelling.after_step(progress):
+                        self.say(foretold)
                     self.saver.save_by_the_clock()
 
                 record = self._record(self.validate())
@@ -208,7 +218,7 @@ class Trainer:
             plan.preprocess,
             batch_size=max(64, plan.batch_size),
             workers=decided(plan.options.workers),
-            cache=plan.cache,
+            copies=self.copies["val"],
             precision=plan.options.precision,
             on_batch=self.observe_batch,
             world=self.world,
@@ -230,7 +240,7 @@ class Trainer:
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(shown / progress.seconds, 1),
             "gates": [[round(gate, 4) for gate in gates] for gates in _gates(self.classifier.model)],
-            **(self.measure(self.classifier, self.images["val"]) if self.world.main else {}),
+            **(self.measure(self.classifier, self.copies["val"]) if self.world.main else {}),
         }
         if progress.epoch + 1 < plan.epochs and self._out_of_patience([*progress.history, record]):
             record["stopped_early"] = True

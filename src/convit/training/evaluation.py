@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convit.data import ImageSet, Preprocess, SampleDataset, evaluation_transform
+from convit.data import ImageSet, Preprocess, SampleDataset, normalised
+from convit.data.copies import Copies, Fitted
+from convit.data.transforms import pixels_of
 from convit.intervals import rate_with_interval, wilson_interval
 from convit.training.distributed import ALONE, World
 from convit.training.workers import batches, end_workers, make_loader
@@ -41,10 +43,11 @@ class Evaluation:
     def accuracy(self) -> str:
         """In words, each accuracy with its 95% interval, such as ``top-1 50.00% (95% interval 9.45 to 90.55)``."""
         top5 = "" if self.top5 is None else f", top-5 {rate_with_interval(self._in_top5, self.num_images)}"
-        return f"top-1 {rate_with_interval(self._right, self.num_images)}{top5}"
+        return f"top-1 {rate_with_interval(self.right, self.num_images)}{top5}"
 
     @property
-    def _right(self) -> int:
+    def right(self) -> int:
+        """Images whose class is the first."""
         return int(np.trace(self.confusion))
 
     @property
@@ -64,7 +67,7 @@ class Evaluation:
             "images": n,
             "loss": self.loss,
             "top1": self.top1,
-            "top1_interval": _percent(self._right, n),
+            "top1_interval": _percent(self.right, n),
             **top5,
             "classes": [
                 {
@@ -92,7 +95,7 @@ def evaluate(
     *,
     batch_size: int = 64,
     workers: int = 0,
-    cache: bool = False,
+    copies: Copies | None = None,
     precision: str = "fp32",
     temperature: float = 1.0,
     on_batch: Callable[[int], None] = lambda images: None,
@@ -110,7 +113,7 @@ def evaluate(
         preprocess: how an image becomes the model's input.
         batch_size: images at once.
         workers: processes that load them.
-        cache: decode all of them first.
+        copies: of these images, made by :class:`convit.data.copies.Fitted` to this preprocessing; None to make them.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         temperature: what the logits are divided by for the loss (:class:`convit.calibration.Calibration`).
         on_batch: told the number of images after each batch; may raise to stop. Called equally often on all processes,
@@ -120,8 +123,9 @@ def evaluate(
         world: the processes that share the work.
     """
     device = next(model.parameters()).device
-    images = images.scaled(preprocess.full_scale)
-    dataset = SampleDataset(images, evaluation_transform(preprocess), seed=0, cache=cache)
+    if copies is None:
+        copies = Copies(images.scaled(preprocess.full_scale), Fitted.to(preprocess))
+    dataset = SampleDataset(copies, pixels_of, seed=0)
     model.eval()
     own = range(world.rank, len(images), world.size)
     workers = min(workers, math.ceil(len(own) / batch_size))  # more would be started for nothing
@@ -131,7 +135,7 @@ def evaluate(
     try:
         for batch, target in batches(loader):
             with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
-                logits = model(batch.to(device)).float().cpu()
+                logits = model(normalised(batch.to(device), preprocess)).float().cpu()
             total = total + tally(logits / temperature, target)
             on_logits(logits, target)
             on_batch(len(batch))
@@ -191,6 +195,11 @@ def tally(logits: Tensor, target: Tensor) -> Tally:
     in_top5 = (top == target[:, None]).any(-1).sum()
     losses = F.cross_entropy(logits, target, reduction="none")
     return Tally(cells.reshape(classes, classes), in_top5, losses.sum(dtype=torch.float64))
+
+
+def evenly(images: ImageSet, most: int) -> ImageSet:
+    """At most so many images, evenly spread over the set."""
+    return images if len(images) <= most else images.subset(np.linspace(0, len(images) - 1, most).astype(int))
 
 
 def best_record(history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The files of an evaluation: numbers, confusion matrix, mistakes. A run writes them at its end, ``convit evaluate``
 into a folder of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from convit.data import BadImage, ImageSet
@@ -29,9 +29,11 @@ def write_evaluation(
     data: str,
     root: str,
     split: str,
+    say: Callable[[str], None],
     left_out: Sequence[BadImage] = (),
 ) -> list[str]:
-    """Writes an evaluation into a folder; ``evaluation.json`` is the last: with it the others are there.
+    """Writes an evaluation into a folder; ``evaluation.json`` is the last: with it the others are there, but for a
+    picture that could not be drawn.
 
     Args:
         folder: where to; it is there.
@@ -42,29 +44,32 @@ def write_evaluation(
         data: their name, as titles have it.
         root: the value of DATA that opens them, from anywhere.
         split: which of them.
+        say: told of a picture that could not be drawn.
         left_out: images that do not decode, which are not counted.
 
     Returns:
         The names of the files.
     """
-    (folder / RESULT).unlink(missing_ok=True)  # of an evaluation before
+    for name in (RESULT, "confusion.png", "mistakes.png", "reliability.png", LEFT_OUT):
+        (folder / name).unlink(missing_ok=True)  # of an evaluation before
     title = f"{data}, {split} images"
     heading = ("true class \\ taken for", *result.class_names)
     rows = ([name, *row] for name, row in zip(result.class_names, result.confusion.tolist(), strict=True))
     write_csv(folder / "confusion.csv", [heading, *rows])
-    plots.confusion(result, folder / "confusion.png", title=title)
-    reliability_plot.draw_reliability(reliability, folder / "reliability.png", title=title)
+    with plots.spared("confusion.png", say):
+        plots.confusion(result, folder / "confusion.png", title=title)
+    with plots.spared("reliability.png", say):
+        reliability_plot.draw_reliability(reliability, folder / "reliability.png", title=title)
     write_mistakes(wrong, folder / "mistakes.csv")
-    plots.mistakes(wrong, folder / "mistakes.png", images=images, title=title)
+    with plots.spared("mistakes.png", say):
+        plots.mistakes(wrong, folder / "mistakes.png", images=images, title=title)
     bad = [{"image": image.name, "reason": image.reason} for image in left_out]
-    (folder / LEFT_OUT).unlink(missing_ok=True)
     if bad:
         write_csv(folder / LEFT_OUT, [("image", "reason"), *((image.name, image.reason) for image in left_out)])
     numbers = {"data": data, "root": root, "split": split, **result.to_dict(), "calibration": reliability.to_dict()}
     numbers |= {"left_out": bad} if bad else {}
     write_json(folder / RESULT, numbers)
-    without = {name for name, there in (("mistakes.png", wrong), (LEFT_OUT, bad)) if not there}
-    return [name for name in EVALUATION_FILES if name not in without]
+    return [name for name in EVALUATION_FILES if (folder / name).exists()]
 
 
 def others_in(folder: Path, root: str) -> str | None:

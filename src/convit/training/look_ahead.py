@@ -46,8 +46,8 @@ def check_weights(word: str, path: Path | None) -> None:
         raise InputError(f"{word}: no such file or folder {path}; expected .safetensors, .pth, or a run folder")
 
 
-def check_begun(run: Path) -> None:
-    """Whether there is a run to resume.
+def check_begun(run: Path, word: str = "resume") -> None:
+    """Whether there is a run, which the option ``word`` names.
 
     Raises:
         InputError: there is none.
@@ -55,4 +55,4 @@ def check_begun(run: Path) -> None:
     if not (run / RUN_CONFIG).is_file():
         there = f"{kind_of(run)}, no folder" if run.exists() else "no such folder"
         found = "no run in it" if run.is_dir() else there
-        raise InputError(f"resume: {run}: {found}; expected the folder of a run that was begun")
+        raise InputError(f"{word}: {run}: {found}; expected the folder of a run that was begun")

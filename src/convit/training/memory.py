@@ -1,4 +1,7 @@
-"""The memory that training needs, computed without training."""
+"""The memory and the room on the disk that training needs, computed without training."""
+
+import shutil
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +11,7 @@ from torch import Tensor, nn
 from convit.data import seeded
 from convit.training.evaluation import AUTOCAST
 from convit.training.learner import Learner, decided
+from convit.training.state import KEEP
 
 
 def held_bytes(learner: Learner) -> int:
@@ -34,17 +38,40 @@ def _moment_bytes(learner: Learner) -> int:
     return sum(value.nbytes for value in kept if isinstance(value, Tensor) and value.ndim)
 
 
+def disk_bytes(learner: Learner) -> int:
+    """Bytes of the best model and the states that a run keeps, and of the one that is being written besides.
+
+    What is small beside them is not counted: the plots, the report, the lists of images.
+    """
+    modules = [learner.model, *([learner.ema.module] if learner.ema is not None else [])]
+    state = sum(tensor.nbytes for module in modules for tensor in module.state_dict().values())
+    best = sum(tensor.nbytes for tensor in learner.best.state_dict().values())
+    return best + (KEEP + 1) * (state + _moment_bytes(learner))
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Bytes that may still be written where a folder is, or will be; None where the system does not say."""
+    place = folder.absolute()
+    try:
+        return shutil.disk_usage(next(above for above in (place, *place.parents) if above.exists())).free
+    except (OSError, StopIteration):
+        return None
+
+
 def activation_bytes(learner: Learner, images: int) -> int:
     """Bytes that the forward pass of a step of ``images`` images keeps for the backward pass, all parts at their peak.
 
-    Counted for 2 and 4 images, or for 8 and 16 of more (attention has another form then), each storage once and without
-    the weights, and extrapolated linearly. Temporary memory within a step, and the memory of the libraries, are not
-    included.
+    Counted for 2 and 4 images, or for 8 and 16 of more (attention has another form then), and never for more than a
+    step has; each storage once and without the weights, and extrapolated linearly. Temporary memory within a step, and
+    the memory of the libraries, are not included. The model is unchanged after it.
     """
     part = -(-images // learner.plan.options.accumulate)
-    some = 8 if part >= 8 else 2
-    less, more = (_saved_bytes(learner, count) for count in (some, 2 * some))
-    return max(0, less + (more - less) * (part - some) // some)
+    some = min(part, 8 if part >= 8 else 2)
+    more = min(2 * some, part)
+    less = _saved_bytes(learner, some)
+    if more == some:
+        return less
+    return max(0, less + (_saved_bytes(learner, more) - less) * (part - some) // (more - some))
 
 
 def _saved_bytes(learner: Learner, count: int) -> int:
@@ -59,6 +86,7 @@ def _saved_bytes(learner: Learner, count: int) -> int:
             kept.append(tensor)
         return tensor
 
+    buffers = [(buffer, buffer.clone()) for buffer in learner.model.buffers()]
     images = torch.zeros(count, 3, *learner.plan.preprocess.image_size, device=learner.device)
     target = torch.zeros(count, dtype=torch.int64, device=learner.device)
     dtype = AUTOCAST[learner.plan.options.precision]
@@ -71,6 +99,9 @@ def _saved_bytes(learner: Learner, count: int) -> int:
         torch.autocast(learner.device.type, dtype, enabled=dtype is not None),
     ):
         F.cross_entropy(learner.model(images).float(), target)
+    with torch.no_grad():
+        for buffer, before in buffers:  # batch norm counts what it sees
+            buffer.copy_(before)
     return sum(saved.values())
 
 

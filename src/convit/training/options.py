@@ -60,8 +60,11 @@ class DataOptions:
     images: 1, 255, 1023, 4095, 16383 or 65535]."""
     skip_test: bool = False
     """Leave the test split unread, for when options are still being chosen."""
+    cache_gb: Annotated[float, Meta(ge=0, le=1e6)] = 10.0
+    """Gigabytes of disk for small copies of the images of all runs, in ~/.cache/convit/copies: each file is decoded
+    once, and copies that were not read for longest make room; 0 for none."""
     workers: Annotated[int, Meta(ge=0, le=1024)] | None = None
-    """Processes that load images [none if the images are kept in memory, else one per core, at most 8]."""
+    """Processes that load images [none up to 16 px, else one per core, at most 8]."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from convit.data import Augmentation, Preprocess, shown
+from convit.data.copies import Fitted, Reduced
+from convit.data.packs import Cache, Packs
 from convit.data.select import Facts
 from convit.errors import brief
 from convit.files import fingerprint
@@ -12,13 +14,24 @@ from convit.models.ranges import check_of_file, check_ranges
 from convit.options import make
 from convit.training.options import Asked
 
-MAY_CHANGE = ("data", "data_root", "device", "out", "overwrite", "resume", "save_minutes", "workers")
+MAY_CHANGE = ("cache_gb", "data", "data_root", "device", "out", "overwrite", "resume", "save_minutes", "workers")
 """Options that do not change the result of a run, so that they may differ when it is resumed."""
 PLACES = ("weights", "teacher_weights")
 """Options that name files: their content has a fingerprint of its own, their paths do not count."""
+LEAST_SEEN, MOST_SEEN = 200, 1000
+"""Bounds of :attr:`Plan.seen_images`."""
 
-_PLAIN = {"given": dict, "reasons": dict, "model_args": dict, "blocks": int, "cache": bool, "keep_head": bool}
+_PLAIN = {"given": dict, "reasons": dict, "model_args": dict, "blocks": int, "side": int, "keep_head": bool}
 """Fields that are JSON values themselves, and of which type."""
+
+
+class PacksOfRun(NamedTuple):
+    """Where the copies of a run's images are kept."""
+
+    learning: Packs
+    """Of images to learn from."""
+    measuring: Packs
+    """Of images to validate and to test on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,8 +48,9 @@ class Plan:
     blocks: int
     """Of the model."""
     preprocess: Preprocess
-    cache: bool
-    """Whether decoded images are kept in memory."""
+    side: int
+    """Pixels of the shorter side to which images are reduced before a part of them is learned from
+    (:func:`convit.data.copies.learning_side`)."""
     keep_head: bool
     """Whether the weights to start from have the same classes, so that their head is kept."""
     reasons: dict[str, str]
@@ -53,6 +67,13 @@ class Plan:
     def images(self) -> int:
         """The number of training images."""
         return self.facts.images
+
+    @property
+    def seen_images(self) -> int:
+        """On how many of the training images the best model is evaluated at the end, beside images new to it."""
+        counts = {split: sum(images) for split, images in self.facts.counts.items()}
+        most = min(MOST_SEEN, max(LEAST_SEEN, counts.get("test", counts["val"])))
+        return min(counts["train"], most)
 
     @property
     def epochs(self) -> int:
@@ -84,6 +105,13 @@ class Plan:
         return self.options.pretrained or self.options.weights is not None
 
     @property
+    def packs(self) -> "PacksOfRun":
+        """Where the copies of its images are kept."""
+        cache = Cache(self.options.cache_gb)
+        ways = Reduced(self.side), Fitted.to(self.preprocess)
+        return PacksOfRun(*(cache.of(self.facts.root, way) for way in ways))
+
+    @property
     def augmentation(self) -> Augmentation:
         """What training does to an image."""
         o = self.options
@@ -106,7 +134,7 @@ class Plan:
         options = {k: v for k, v in self.options.to_dict().items() if k not in (*MAY_CHANGE, *PLACES)}
         counts = {split: list(images) for split, images in self.facts.counts.items()}
         model = [self.model_args, list(self.class_names), self.preprocess.to_dict()]
-        return fingerprint([options, *model, counts, self.cache, self.keep_head, self.sources])
+        return fingerprint([options, *model, counts, self.side, self.keep_head, self.sources])
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON values, with a checksum of them."""
@@ -118,7 +146,7 @@ class Plan:
             "model_args": self.model_args,
             "blocks": self.blocks,
             "preprocess": self.preprocess.to_dict(),
-            "cache": self.cache,
+            "side": self.side,
             "keep_head": self.keep_head,
             "sources": self.sources,
             "fingerprint": self.fingerprint,

@@ -15,8 +15,9 @@ import torch
 
 from convit.classifier import CONFIG, WEIGHTS, ClassifierConfig, read_config
 from convit.data import BadImage, Preprocess, first_change
+from convit.data.copies import learning_side
 from convit.data.duplicates import duplicate_notes
-from convit.data.select import Facts, Learning, Selection, check, refuse_bad, select
+from convit.data.select import Checked, Facts, Learning, Selection, check, refuse_bad, select
 from convit.data.sources.layout import split_folder
 from convit.errors import InputError
 from convit.events import Listener
@@ -28,11 +29,6 @@ from convit.training.options import Asked
 from convit.training.plan import Plan
 from convit.training.recipes import RECIPES
 from convit.training.rules import check_plan
-
-CACHE_BYTES = 1 << 30
-"""Sets of small images are kept in memory if they take no more bytes than this, decoded."""
-CACHED_SIDE = 112
-"""If the median shorter side of the images has more pixels than this, they are read from their files each time."""
 
 
 def planned(asked: Asked, tell: Listener, world: World = ALONE) -> tuple[Selection, Plan]:
@@ -46,19 +42,20 @@ def planned(asked: Asked, tell: Listener, world: World = ALONE) -> tuple[Selecti
     """
     world.from_main(partial(look_ahead, asked))
     selection, plan = _chosen(asked, world)
-    checked = world.from_main(partial(check, selection, tell))
+    checked = world.from_main(partial(check, selection, tell, *plan.packs))
     if checked.bad and not asked.skip_bad:
         refuse_bad(selection.name, checked.bad)
     if checked.bad or checked.full_scale != selection.full_scale:
         selection, plan = _chosen(asked, world, checked.bad, checked.full_scale)
-    facts = replace(plan.facts, notes=(*plan.facts.notes, *world.from_main(partial(_duplicates, selection))))
+    facts = replace(plan.facts, notes=(*plan.facts.notes, *world.from_main(partial(_duplicates, selection, checked))))
     return selection, replace(plan, facts=facts, sources=world.from_main(partial(_sources, plan, selection)))
 
 
-def _duplicates(selection: Selection) -> tuple[str, ...]:
+def _duplicates(selection: Selection, checked: Checked) -> tuple[str, ...]:
     """What is to be said of the same pictures in two splits or in two classes."""
     recorded = selection.record["splits"].items()
-    return duplicate_notes(selection.splits, {split: images["contents"] for split, images in recorded})
+    contents = {split: images["contents"] for split, images in recorded}
+    return duplicate_notes(selection.splits, contents, checked.checksums)
 
 
 def _chosen(
@@ -136,7 +133,7 @@ def make_plan(asked: Asked, facts: Facts, *, processes: int = 1) -> Plan:
             crop_pct=options.crop_pct,
             full_scale=preprocess.full_scale if facts.full_scale is None else facts.full_scale,
         ),
-        cache=_cache(facts),
+        side=learning_side(size, options.crop_scale or 1.0),
         keep_head=start is not None and tuple(start.class_names) == facts.class_names,
         reasons=choice.reasons | _reasons(asked, options, facts),
     )
@@ -205,7 +202,7 @@ def _filled(asked: Asked, facts: Facts, choice: ModelChoice, values: Mapping[str
         local_up_to_layer=choice.args["local_up_to_layer"],
         weights=_absolute(asked.weights),
         teacher_weights=_absolute(asked.teacher_weights),
-        workers=_workers(facts, (height, width)) if asked.workers is None else asked.workers,
+        workers=_workers((height, width)) if asked.workers is None else asked.workers,
         out=asked.out or Path("runs") / _folder_name(facts, choice.name),
         overwrite=False,
         resume=None,
@@ -218,13 +215,9 @@ def _split_folders(asked: Asked, facts: Facts) -> dict[str, Any]:
     return {split: split_folder(Path(facts.root), split, folder) for split, folder in asked.split_folders.items()}
 
 
-def _cache(facts: Facts) -> bool:
-    return facts.native_size <= CACHED_SIDE and facts.decoded_bytes <= CACHE_BYTES
-
-
-def _workers(facts: Facts, size: tuple[int, int]) -> int:
-    """Processes that load images; none for those that are small and in memory."""
-    return 0 if _cache(facts) and min(size) <= 16 else min(8, torch.get_num_threads())
+def _workers(size: tuple[int, int]) -> int:
+    """Processes that load images; none for those that are small."""
+    return 0 if min(size) <= 16 else min(8, torch.get_num_threads())
 
 
 def _absolute(path: Path | None) -> Path | None:

@@ -101,6 +101,15 @@ class Reliability:
             _by_chance(self.after),
         ]
 
+    def summary(self) -> str:
+        """The same in a sentence, for a newcomer."""
+        scores = self.before if self.after is None else self.after
+        before = "" if self.after is None else f", by {self.before.ece.value:.1%} before calibration"
+        return (
+            f"They are off by {scores.ece.value:.1%} on average{before}; with exact ones it would be up to "
+            f"{scores.ece_by_chance:.1%} by chance on so many images."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {

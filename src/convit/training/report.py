@@ -1,25 +1,35 @@
 """The messages of a run at its beginning and the files at its end: decisions, accuracy, plots, the model card."""
 
-import math
-from collections.abc import Iterator
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor
 
+from convit.classifier import Classifier
+from convit.data import ImageSet
+from convit.data.copies import Copies
 from convit.data.images import ignored_notes
 from convit.data.scan import SAMPLE
 from convit.data.select import Facts, Selection
 from convit.errors import InputError
-from convit.events import PassBegan
+from convit.events import Finding, PassBegan, RunEnded
+from convit.figures import lacking
 from convit.model_card import TrainingFacts, data_name
 from convit.training import plots
 from convit.training.calibrating import calibrated
 from convit.training.engine import Trainer
-from convit.training.evaluation import Evaluation, best_record, evaluate
+from convit.training.evaluation import Evaluation, best_record, evaluate, evenly
 from convit.training.evaluation_files import write_evaluation
-from convit.training.mistakes import Answers
+from convit.training.memory import activation_bytes, disk_bytes, free_bytes, held_bytes, in_words
+from convit.training.mistakes import Answers, Mistake
+from convit.training.outcome import outcome, with_seen
+from convit.training.page import REPORT, Report, write_report
 from convit.training.plan import Plan
+from convit.training.plots import spared
 from convit.training.run_folder import SKIPPED
 from convit.training.workers import WorkerDied
 
@@ -51,8 +61,25 @@ def introduction(trainer: Trainer, selection: Selection) -> Iterator[str]:
         yield trainer.learner.distiller.about
     for option, why in plan.reasons.items():
         yield f"  --{option.replace('_', '-')}: {why}" if option != "augmentation" else f"  {option}: {why}"
+    yield from _costs(trainer)
     parameters = sum(p.numel() for p in trainer.model.parameters()) / 1e6
     yield f"{parameters:.2f} million parameters, on {trainer.device}; run folder {trainer.folder.path}"
+
+
+def _costs(trainer: Trainer) -> Iterator[str]:
+    """Memory and room on the disk that the run takes. Nothing of the run is changed by it."""
+    learner, plan, alone = trainer.learner, trainer.plan, trainer.world.size == 1
+    held = held_bytes(learner)
+    memory = f"memory: {in_words(held)} of weights, gradients and moments"
+    if alone:  # of several processes one alone cannot make a forward pass: batch norm waits for the others
+        active = activation_bytes(learner, plan.batch_size)
+        memory += f", about {in_words(active)} of activations; {in_words(held + active)}"
+    yield f"{memory}{'' if alone else ' in each process'}, besides what the libraries take"
+    need, free = disk_bytes(learner), free_bytes(trainer.folder.path)
+    line = f"disk: up to {in_words(need)} for the model and its checkpoints"
+    if free is not None:
+        line += f", of {in_words(free)} that are free" + (": too little to save the run" if need > free else "")
+    yield line
 
 
 def _of_the_images(facts: Facts) -> Iterator[str]:
@@ -72,75 +99,136 @@ def _of_the_images(facts: Facts) -> Iterator[str]:
 
 
 def finish(trainer: Trainer) -> dict[str, Any]:
-    """Takes the best model, evaluates it once on the test images (or again on the validation ones), draws.
+    """Takes the best model, evaluates it once on the test images (or again on the validation ones), draws, and tells
+    what came of the run.
 
     Returns:
-        What a :class:`convit.training.run.Run` has of it: ``best``, ``split``, ``evaluation``, ``classifier``.
+        What a :class:`convit.training.run.Run` has of it: ``best``, ``split``, ``evaluation``, ``outcome``,
+        ``classifier``.
     """
     plan, folder, world = trainer.plan, trainer.folder, trainer.world
     world.barrier()  # the best model is written
     classifier = trainer.saved()
     split = "test" if "test" in trainer.images else "val"
     images = trainer.images[split]
-    try:
+    with _going_on(trainer):
         classifier.calibration = calibrated(trainer, classifier)
-        answers = Answers(classifier.calibration)
-        trainer.tell(PassBegan(f"best model on the {split} images", len(images)))
-        evaluation = evaluate(
-            classifier.model,
-            images,
-            plan.preprocess,
-            workers=plan.options.workers or 0,
-            temperature=classifier.temperature,
-            on_batch=trainer.observe_batch,
-            on_logits=answers.add,
-            world=world,
-        )
-    except WorkerDied as died:
-        raise InputError(
-            f"{died}; all is trained, and saved: 'convit train --resume {folder.path}' evaluates it, with fewer "
-            f"--workers than {plan.options.workers} if it happens again"
-        ) from died
+    answers = Answers(classifier.calibration)
+    what, copies = f"best model on the {split} images", trainer.copies[split]
+    evaluation = _evaluated(trainer, classifier, what, images, answers.add, copies)
+    seen = evenly(trainer.images["train"], plan.seen_images)
+    of_seen = _evaluated(trainer, classifier, "best model on images it learned from", seen)
     wrong = answers.mistakes(images, world)
     reliability = answers.reliability(len(images), world, fitted_here=split == "val")
     history = trainer.progress.history
-    best = best_record(history)
-    made = {"best": best, "split": split, "evaluation": evaluation, "classifier": classifier}
+    found = with_seen(outcome(plan, history, evaluation, split), of_seen)
+    made = {"best": best_record(history), "split": split, "evaluation": evaluation, "outcome": found}
+    made["classifier"] = classifier
     if not world.main:
         return made
     folder.write_metrics(history)
     classifier.training = _card_facts(plan, history, evaluation if split == "test" else None)
     classifier.save(folder.path)  # once more, for its card: only now is it known how good it is
-    plots.draw_history(history, folder.path)
-    root = plan.facts.root
-    name, found = data_name(root), (evaluation, wrong, images, reliability)
-    write_evaluation(folder.path, *found, data=name, root=root, split=split)  # the last
-    trainer.say(f"best epoch {best['epoch']}: validation top-1 {best['val_top1']:.2f}%")
-    if split == "test":
-        trainer.say(f"test {evaluation.accuracy} on {evaluation.num_images} images that were left for the end")
-    for line in reliability.lines():
-        trainer.say(line)
-    if note := chance_note(evaluation.confusion):
+    plots.draw_history(history, folder.path, trainer.say)
+    if note := lacking((*plan.class_names, plan.facts.name)):
         trainer.say(note)
+    findings = (*found.findings(), Finding("probabilities", reliability.summary()))
+    ended = RunEnded(folder.path, findings, _files(history, wrong), _commands(folder.path))
+    report = Report(
+        plan=plan,
+        history=history,
+        evaluation=evaluation,
+        outcome=found,
+        ended=ended,
+        mistakes=wrong,
+        images=images,
+    )
+    with spared(REPORT, trainer.say):
+        write_report(folder.path, report)
+    root = plan.facts.root
+    write_evaluation(  # the last: with it the run is complete
+        folder.path,
+        evaluation,
+        wrong,
+        images,
+        reliability,
+        data=data_name(root),
+        root=root,
+        split=split,
+        say=trainer.say,
+    )
+    trainer.tell(
+        replace(ended, files={name: what for name, what in ended.files.items() if (folder.path / name).exists()})
+    )
     return made
 
 
-def chance_note(confusion: NDArray[np.int64]) -> str | None:
-    """A line for a model that is not two standard errors better than always answering the most frequent class.
+def _evaluated(
+    trainer: Trainer,
+    classifier: Classifier,
+    what: str,
+    images: ImageSet,
+    on_logits: Callable[[Tensor, Tensor], None] = lambda logits, target: None,
+    copies: Copies | None = None,
+) -> Evaluation:
+    """The finished model on some images."""
+    plan = trainer.plan
+    trainer.tell(PassBegan(what, len(images)))
+    with _going_on(trainer):
+        return evaluate(
+            classifier.model,
+            images,
+            plan.preprocess,
+            workers=plan.options.workers or 0,
+            copies=copies,
+            temperature=classifier.temperature,
+            on_batch=trainer.observe_batch,
+            on_logits=on_logits,
+            world=trainer.world,
+        )
 
-    Of too few images none could be.
-    """
-    images = int(confusion.sum())
-    chance = int(confusion.sum(axis=1).max()) / images
-    needed = chance + 2 * math.sqrt(chance * (1 - chance) / images)
-    if needed >= 1:
-        return f"{images} images are too few to tell whether anything was learned"
-    if np.trace(confusion) / images > needed:
-        return None
-    return (
-        f"not clearly better than always answering the most frequent class ({100 * chance:.1f}%): nothing to rely on "
-        "was learned; try more images, more --epochs, or a start from --pretrained weights"
-    )
+
+@contextmanager
+def _going_on(trainer: Trainer) -> Iterator[None]:
+    """A process that loads images may die within it: as all is trained, the error says how to evaluate again."""
+    try:
+        yield
+    except WorkerDied as died:
+        raise InputError(
+            f"{died}; all is trained, and saved: 'convit train --resume {trainer.folder.path}' evaluates it, with "
+            f"fewer --workers than {trainer.plan.options.workers} if it happens again"
+        ) from died
+
+
+def _files(history: list[dict[str, Any]], wrong: list[Mistake]) -> dict[str, str]:
+    """The files that a run leaves, the most useful first."""
+    files = {
+        REPORT: "all of this with curves and pictures, for a browser",
+        "model.safetensors": "the best model; with config.json all that predicting needs",
+        "mistakes.png": "the images that it gets wrong, the worst first",
+        "confusion.png": "which classes are taken for which",
+        "reliability.png": "how often an answer of each probability is right",
+        "curves.png": "loss and accuracy by epoch",
+        "gates.png": "whether heads look by position or by content",
+        "mistakes.csv": "every image that it gets wrong",
+        "evaluation.json": "every number of the evaluation",
+        "metrics.jsonl": "a line for each epoch",
+        "config.yaml": "every option: --config repeats the run",
+    }
+    without = {name for name, there in (("mistakes.png", wrong), ("gates.png", history[-1]["gates"])) if not there}
+    return {name: what for name, what in files.items() if name not in without}
+
+
+def _commands(folder: Path) -> dict[str, str]:
+    """What may be typed next."""
+    run = shlex.quote(f"./{folder}" if str(folder).startswith("-") else str(folder))
+    return {
+        f"convit predict {run} PHOTO.jpg": "what is on a picture",
+        f"convit inspect {run} PHOTO.jpg": "where the model looks",
+        f"convit evaluate {run} FOLDER": "how good it is on other images",
+        f"convit forecast {run}": "what more images would give",
+        f"convit export {run}": "one file to deploy",
+    }
 
 
 def _public(data: str) -> str:

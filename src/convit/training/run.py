@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from convit.classifier import Classifier
+from convit.data.keeping import keep
+from convit.data.packs import Cache
 from convit.data.select import Selection
 from convit.device import pick_device
 from convit.errors import InputError
@@ -21,6 +23,7 @@ from convit.training.engine import Measure, Trainer, measure_nothing
 from convit.training.evaluation import Evaluation
 from convit.training.options import Asked
 from convit.training.other_model import OtherModel
+from convit.training.outcome import Outcome
 from convit.training.plan import Plan
 from convit.training.planning import planned
 from convit.training.report import finish, introduction
@@ -41,6 +44,8 @@ class Run:
     split: str
     """What the best model was evaluated on: ``"test"``, or ``"val"`` where there is no test split."""
     evaluation: Evaluation
+    outcome: Outcome
+    """How good that is, whether it overfits, whether it still improved; ``outcome.findings()`` says it in words."""
     classifier: Classifier
     """The best model, by top-1 on the validation images."""
 
@@ -70,6 +75,7 @@ def train(
         pick_device(asked.device)
         new = partial(_planned, asked, tell, world, measure, other, began)
         selection, plan = resuming.read(asked, world, held) if resumed else new()
+        world.from_main(partial(_keep_copies, selection, plan, tell))
         assert plan.options.out is not None
         folder = RunFolder(plan.options.out)
         # From here on there is something to save.
@@ -89,8 +95,19 @@ def train(
             except Stopped:
                 if world.main:
                     with contextlib.suppress(OSError):  # the state is saved; pictures can wait until there is room
-                        plots.draw_history(trainer.progress.history, folder.path)
+                        plots.draw_history(trainer.progress.history, folder.path, trainer.say)
                 raise
+
+
+def _keep_copies(selection: Selection, plan: Plan, tell: Listener) -> None:
+    """Makes the copies that are lacking: after the check of a new run few are, of a resumed one those that were removed
+    or whose files were written anew. An image that does not decode any more is named when it is learned from."""
+    learning, measuring = plan.packs
+    scale = plan.preprocess.full_scale
+    measured = [(images.scaled(scale), measuring) for split, images in selection.splits.items() if split != "train"]
+    if learning.limit:
+        keep([(selection.splits["train"], learning), *measured], "decoding images", tell)
+    Cache(plan.options.cache_gb).clean()
 
 
 def _planned(

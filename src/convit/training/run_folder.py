@@ -15,7 +15,7 @@ from convit.classifier_folder import fold_folders
 from convit.data import BadImage, ImageSet
 from convit.data.select import Known
 from convit.errors import InputError, brief, one_line
-from convit.events import EpochEnded, Event, Said
+from convit.events import EpochEnded, Event, RunEnded, Said
 from convit.files import (
     MOST_JSON,
     MOST_LIST,
@@ -49,8 +49,8 @@ class RunFolder:
     ``config.yaml`` repeats the run. It is resumed from ``plan.json`` (config, facts and plan), ``split.json`` (split
     of each image), ``images.json`` (name, label and content of each image), ``skipped.json`` (the files that were left
     out) and ``checkpoints/`` (the exact state). ``metrics.jsonl`` has one line per epoch; ``model.safetensors`` and
-    ``config.json`` are the best model; ``evaluation.json``, ``mistakes.csv`` and the plots are written at the end;
-    ``log.txt`` has all messages.
+    ``config.json`` are the best model; ``evaluation.json``, ``mistakes.csv``, ``report.html`` and the plots are
+    written at the end; ``log.txt`` has all messages.
     """
 
     def __init__(self, path: Path) -> None:
@@ -76,14 +76,20 @@ class RunFolder:
             InputError: a folder that exists, unless it is a run and ``overwrite`` says to replace it; a place that
                 cannot be written to.
         """
-        exists = self.path.exists() and not (self.path.is_dir() and {p.name for p in self.path.iterdir()} <= BEGINNING)
-        if overwrite and exists and not self._is_ours():
-            raise InputError(f"{self.path}: exists and is no run, so it is not overwritten; expected another --out")
-        if exists and not overwrite:
-            free = next(f"{self.path}-{n}" for n in range(2, 1000) if not Path(f"{self.path}-{n}").exists())
-            what = f"a run: --resume {self.path} continues it, --overwrite replaces it" if self.is_run else "no run"
-            raise InputError(f"{self.path}: exists ({what}); expected a new folder, such as --out {free}")
+        if (taken := self.taken(overwrite=overwrite)) is not None:
+            raise InputError(taken)
         check_output("out", self.path, folder=True)
+
+    def taken(self, *, overwrite: bool) -> str | None:
+        """Why no new run may start in a folder that exists, and what to do; None where one may."""
+        exists = self.path.exists() and not (self.path.is_dir() and {p.name for p in self.path.iterdir()} <= BEGINNING)
+        if not exists or (overwrite and self._is_ours()):
+            return None
+        if overwrite:
+            return f"{self.path}: exists and is no run, so it is not overwritten; expected another --out"
+        free = next(f"{self.path}-{n}" for n in range(2, 1000) if not Path(f"{self.path}-{n}").exists())
+        what = f"a run: --resume {self.path} continues it, --overwrite replaces it" if self.is_run else "no run"
+        return f"{self.path}: exists ({what}); expected a new folder, such as --out {free}"
 
     def check_run(self) -> None:
         """Whether there is a run to resume.
@@ -285,6 +291,9 @@ class RunFolder:
                 f"val loss {record['val_loss']:.4f}, top-1 {record['val_top1']:.2f}%, {top5}"
                 f"{record['images_per_second']:.0f} images/s"
             )
+        elif isinstance(event, RunEnded):
+            for found in event.findings:
+                self.log(f"{found.topic}: {found.text} {found.advice}".rstrip())
 
     def log(self, text: str) -> None:
         """Adds a line to ``log.txt``, with the time; on a full disk none, and training goes on."""

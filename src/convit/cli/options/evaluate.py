@@ -8,22 +8,23 @@ from msgspec import Meta
 
 from convit.choices import Device
 from convit.cli.options import Command, JsonTarget
+from convit.errors import InputError
 from convit.options import Arg
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateCommand(Command):
-    """Evaluate a run on labelled images."""
+    """Evaluate a run on labelled images, or compare two runs."""
 
-    run: Annotated[Path, Arg("RUN", positional=True)]
-    """A run folder of 'convit train'."""
+    run: Annotated[tuple[Path, ...], Arg("RUN", positional=True)]
+    """A run folder of 'convit train'; two of them are compared on the same images."""
     data: Annotated[str, Arg("DATA", positional=True)]
     """Labelled images: a folder, a list (.csv, .tsv, .parquet), .tar shards, 'hf:owner/name', 'digits', or a
     torchvision data set."""
     split: Literal["auto", "train", "val", "test", "all"] = "auto"
     """Which images: 'auto' takes the test split, else those that the run did not learn from, else all."""
     out: Annotated[Path | None, Arg(writes="folder")] = None
-    """Where the results go [RUN/evaluation-DATA-SPLIT]."""
+    """Where the results go [RUN/evaluation-DATA-SPLIT; of two runs, nowhere]."""
     json: JsonTarget = None
     """Print one JSON document and nothing else, or write it to this .json file."""
     skip_bad: bool = False
@@ -40,5 +41,8 @@ class EvaluateCommand(Command):
         from convit.classifier_folder import check_source
         from convit.data.sources import kind_of_source
 
-        check_source(self.run)
+        if len(self.run) > 2:
+            raise InputError(f"run: got {len(self.run)} runs, expected one, or two to compare")
+        for run in self.run:
+            check_source(run)
         kind_of_source(self.data)

@@ -16,9 +16,10 @@ class ExportCommand(Command):
     run: Annotated[Path, Arg("RUN", positional=True)]
     """A run folder of 'convit train'."""
     out: Annotated[Path | None, Arg(writes="file")] = None
-    """The file [RUN/model.onnx, RUN/model-int8.onnx or RUN/model.pt2]."""
-    format: Literal["onnx", "torch"] = "onnx"
-    """'onnx' for onnxruntime and others, 'torch' for torch.export.load."""
+    """The file [RUN/model.onnx, RUN/model-int8.onnx, RUN/model.pt2 or RUN/model.html]."""
+    format: Literal["onnx", "torch", "web"] = "onnx"
+    """'onnx' for onnxruntime and others, 'torch' for torch.export.load, 'web' for one page that classifies photos in a
+    browser, without a server."""
     dynamic_size: bool = False
     """Leave height and width open too: any that the patch divides."""
     int8: bool = False

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from convit.data.decoding import lacks_reader, reader_notes
 from convit.data.image_sets import FileImages, listing
-from convit.data.images import IMAGE_SUFFIXES, entries_below, is_hidden, is_image_name
+from convit.data.images import IMAGE_SUFFIXES, is_hidden, is_image_name, names_below
 from convit.data.sources.interface import Opening, Source, SourceKind, class_called, class_order, matched, path_of
 from convit.data.sources.layout import (
     annotations,
@@ -108,14 +108,14 @@ class _Found:
 
     def _names(self, root: Path, label: Path) -> list[str]:
         """The names of the images in a class folder, at any depth."""
-        prefix = os.path.relpath(label, root)
+        prefix = Path(os.path.relpath(label, root)).as_posix()
         names: list[str] = []
-        for path in entries_below(label):
-            if is_hidden(path.name):
-                self._hide([path])
-                continue
-            name = Path(prefix, path.relative_to(label)).as_posix()
-            (names if is_image_name(path.name) else self.ignored).append(name)
+        for below in names_below(label):
+            last = below.rpartition("/")[2]
+            if is_hidden(last):
+                self._hide([label / below])
+            else:
+                (names if is_image_name(last) else self.ignored).append(f"{prefix}/{below}")
         return names
 
     def hide_in(self, folder: Path) -> None:

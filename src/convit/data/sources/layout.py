@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from convit.data.image_sets import listing
-from convit.data.images import is_hidden, is_image_name, visible_files
+from convit.data.images import is_folder, is_hidden, is_image_name, visible_files
 from convit.data.sources.interface import is_unlabelled, split_called, splits_in
 from convit.errors import InputError
 from convit.files import absolute
@@ -92,7 +92,7 @@ def inner(folder: Path) -> Path:
 def subfolders(folder: Path) -> list[Path]:
     """The visible sub-folders, sorted by name."""
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if not is_hidden(entry.name) and os.path.isdir(entry.path)]
+        names = [entry.name for entry in entries if is_folder(entry) and not is_hidden(entry.name)]
     return sorted(folder / name for name in names)
 
 
@@ -104,7 +104,7 @@ def holds_image(folder: Path) -> bool:
 def loose_images(folder: Path) -> list[str]:
     """The images in the folder itself, in no class folder."""
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if is_image_name(entry.name) and not os.path.isdir(entry.path))
+        return sorted(entry.name for entry in entries if not is_folder(entry) and is_image_name(entry.name))
 
 
 def annotations(folder: Path) -> Path | None:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from convit.data.decoding import UnreadableImageError
-from convit.data.image_sets import EncodedImages, listing
+from convit.data.image_sets import NO_STAMP, EncodedImages, Stamp, listing, stamp_of
 from convit.data.images import IMAGE_SUFFIXES, is_hidden
 from convit.data.sources.interface import Opening, Source, SourceKind, class_order, is_one_line, matched, path_of
 from convit.data.sources.shard_files import (
@@ -95,9 +95,22 @@ class ShardImages(EncodedImages):
         sizes: list[int] = self.places[:, 2].tolist()
         return sizes
 
+    def stamps(self) -> list[Stamp]:
+        of_shards = [stamp_of(self.root / shard) for shard in self.shards]
+        return [_stamp(of_shards[shard], offset, size) for shard, offset, size in self.places.tolist()]
+
+    def stamp(self, index: int) -> Stamp:
+        shard, offset, size = self.places[index].tolist()
+        return _stamp(stamp_of(self.root / self.shards[shard]), offset, size)
+
     def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
         names = [self.names[i] for i in indices]
         return type(self)(self.root, self.shards, self.places[indices], names, targets, class_names)
+
+
+def _stamp(shard: Stamp, offset: int, size: int) -> Stamp:
+    """The stamp of an image at a place in a shard: its size, and of its shard when it was changed last."""
+    return NO_STAMP if shard == NO_STAMP else (size, *shard[1:3], offset)
 
 
 def open_shards(data: str, *, min_classes: int = 2) -> Source:

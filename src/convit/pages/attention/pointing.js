@@ -19,11 +19,13 @@ function setGate(tile, value) {
   if (value === null) setGates.delete(name);
   else setGates.set(name, value);
   state.kind = "mix"; // the only map that a gate changes
+  gatesChanged();
   schedule();
 }
 
 function resetGates() {
   setGates.clear();
+  gatesChanged();
   schedule();
 }
 

@@ -2,7 +2,7 @@
 
 function buildCharts() {
   const gated = layers.filter((layer) => layer.gates), positional = layers.filter((layer) => layer.centres);
-  $("gates-card").hidden = !gated.length;
+  $("gates-card").hidden = $("about-card").hidden = !gated.length;
   $("centres-card").hidden = !positional.length;
   $("masking-card").hidden = !seen.masking.length;
   if (gated.length) {

@@ -1,5 +1,6 @@
 "use strict";
-// What a head looks at from a patch, and its colours. page.py says how the data is coded.
+// What a head looks at from a patch, and its colours. A layer gives the row of a query in a head's content map by
+// addContent(head, row, scale, out); of a layer without a gate that is the row of its whole map.
 //
 // A query is a patch, numbered row by row from 0, or a prefix token: -1 the class token, -2 the next, ...
 // Layers, heads and tokens are counted from 0 here and in window.convit, from 1 in what people read.
@@ -7,51 +8,6 @@
 const header = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const setGates = new Map(); // "layer:head" -> the gate set by hand; it stays from picture to picture
-
-const weightOf = Float64Array.from({ length: 256 }, (_, code) =>
-  code ? Math.exp(((code - 255) * header.coding.depth) / header.coding.levels) : 0);
-
-// The layers of a picture, with their maps.
-async function decode(number) {
-  const text = atob($(`maps-${number}`).textContent), packed = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i++) packed[i] = text.charCodeAt(i); // from() takes half a second here
-  const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const buffer = await new Response(unpacked).arrayBuffer();
-  const { width, height, layers } = header.inspections[number];
-  const rowsOf = ({ heads, prefix }) => heads.length * (prefix + width * height);
-  let rows = 0, codes = 4 * layers.reduce((sum, layer) => sum + rowsOf(layer), 0);
-  return layers.map((layer) => {
-    const tokens = layer.prefix + width * height, count = rowsOf(layer);
-    const decoded = {
-      ...layer, tokens, width, height,
-      greatest: new Float32Array(buffer, rows * 4, count),
-      codes: new Uint8Array(buffer, codes, count * tokens),
-      positional: layer.kind === "gpsa" ? layer.posWeight.map((weight) => axes(weight, width, height)) : null,
-    };
-    rows += count;
-    codes += count * tokens;
-    return decoded;
-  });
-}
-
-// Positional attention is the product of a softmax along x and one along y: along[query * size + key] for each axis.
-function axes(weight, width, height) {
-  const [alongX, alongY, squared] = weight.map((value) => value ?? NaN);
-  return { x: softmaxes(alongX, squared, width), y: softmaxes(alongY, squared, height) };
-}
-
-function softmaxes(linear, squared, size) {
-  const out = new Float64Array(size * size);
-  for (let query = 0; query < size; query++) {
-    const row = out.subarray(query * size, (query + 1) * size);
-    for (let key = 0; key < size; key++) row[key] = linear * (key - query) + squared * (key - query) ** 2;
-    const most = row.reduce((a, b) => Math.max(a, b));
-    let sum = 0;
-    for (let key = 0; key < size; key++) sum += row[key] = Math.exp(row[key] - most);
-    for (let key = 0; key < size; key++) row[key] /= sum;
-  }
-  return out;
-}
 
 const gateName = (layer, head) => `${layer.index}:${layer.heads[head]}`;
 const gateOf = (layer, head) => setGates.get(gateName(layer, head)) ?? layer.gates[head] ?? NaN;
@@ -62,11 +18,9 @@ function attend(layer, head, kind, query) {
   if (-query > prefix || (kind === "position" && (!positional || query < 0))) return null;
   const contentOnly = query < 0 || !positional || kind === "content";
   const gate = contentOnly ? 0 : kind === "position" ? 1 : gateOf(layer, head);
-  const row = head * tokens + (query < 0 ? -1 - query : prefix + query);
   const out = new Float64Array(tokens);
   if (gate < 1) {
-    const scale = (1 - gate) * layer.greatest[row], start = row * tokens, codes = layer.codes;
-    for (let key = 0; key < tokens; key++) out[key] = scale * weightOf[codes[start + key]];
+    layer.addContent(head, query < 0 ? -1 - query : prefix + query, 1 - gate, out);
   }
   if (gate > 0) {
     const { x, y } = positional[head], startX = (query % width) * width, startY = Math.floor(query / width) * height;

@@ -38,14 +38,15 @@ function offset(x, y) {
 const EXPLANATIONS = {
   content: "Content: what looks alike, the softmax of queries times keys.",
   position: "Position: where the head looks by offset, whatever is in the picture.",
-  mix: "Mix: what multiplied the values, (1 − gate) content + gate position. A slider re-mixes its head's map; "
-    + "the answer is not computed anew.",
+  mix: "Mix: what multiplied the values, (1 − gate) content + gate position. ",
 };
 
 function explanation() {
   if (state.kind === "mix" && !layers.some((layer) => layer.gates)) return "The attention that multiplied the values.";
-  return EXPLANATIONS[state.kind];
+  return state.kind === "mix" ? EXPLANATIONS.mix + GATE_NOTE : EXPLANATIONS[state.kind];
 }
+
+const meanGate = (layer) => layer.gates.reduce((sum, _, head) => sum + gateOf(layer, head), 0) / layer.gates.length;
 
 // Why a layer has nothing to show, or where its number beside the name comes from.
 function layerNote(layer) {
@@ -57,8 +58,7 @@ function layerNote(layer) {
   const tokens = layer.prefix > 1 ? "tokens without a position" : "the class token";
   const toToken = layer.prefix ? [`below a map, → what goes to ${tokens}`] : [];
   if (!layer.gates) return toToken.join();
-  const mean = layer.gates.reduce((sum, _, head) => sum + gateOf(layer, head), 0) / layer.gates.length;
-  return [`mean gate ${mean.toFixed(2)}`, ...toToken].join("; ");
+  return [`mean gate ${meanGate(layer).toFixed(2)}`, ...toToken].join("; ");
 }
 
 // What a tile shows, in words: where it looks most, or why there is nothing.
@@ -149,9 +149,7 @@ function buildPicture() {
   $("main").style.setProperty("--width", seen.width);
   $("main").style.setProperty("--height", seen.height);
   $("main").style.setProperty("--ratio", seen.width / seen.height);
-  $("predictions").replaceChildren(...seen.predictions.map(([name, probability]) =>
-    el("li", {}, bar(probability), el("bdi", { textContent: name, title: name }),
-      el("span", { className: "number", textContent: percent(probability) }))));
+  buildPredictions();
   const prefix = Math.max(...layers.map((layer) => layer.prefix));
   choice("tokens", Array.from({ length: prefix }, (_, i) => [-1 - i, tokenName(-1 - i), "As the query (0)"]),
     () => state.query, (query) => select(state.query === query ? state.patch : query, true));
@@ -161,6 +159,12 @@ function buildPicture() {
       state.over = over;
       if (over === "head" && !state.chosen) state.chosen = tiles[0];
     });
+}
+
+function buildPredictions() {
+  $("predictions").replaceChildren(...seen.predictions.map(([name, probability]) =>
+    el("li", {}, bar(probability), el("bdi", { textContent: name, title: name }),
+      el("span", { className: "number", textContent: percent(probability) }))));
 }
 
 // The true class, where it is known, and whether the first answer is another.
@@ -215,11 +219,14 @@ function draw() {
     if (tile.values) paint(tile.canvas, tile.values, tile.layer.prefix, common ? most : tile.top, log);
     writeTile(tile);
   }
-  for (const layer of layers) layer.note.textContent = layerNote(layer);
+  for (const layer of layers) {
+    layer.note.textContent = layerNote(layer);
+    if (layer.slider) layer.slider.value = meanGate(layer);
+  }
   $("main").classList.toggle("by-token", query < 0);
   for (const mark of [$("mark"), ...tiles.map((tile) => tile.mark)]) place(mark, Math.max(0, query));
   $("mark").classList.toggle("held", state.held);
-  for (const id of ["kind", "scale", "top", "over", "tokens"]) $(id).update();
+  for (const id of ["kind", "scale", "top", "over", "tokens", "all-gates", "covering"]) $(id).update?.();
   const held = state.held ? ", held: click it to let go." : ".";
   setText($("where"), query < 0 ? `From the ${tokenName(query)}.`
     : `From the patch in ${patchName(query)} of ${seen.height} × ${seen.width}${held}`);
@@ -296,12 +303,9 @@ function drawTicks(top) {
 
 // -- the whole -------------------------------------------------------------------------------------------------------
 
-const decoded = new Map();
-
 async function show(number) {
   shown = number;
-  if (!decoded.has(number)) decoded.set(number, decode(number));
-  const found = await decoded.get(number);
+  const found = await layersOf(number);
   if (shown !== number) return; // another picture was chosen meanwhile
   const chosen = state.chosen && gateName(state.chosen.layer, state.chosen.head);
   const before = seen;
@@ -313,6 +317,7 @@ async function show(number) {
   buildPicture();
   buildControls();
   buildCharts();
+  viewBuilt();
   const middle = Math.floor(seen.height / 2) * seen.width + Math.floor(seen.width / 2);
   select(before && before.width === seen.width && before.height === seen.height ? state.query : middle);
   [...$("pictures").children].forEach((button, i) => button.setAttribute("aria-pressed", String(i === number)));
@@ -321,18 +326,6 @@ async function show(number) {
 
 function buildPage() {
   document.title = $("title").textContent = header.title;
-  if (header.inspections.length > 1) {
-    $("pictures").append(...header.inspections.map(({ name, picture }, number) => {
-      const button = el("button", { type: "button", title: name }, el("img", { src: picture, alt: "" }),
-        el("span", { textContent: name, dir: "auto" }));
-      button.addEventListener("click", () => show(number).catch(fail));
-      return button;
-    }));
-  }
-  const error = 100 * (Math.exp(header.coding.depth / header.coding.levels / 2) - 1);
-  $("precision").textContent = `Weights of content are within ${error.toFixed(0)}% of what the model computed; those `
-    + `under ${percent(Math.exp(-header.coding.depth))} of the query's greatest are 0. Position is computed here, exact. `
-    + "A plain layer's map takes the place of content. Lengths are in patches; a span under half a patch is one patch.";
   paint($("colours"), Float64Array.from({ length: 256 }, (_, i) => i), 0, 255, false);
   listenToPicture();
   $("theme").addEventListener("click", toggleTheme);
@@ -347,12 +340,13 @@ function buildPage() {
   });
 }
 
-async function start() {
-  buildPage();
-  if (typeof DecompressionStream === "undefined") {
-    throw new Error("This browser cannot unpack the maps. Use Firefox 113, Safari 16.4, Chrome 80, or a later one.");
-  }
-  await show(0);
+// A button that shows a picture, among those to choose from.
+function addPicture(number) {
+  const { name, picture } = header.inspections[number];
+  const button = el("button", { type: "button", title: name }, el("img", { src: picture, alt: "" }),
+    el("span", { textContent: name, dir: "auto" }));
+  button.addEventListener("click", () => show(number).catch(fail));
+  $("pictures").append(button);
 }
 
 function fail(error) {
@@ -361,12 +355,12 @@ function fail(error) {
 }
 
 // For tests and the console. row() gives what the page shows, prefix tokens first, or null: layers and heads by their
-// numbers in the model, kind "content", "position" or "mix". ready resolves when the first picture is drawn.
+// numbers in the model, kind "content", "position" or "mix". ready, which is set last,
+// resolves when the page can be used.
 window.convit = {
   state, select, show, setGates,
   row(layer, head, kind, query) {
     const found = layers.find((one) => one.index === layer);
     return attend(found, found.heads.indexOf(head), kind, query);
   },
-  ready: start().catch(fail),
 };
