@@ -57,6 +57,9 @@ def test_every_fault_is_found_and_nothing_is_changed(faulty: Path, tmp_path: Pat
     assert "train/bee/3.jpg" in got.out
     assert "test/ape/cropped.jpg" in got.out
     assert tree(faulty) == before
+    page = (tmp_path / "out" / "check.html").read_text()
+    (about,) = re.findall(r"<h2[^>]*>Near duplicates</h2><p>([^<]*)", page)
+    assert "nearly the same" in about
 
 
 def test_the_cleaned_list_is_trained_on(faulty: Path, tmp_path: Path, shell: Shell) -> None:
