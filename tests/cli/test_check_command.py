@@ -227,6 +227,11 @@ def test_wrong_labels_are_shown_and_left_out_of_the_list(
     assert wrong == {"ape/1.png": "bee", "bee/2.png": "cow"}
     assert {one["image"] for one in found["left_out"]} == set(denied)
     assert "Probable wrong labels" in (out / "check.html").read_text()
+    new = Path(shutil.copytree(data, tmp_path / "photos"))
+    save(picture(7, (8, 8)), new / "cow" / "new.png")  # no run learned from it: the average says what it is
+    more = json.loads(shell("check", new, "--run", run, "--out", out / "more", "--json").out)["labels"]
+    assert more["checked"] == 19
+    assert "on 1 images that none of them learned from" in more["predictions"]
     (run / "out-of-fold.csv").write_text("image,class\n")
     shell.refuses("check", data, "--run", run, says=("out-of-fold.csv", "not readable", "expected"))
 
