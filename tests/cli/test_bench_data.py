@@ -34,9 +34,16 @@ def test_says_what_each_part_takes(photos: Path, shell: Shell, monkeypatch: pyte
     assert "320 x 240" in parts["images"]
 
 
-@pytest.mark.parametrize("words", ["--data digits", "--preset data --memory", "--preset data --model x"])
-def test_what_does_not_fit(words: str, shell: Shell) -> None:
-    shell.refuses("bench", *words.split())
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--data digits", "data: got digits without --preset data"),
+        ("--preset data --memory", "preset: got it with memory"),
+        ("convit_micro_patch4_32 --preset data", "preset: got it with models"),
+    ],
+)
+def test_what_does_not_fit(words: str, said: str, shell: Shell) -> None:
+    shell.refuses("bench", *words.split(), says=(said,))
 
 
 def test_photos_are_of_their_classes(tmp_path: Path) -> None:
