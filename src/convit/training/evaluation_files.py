@@ -1,8 +1,9 @@
 """The files of an evaluation: numbers, confusion matrix, mistakes. A run writes them at its end, ``convit evaluate``
 into a folder of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from convit.data import BadImage, ImageSet
 from convit.errors import InputError
@@ -30,6 +31,7 @@ def write_evaluation(
     root: str,
     split: str,
     left_out: Sequence[BadImage] = (),
+    more: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Writes an evaluation into a folder; ``evaluation.json`` is the last: with it the others are there.
 
@@ -43,6 +45,7 @@ def write_evaluation(
         root: the value of DATA that opens them, from anywhere.
         split: which of them.
         left_out: images that do not decode, which are not counted.
+        more: further entries of ``evaluation.json``, as JSON values.
 
     Returns:
         The names of the files.
@@ -61,6 +64,7 @@ def write_evaluation(
     if bad:
         write_csv(folder / LEFT_OUT, [("image", "reason"), *((image.name, image.reason) for image in left_out)])
     numbers = {"data": data, "root": root, "split": split, **result.to_dict(), "calibration": reliability.to_dict()}
+    numbers |= more or {}
     numbers |= {"left_out": bad} if bad else {}
     write_json(folder / RESULT, numbers)
     without = {name for name, there in (("mistakes.png", wrong), (LEFT_OUT, bad)) if not there}
