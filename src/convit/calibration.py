@@ -166,7 +166,8 @@ def scores(logits: NDArray[np.floating[Any]], temperature: float = 1.0) -> NDArr
     """How much each picture is like those that the model learned from, ``(N,)``: the largest ``logits / T``.
 
     Unlike the largest probability, it also falls where all logits are low (Hendrycks et al., *Scaling
-    Out-of-Distribution Detection for Real-World Settings*, 2022). It needs nothing but logits, which every exported file gives.
+    Out-of-Distribution Detection for Real-World Settings*, 2022). It needs nothing but logits, which every exported
+    file gives.
 
     >>> scores(np.array([[1.0, 4.0], [0.5, 0.0]]), temperature=2.0).tolist()
     [2.0, 0.25]
