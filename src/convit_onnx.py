@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convit.calibration import Calibration
+from convit.answers import Answer, answers, thresholds
+from convit.calibration import Calibration, probabilities_of
 from convit.errors import InputError, brief, one_line
 from convit.files import kind_of, parse_json
 from convit.prediction import Prediction, ranked
@@ -77,6 +78,23 @@ class OnnxClassifier:
 
         The file's logits are divided by its temperature already.
         """
+        return probabilities_of(self._logits(images))
+
+    def answer(
+        self,
+        images: Iterable[Image.Image],
+        top_k: int = 5,
+        *,
+        reject: float | None = None,
+        coverage: float | None = None,
+    ) -> list[Answer]:
+        """An answer for each upright image, as :meth:`convit.classifier.Classifier.answer` gives it."""
+        wanted, rest = thresholds(self.calibration, reject, coverage), iter(images)
+        first = next(rest, None)
+        return [] if first is None else answers(self._logits(chain([first], rest)), self.class_names, top_k, wanted)
+
+    def _logits(self, images: Iterable[Image.Image]) -> NDArray[np.float32]:
+        """``(images, classes)``, divided by the temperature; of one image at least."""
         batch = np.stack([prepared(image, self.preprocess) for image in images])
         parts = np.split(batch, len(batch)) if self.one_at_a_time else [batch]
         try:
@@ -86,8 +104,8 @@ class OnnxClassifier:
         if logits.shape != (len(batch), len(self.class_names)) or not np.isfinite(logits).all():
             found = f"of shape {logits.shape}" if np.isfinite(logits).all() else "that are not finite"
             raise InputError(f"{self.path}: answers {found}, expected a number for each class; export it again")
-        exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return exponents / exponents.sum(axis=1, keepdims=True)
+        found: NDArray[np.float32] = logits
+        return found
 
     def predict(self, images: Iterable[Image.Image], top_k: int = 5) -> list[list[Prediction]]:
         """The most probable classes of each upright image, best first."""

@@ -12,12 +12,24 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import convit
-from convit.calibration import HIGHEST, LOWEST, PRIOR, Calibration, fit_temperature
+from convit.answers import answers, in_sets, thresholds
+from convit.calibration import (
+    HIGHEST,
+    LOWEST,
+    PRIOR,
+    Calibration,
+    calibrate,
+    fit_temperature,
+    lower_thresholds,
+    probabilities_of,
+    scores,
+)
 from convit.classifier import Classifier
+from convit.data import evaluation_transform
 from convit.errors import InputError
 from convit.export import export_onnx, export_torch
 from convit_onnx import OnnxClassifier
-from tests.test_export import made, random_images
+from tests.test_export import CLASSES, made, random_images
 
 
 def drawn(temperature: float, images: int, classes: int = 7, seed: int = 0) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -33,14 +45,13 @@ def drawn(temperature: float, images: int, classes: int = 7, seed: int = 0) -> t
 def test_finds_the_temperature_that_labels_were_drawn_with(temperature: float) -> None:
     found = fit_temperature(*drawn(temperature, 20_000))
 
-    assert found.temperature == pytest.approx(temperature, rel=0.03)
-    assert found.images == 20_000
+    assert found == pytest.approx(temperature, rel=0.03)
 
 
 @pytest.mark.parametrize("images", [1, 5, 300])
 def test_it_is_the_minimum_of_the_loss_and_the_prior(images: int) -> None:
     logits, targets = drawn(2.0, images)
-    found = fit_temperature(logits, targets).temperature
+    found = fit_temperature(logits, targets)
 
     def objective(temperature: float) -> float:
         z = logits / temperature
@@ -54,18 +65,18 @@ def test_right_on_all_images_says_little() -> None:
     """The likelihood alone would take a temperature of 0, and every probability would be 1."""
     logits = np.tile([3.0, 0.0, 0.0], (20, 1))
 
-    assert 0.5 < fit_temperature(logits, np.zeros(20, int)).temperature < 1
-    assert fit_temperature(np.tile([30.0, 0.0], (500, 1)), np.zeros(500, int)).temperature == pytest.approx(1, abs=1e-3)
+    assert 0.5 < fit_temperature(logits, np.zeros(20, int)) < 1
+    assert fit_temperature(np.tile([30.0, 0.0], (500, 1)), np.zeros(500, int)) == pytest.approx(1, abs=1e-3)
 
 
 def test_few_images_move_it_less_than_many() -> None:
-    few, many = (fit_temperature(*(part[:n] for part in drawn(4.0, 2000))).temperature for n in (3, 2000))
+    few, many = (fit_temperature(*(part[:n] for part in drawn(4.0, 2000))) for n in (3, 2000))
 
     assert 1 < few < many
 
 
 def test_wrong_on_all_images_ends_at_the_bound() -> None:
-    assert fit_temperature(np.tile([9.0, 0.0], (900, 1)), np.ones(900, int)).temperature == HIGHEST
+    assert fit_temperature(np.tile([9.0, 0.0], (900, 1)), np.ones(900, int)) == HIGHEST
 
 
 def test_many_classes_are_looked_at_in_parts_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +99,8 @@ def test_shapes_that_do_not_fit(logits: tuple[int, ...], targets: tuple[int, ...
         *({"temperature": value} for value in (0, -1, LOWEST / 2, HIGHEST * 2, float("nan"), "1.2", True, None)),
         *({"images": value} for value in (0, -3, 2.5, "20", True, 10**30)),
         {"more": 1},
+        *({"reject_below": value} for value in ([], {"0.051": 1.0}, {"0.05": "1"}, {"0.05": 2.0, "0.10": 1.0})),
+        *({"in_set_from": value} for value in (3, {"0.95": 1.5}, {"0.05": 0.5}, {"0.90": 0.1, "0.95": 0.2})),
     ],
 )
 def test_what_no_calibration_can_be(change: dict[str, Any]) -> None:
@@ -204,4 +217,104 @@ def test_exported_programs_are_calibrated_too(tmp_path: Path) -> None:
 
     with torch.no_grad():
         torch.testing.assert_close(module(images), calibrated().model(images) / 2.5)
-    assert json.loads(json.loads(extra["metadata.json"])["calibration"]) == {"temperature": 2.5, "images": 300}
+    found = json.loads(json.loads(extra["metadata.json"])["calibration"])
+    assert Calibration.from_dict(found) == calibrated().calibration
+
+
+# -- thresholds --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("images", [40, 999])
+def test_thresholds_keep_what_they_promise(images: int) -> None:
+    """On other images of the same kind, on average over what was drawn for the validation."""
+    rejected, covered = [], []
+    for seed in range(60):
+        found = calibrate(*drawn(1.5, images, seed=seed))
+        logits, targets = drawn(1.5, 500, seed=1000 + seed)
+        p = probabilities_of(logits, found.temperature)
+        rejected.append((scores(logits, found.temperature) < found.reject_threshold(0.1)).mean())
+        covered.append(in_sets(p, found.set_threshold(0.9))[np.arange(500), targets].mean())
+
+    assert 0.07 < np.mean(rejected) < 0.108
+    assert 0.892 < np.mean(covered) < 0.94
+
+
+def test_thresholds_by_hand() -> None:
+    """Of 20 values 21 * 5% is 1: the smallest; 1% would take 99 of them."""
+    found = lower_thresholds(np.arange(20.0, 0.0, -1.0), {"0.01": 0.01, "0.05": 0.05, "0.10": 0.1})
+
+    assert found.keys() == {"0.05", "0.10"}
+    assert 0.999 < found["0.05"] < 1
+    assert 1.999 < found["0.10"] < 2
+
+
+def test_thresholds_below_zero_are_rounded_down_too() -> None:
+    assert -3.001 < lower_thresholds(np.full(30, -3.0), {"0.05": 0.05})["0.05"] < -3
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"reject": 0.01}, "which 40 validation images cannot tell; expected 0.03 or more"),
+        ({"coverage": 0.99}, "which 40 validation images cannot tell; expected 0.97 or less"),
+        ({"reject": 0.055}, "expected 0.01 to 0.50, in steps of 0.01"),
+        ({"coverage": 0.2}, "expected 0.50 to 0.99"),
+    ],
+)
+def test_thresholds_that_cannot_be_met(asked: dict[str, float], says: str, pictures: list[Image.Image]) -> None:
+    classifier = made()
+    classifier.calibration = calibrate(*drawn(1.5, 40))
+
+    with pytest.raises(InputError, match=says):
+        classifier.answer(pictures, **asked)
+    with pytest.raises(InputError, match="not calibrated"):
+        made().answer(pictures, **asked)
+
+
+def test_answers(pictures: list[Image.Image]) -> None:
+    classifier = made()
+    found = classifier.probabilities(pictures).numpy()
+    middle = float(np.sort(found, axis=None)[-8])
+    classifier.calibration = Calibration(temperature=1.0, images=99, in_set_from={"0.95": middle})
+
+    for answer, row in zip(classifier.answer(pictures, 2, coverage=0.95), found, strict=True):
+        expected = {CLASSES[i] for i in range(5) if row[i] >= middle} | {CLASSES[int(row.argmax())]}
+        assert answer.classes is not None
+        assert set(answer.classes) == expected
+        assert answer.classes[0] == answer.predictions[0].class_name
+        assert (answer.score, answer.none_of_these, len(answer.predictions)) == (None, None, 2)
+
+
+def test_files_give_the_same_rejections_and_sets_on_300_pictures(tmp_path: Path) -> None:
+    for library in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(library, reason='not installed: pip install "convit[export]"')
+    rng = np.random.default_rng(5)
+    photos = [
+        Image.fromarray(rng.integers(low, low + 90, (16, 16, 3)).astype(np.uint8))
+        for low in rng.integers(0, 160, 300).tolist()
+    ]
+    classifier = made()
+    with torch.no_grad():
+        logits = torch.cat([classifier._logits(photos[start : start + 50]) for start in range(0, 300, 50)]).numpy()
+    targets = np.where(rng.random(300) < 0.5, logits.argmax(axis=1), rng.integers(0, 5, 300))
+    classifier.calibration = calibrate(logits, targets)  # every threshold is the value of one of these very photos
+    asked = {"reject": 0.2, "coverage": 0.9}
+    expected = classifier.answer(photos, **asked)
+    assert 0 < sum(bool(answer.none_of_these) for answer in expected) < 300
+    assert len({len(answer.classes or ()) for answer in expected}) > 1
+
+    export_onnx(classifier, tmp_path / "a.onnx")
+    export_torch(classifier, tmp_path / "a.pt2")
+    of_onnx = OnnxClassifier(tmp_path / "a.onnx").answer(photos, **asked)
+    program = torch.export.load(tmp_path / "a.pt2").module()
+    images = torch.stack([evaluation_transform(classifier.preprocess)(photo) for photo in photos])
+    with torch.no_grad():
+        of_torch = answers(program(images).numpy(), CLASSES, 5, thresholds(classifier.calibration, **asked))
+    for found in (of_onnx, of_torch):
+        assert [answer.none_of_these for answer in found] == [answer.none_of_these for answer in expected]
+        assert [answer.classes for answer in found] == [answer.classes for answer in expected]
+        np.testing.assert_allclose(
+            [answer.predictions[0].probability for answer in found],
+            [answer.predictions[0].probability for answer in expected],
+            atol=2e-6,
+        )

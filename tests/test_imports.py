@@ -13,7 +13,7 @@ PACKAGE = Path(convit.__file__).parent
 # Each part and the parts that it may import, besides itself, errors and choices, which all may. A part is a module or a
 # folder right under convit/; a file with a row of its own is held to that row instead of its folder's.
 MODEL = {"grid", "ops", "layers", "models"}
-TOOLS = {"calibration", "classifier", "classifier_folder", "data", "device", "hub", "model_card", *MODEL}
+TOOLS = {"answers", "calibration", "classifier", "classifier_folder", "data", "device", "hub", "model_card", *MODEL}
 OPTIONS = {"options", "options_file"}
 PARTS_OF_THE_TOP = {"training", "analysis", "export", "export_web", "benchmark", "checks"}
 ALLOWED: dict[str, set[str]] = {
@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "preprocess": set(),
     "prediction": set(),
     "calibration": {"files"},
+    "answers": {"calibration", "prediction"},
     "intervals": set(),
     "events": set(),
     "files": set(),
@@ -40,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "classifier_folder": {"files", "hub"},
     "figures": {"files"},
     "classifier": {
+        "answers",
         "calibration",
         "classifier_folder",
         "data",

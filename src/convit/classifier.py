@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from convit import files, hub
+from convit.answers import Answer, answers, thresholds
 from convit.calibration import Calibration, checksum_with, entry_of, of_entry
 from convit.classifier_folder import CONFIG, HUB, WEIGHTS, check_folder, check_source, fold_folders, lack
 from convit.data import Preprocess, evaluation_transform
@@ -104,6 +105,10 @@ class Classifier:
             InputError: a file that is no image, an array of another form, or something else; a model whose answers are
                 not finite.
         """
+        return self._logits(images, batch_size).softmax(dim=-1)
+
+    def _logits(self, images: Picture | Iterable[Picture], batch_size: int = 32) -> Tensor:
+        """Logits divided by the :attr:`temperature`, ``(images, classes)``, fp32 on the CPU."""
         batch_size = _count("batch_size", batch_size)
         _, several = _as_several(images)
         self.model.eval()
@@ -113,7 +118,7 @@ class Classifier:
 
         def run() -> None:
             logits = self.model(torch.stack(batch).to(self.device, next(self.model.parameters()).dtype))
-            out.append((logits.float() / self.temperature).softmax(dim=-1).cpu())
+            out.append((logits.float() / self.temperature).cpu())
             batch.clear()
 
         for image in several:
@@ -151,6 +156,30 @@ class Classifier:
         one, several = _as_several(images)
         best = ranked(self.probabilities(several).numpy(), self.class_names, top_k)
         return best[0] if one else best
+
+    @torch.inference_mode()
+    def answer(
+        self,
+        images: Picture | Iterable[Picture],
+        top_k: int = 5,
+        *,
+        reject: float | None = None,
+        coverage: float | None = None,
+    ) -> list[Answer]:
+        """For each image the most probable classes, and whether it is none of them, or which it could be.
+
+        Args:
+            images: one or several, as in :meth:`predict`; always a list is returned.
+            top_k: how many classes to give.
+            reject: the rate of false alarms, 0.01 to 0.5, in steps of 0.01: at most so many images of the model's
+                classes are taken for none of them (:attr:`Answer.none_of_these`).
+            coverage: 0.5 to 0.99, in steps of 0.01: so often :attr:`Answer.classes` has the true class.
+
+        Raises:
+            InputError: as :meth:`predict`; a model without calibration; or with too few validation images for this.
+        """
+        top_k, wanted = _count("top_k", top_k), thresholds(self.calibration, reject, coverage)
+        return answers(self._logits(images).numpy(), self.class_names, top_k, wanted)
 
     def save(self, folder: str | Path) -> None:
         """Writes ``model.safetensors`` and ``config.json`` into ``folder``; timm can read the latter too."""

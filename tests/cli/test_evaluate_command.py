@@ -177,6 +177,27 @@ def test_places_that_cannot_be_written(run: Path, animals: Path, tmp_path: Path,
     assert (tmp_path / "file").read_text() == "precious"
 
 
+def test_false_alarms_and_coverage_are_measured(trained: Path, animals: Path, tmp_path: Path, shell: Shell) -> None:
+    asked = ("--split", "all", "--reject", 0.25, "--coverage", 0.75)
+    got = shell("evaluate", trained, animals, *asked, "--json", "--out", tmp_path)
+    assert (got.status, got.err) == (0, "")
+    document = json.loads(got.out)
+    answers = convit.load(trained).answer(sorted(animals.glob("*/*.png")), reject=0.25, coverage=0.75)
+    truths = [path.parent.name for path in sorted(animals.glob("*/*.png"))]
+    assert document["none_of_these"]["rejected"] == sum(bool(answer.none_of_these) for answer in answers)
+    covered = [truth in (answer.classes or ()) for truth, answer in zip(truths, answers, strict=True)]
+    assert document["sets"]["coverage"] == pytest.approx(sum(covered) / 18)
+    assert [entry["images"] for entry in document["sets"]["classes"]] == [6, 5, 7]
+    assert sum(entry["covered"] for entry in document["sets"]["classes"]) == sum(covered)
+    assert json.loads((tmp_path / "evaluation.json").read_text())["sets"] == document["sets"]
+    said = shell("evaluate", trained, animals, *asked, "--out", tmp_path).out
+    assert "none of these: " in said
+    assert "prediction sets: " in said
+    refused = shell.refuses("evaluate", trained, animals, "--reject", 0.05, "--out", tmp_path / "no", says=("reject",))
+    assert "3 validation images" in refused
+    assert not (tmp_path / "no").exists()
+
+
 # -- two runs ----------------------------------------------------------------------------------------------------------
 
 

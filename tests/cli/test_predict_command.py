@@ -102,6 +102,42 @@ def test_bad_input(arguments: str, says: tuple[str, ...], trained: Path, album: 
     shell.refuses("predict", *(places.get(word, word) for word in arguments.split()), says=says)
 
 
+def test_none_of_these_and_sets(trained: Path, album: Path, tmp_path: Path, shell: Shell) -> None:
+    """The run has three validation images: a rate of 25% and a coverage of 75% are the strictest that they can tell."""
+    asked = ("--reject", 0.25, "--coverage", 0.75)
+    got = shell("predict", trained, album, *asked, "--json", "--csv", tmp_path / "x.csv")
+    assert (got.status, got.err) == (0, "")
+    document = json.loads(got.out)
+    expected = convit.load(trained).answer([entry["image"] for entry in document], reject=0.25, coverage=0.75)
+    assert [entry["none_of_these"] for entry in document] == [answer.none_of_these for answer in expected]
+    assert [tuple(entry["set"]) for entry in document] == [answer.classes for answer in expected]
+    with (tmp_path / "x.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    in_set = {(row["image"], row["class"]) for row in rows if row["in set"] == "yes"}
+    assert in_set == {(entry["image"], name) for entry in document for name in entry["set"]}
+    assert {row["image"] for row in rows if row["none of these"] == "yes"} == {
+        entry["image"] for entry in document if entry["none_of_these"]
+    }
+    said = shell("predict", trained, album, *asked).out.splitlines()
+    assert ["none of these" in line for line in said] == [entry["none_of_these"] for entry in document]
+    assert "set" not in json.loads(shell("predict", trained, album, "--json").out)[0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (("--reject", "0.05"), ("reject: got 0.05, which 3 validation images cannot tell", "0.25 or more")),
+        (("--coverage", "0.95"), ("coverage: got 0.95, which 3 validation images cannot tell", "0.75 or less")),
+        (("--reject", "2"), ("reject: got 2, expected",)),
+        (("--reject", "0"), ("reject: got 0, expected 0.01 to 0.50",)),
+    ],
+)
+def test_thresholds_that_cannot_be_met(
+    asked: tuple[str, ...], says: tuple[str, ...], trained: Path, album: Path, shell: Shell
+) -> None:
+    shell.refuses("predict", trained, album, *asked, says=says)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_no_cuda(trained: Path, album: Path, shell: Shell) -> None:
     shell.refuses("predict", trained, album, "--device", "cuda", says=("device: got 'cuda'", "available: cpu"))

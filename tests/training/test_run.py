@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import convit
-from convit.calibration import fit_temperature
+from convit.calibration import calibrate
 from convit.data.select import Evaluating, select
 from convit.errors import InputError
 from convit.events import Advanced, EpochEnded, Event, PassBegan, ignore
@@ -109,7 +109,7 @@ def test_evaluation_is_that_of_the_best_model(run: Path, data: Path) -> None:
     result = evaluate(best.model, val, best.preprocess, temperature=best.temperature, on_logits=gathered.add)
     assert result.confusion.tolist() == written["confusion"]
     assert result.loss == pytest.approx(written["loss"], rel=1e-5)
-    assert best.calibration == fit_temperature(gathered.whole(3, 3, ALONE).numpy(), val.targets)
+    assert best.calibration == calibrate(gathered.whole(3, 3, ALONE).numpy(), val.targets)
     assert written["calibration"]["temperature"] == best.temperature != 1
     plain = evaluate(best.model, val, best.preprocess)
     assert written["calibration"]["before"]["nll"] == pytest.approx(plain.loss, rel=1e-5)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from torch import Tensor
 
 from convit.classifier import Classifier
 from convit.cli.options.evaluate import EvaluateCommand
@@ -26,6 +27,7 @@ from convit.training.comparison import Comparison, write_comparison
 from convit.training.evaluation_files import others_in, write_evaluation
 from convit.training.mistakes import Answers
 from convit.training.run_folder import RunFolder
+from convit.training.unsure import Unsure
 
 
 def main(options: EvaluateCommand) -> int:
@@ -56,23 +58,25 @@ def _evaluate(options: EvaluateCommand) -> Selection:
         classifier, known, selection = _selected(run, options, screen)
         ((split, images),) = selection.splits.items()
         out = _place(options, selection, split, screen)
+        unsure = Unsure(classifier.calibration, options.reject, options.coverage)
         _tell_notes(selection, screen)
         out.mkdir(parents=True, exist_ok=True)
-        _, result, answers = _run_over(images, classifier, options, screen)
+        _, result, answers = _run_over(images, classifier, options, screen, unsure)
     bad = selection.left_out
     wrong, of = answers.mistakes(images), {"data": selection.name, "root": selection.root, "split": split}
     own = split == "val" or known.root == selection.root
     validated = set(map(composed, known.split.get("val", ()))) if own else set()
     reliability = answers.reliability(len(images), fitted_here=not validated.isdisjoint(map(composed, images.names)))
-    notes = {"left_out": bad, "say": lambda text: screen(Said(text))}
+    more = unsure.to_dict(result.class_names)
+    notes = {"left_out": bad, "more": more, "say": lambda text: screen(Said(text))}
     written = write_evaluation(out, result, wrong, images, reliability, **notes, **of)
     if options.json:
         document = {"run": str(run), "data": options.data, "split": split, **result.to_dict()}
-        document |= {"calibration": reliability.to_dict(), **_left_out(selection)}
+        document |= {"calibration": reliability.to_dict(), **more, **_left_out(selection)}
         print_or_write_json(document, options.json)
     if options.json != "-":
         _show(result, f"{selection.name}, {split} images", classifier.model_name)
-        print(*reliability.lines(), sep="\n")
+        print(*map(printable, (*reliability.lines(), *unsure.lines(result.class_names))), sep="\n")
         print(f"written to {printable(str(out))}: {', '.join(written)}")
     return selection
 
@@ -140,9 +144,17 @@ def _tell_notes(selection: Selection, tell: Listener) -> None:
         tell(Said(note))
 
 
-def _run_over(images: ImageSet, classifier: Classifier, options: EvaluateCommand, tell: Listener) -> Evaluated:
+def _run_over(
+    images: ImageSet, classifier: Classifier, options: EvaluateCommand, tell: Listener, unsure: Unsure | None = None
+) -> Evaluated:
     tell(PassBegan("evaluating", len(images)))
     answers = Answers(classifier.calibration)
+
+    def on_logits(logits: Tensor, target: Tensor) -> None:
+        answers.add(logits, target)
+        if unsure is not None:
+            unsure.add(logits, target)
+
     result = evaluate(
         classifier.model,
         images,
@@ -150,7 +162,7 @@ def _run_over(images: ImageSet, classifier: Classifier, options: EvaluateCommand
         workers=options.workers,
         temperature=classifier.temperature,
         on_batch=lambda count: tell(Advanced(count)),
-        on_logits=answers.add,
+        on_logits=on_logits,
     )
     return Evaluated(classifier, result, answers)
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from PIL import Image
 
+from convit.answers import Answer, thresholds
 from convit.calibration import NOT_CALIBRATED, Calibration
 from convit.cli.options.predict import PredictCommand
 from convit.cli.output import print_or_write_json
@@ -34,22 +35,30 @@ class Predictor(Protocol):
     preprocess: Preprocess
     calibration: Calibration | None
 
-    def predict(self, images: Iterable[Image.Image], top_k: int) -> Sequence[Sequence[Prediction]]:
-        """The most probable classes of each image, best first."""
+    def answer(
+        self, images: Iterable[Image.Image], top_k: int, *, reject: float | None, coverage: float | None
+    ) -> Sequence[Answer]:
+        """An answer for each image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A picture, and its classes, best first, or why it cannot be read."""
+    """A picture, and what was answered, or why it cannot be read."""
 
     path: Path
-    predictions: Sequence[Prediction] = ()
+    answer: Answer | None = None
     reason: str = ""
+
+    @property
+    def predictions(self) -> Sequence[Prediction]:
+        """Its classes, best first."""
+        return () if self.answer is None else self.answer.predictions
 
 
 def main(options: PredictCommand) -> int:
     """Predicts and prints. Returns 1 if a picture cannot be read and was not to be left out."""
     (predictor, screen), chosen = _predictor(options), pictures(options.images)
+    thresholds(predictor.calibration, options.reject, options.coverage)  # which are there, or refused before the work
     for note in chosen.notes:
         print(note, file=sys.stderr)
     results: list[Result] = []
@@ -58,7 +67,7 @@ def main(options: PredictCommand) -> int:
         tell(PassBegan("predicting", len(chosen.paths)))
         for start in range(0, len(chosen.paths), BATCH):
             paths = chosen.paths[start : start + BATCH]
-            results += _predicted(predictor, paths, options.top_k, deep)
+            results += _predicted(predictor, paths, options, deep)
             tell(Advanced(len(paths)))
     if deep and predictor.preprocess.full_scale is None:
         others = f" and {len(deep) - 1} more" if len(deep) > 1 else ""
@@ -78,7 +87,7 @@ def main(options: PredictCommand) -> int:
     return 1
 
 
-def _predicted(predictor: Predictor, paths: Sequence[Path], top_k: int, deep: list[Path]) -> list[Result]:
+def _predicted(predictor: Predictor, paths: Sequence[Path], options: PredictCommand, deep: list[Path]) -> list[Result]:
     """The results of pictures, in their order; paths of those of more than 8 bits are added to ``deep``."""
     readable: list[Path] = []
     reasons: dict[Path, str] = {}
@@ -96,24 +105,21 @@ def _predicted(predictor: Predictor, paths: Sequence[Path], top_k: int, deep: li
             readable.append(path)
             yield image
 
-    found = dict(zip(readable, predictor.predict(images(), top_k), strict=True))
-    return [Result(path, found.get(path, ()), reasons.get(path, "")) for path in paths]
+    answers = predictor.answer(images(), options.top_k, reject=options.reject, coverage=options.coverage)
+    found = dict(zip(readable, answers, strict=True))
+    return [Result(path, found.get(path), reasons.get(path, "")) for path in paths]
 
 
 def _give(results: Sequence[Result], options: PredictCommand) -> None:
     """The results as they were asked for."""
     if options.csv:
-        lines: list[tuple[object, ...]] = [("image", "rank", "class", "probability", "reason")]
-        for result in results:
-            ranks = enumerate(result.predictions, start=1)
-            lines += [(result.path, i, p.class_name, f"{p.probability:.6f}", "") for i, p in ranks]
-            lines += [(result.path, "", "", "", result.reason)] if result.reason else []
-        write_csv(options.csv, lines)
+        write_csv(options.csv, _table(results, options))
     if options.json:
         document = [
             {
                 "image": str(result.path),
                 "predictions": [{"class": p.class_name, "probability": p.probability} for p in result.predictions],
+                **_more(result.answer),
                 **({"reason": result.reason} if result.reason else {}),
             }
             for result in results
@@ -121,6 +127,34 @@ def _give(results: Sequence[Result], options: PredictCommand) -> None:
         print_or_write_json(document, options.json)
     if options.json != "-":
         _show([result for result in results if not result.reason])
+
+
+def _table(results: Sequence[Result], options: PredictCommand) -> list[tuple[object, ...]]:
+    """The lines of the CSV: one for each picture and class. What was not asked for has no column."""
+    columns = [name for name, asked in (("none of these", options.reject), ("in set", options.coverage)) if asked]
+    lines: list[tuple[object, ...]] = [("image", "rank", "class", "probability", *columns, "reason")]
+    for result in results:
+        for rank, p in enumerate(result.predictions, start=1):
+            assert result.answer is not None
+            yes = {
+                "none of these": result.answer.none_of_these,
+                "in set": p.class_name in (result.answer.classes or ()),
+            }
+            cells = ("yes" if yes[name] else "no" for name in columns)
+            lines.append((result.path, rank, p.class_name, f"{p.probability:.6f}", *cells, ""))
+        if result.reason:
+            lines.append((result.path, *("" for _ in range(3 + len(columns))), result.reason))
+    return lines
+
+
+def _more(answer: Answer | None) -> dict[str, object]:
+    """What was asked for of a picture besides its classes, for JSON."""
+    if answer is None:
+        return {}
+    found: dict[str, object] = {}
+    if answer.none_of_these is not None:
+        found |= {"none_of_these": answer.none_of_these, "score": answer.score}
+    return found if answer.classes is None else found | {"set": list(answer.classes)}
 
 
 def _predictor(options: PredictCommand) -> tuple[Predictor, AbstractContextManager[Listener]]:
@@ -142,4 +176,7 @@ def _show(results: Sequence[Result]) -> None:
     width = min(48, max((len(str(result.path)) for result in results), default=0))
     for result in results:
         classes = "   ".join(f"{printable(p.class_name)} {p.probability:6.1%}" for p in result.predictions)
-        print(f"{printable(str(result.path)):{width}}  {classes}")
+        answer = result.answer
+        none = "none of these; nearest: " if answer is not None and answer.none_of_these else ""
+        sets = f"   one of {{{', '.join(map(printable, answer.classes))}}}" if answer and answer.classes else ""
+        print(f"{printable(str(result.path)):{width}}  {none}{classes}{sets}")

@@ -1,9 +1,9 @@
-"""Fits the temperature of a run's best model, at its end."""
+"""Calibrates a run's best model, at its end: its temperature and thresholds."""
 
 import torch
 from torch import Tensor
 
-from convit.calibration import Calibration, fit_temperature
+from convit.calibration import Calibration, calibrate
 from convit.classifier import Classifier
 from convit.events import PassBegan
 from convit.training.distributed import World
@@ -34,7 +34,7 @@ def calibrated(trainer: Trainer, classifier: Classifier) -> Calibration | None:
         world=trainer.world,
     )
     logits = gathered.whole(len(images), len(classifier.class_names), trainer.world)
-    return fit_temperature(logits.numpy(), images.targets) if logits.isfinite().all() else None
+    return calibrate(logits.numpy(), images.targets) if logits.isfinite().all() else None
 
 
 class Logits:

@@ -1,8 +1,9 @@
 """The files of an evaluation: numbers, confusion matrix, mistakes. A run writes them at its end, ``convit evaluate``
 into a folder of its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from convit.data import BadImage, ImageSet
 from convit.errors import InputError
@@ -31,6 +32,7 @@ def write_evaluation(
     split: str,
     say: Callable[[str], None],
     left_out: Sequence[BadImage] = (),
+    more: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Writes an evaluation into a folder; ``evaluation.json`` is the last: with it the others are there, but for a
     picture that could not be drawn.
@@ -46,6 +48,7 @@ def write_evaluation(
         split: which of them.
         say: told of a picture that could not be drawn.
         left_out: images that do not decode, which are not counted.
+        more: further entries of ``evaluation.json``, as JSON values.
 
     Returns:
         The names of the files.
@@ -67,6 +70,7 @@ def write_evaluation(
     if bad:
         write_csv(folder / LEFT_OUT, [("image", "reason"), *((image.name, image.reason) for image in left_out)])
     numbers = {"data": data, "root": root, "split": split, **result.to_dict(), "calibration": reliability.to_dict()}
+    numbers |= more or {}
     numbers |= {"left_out": bad} if bad else {}
     write_json(folder / RESULT, numbers)
     return [name for name in EVALUATION_FILES if (folder / name).exists()]

@@ -9,7 +9,7 @@ from msgspec import Meta
 from convit.choices import Device
 from convit.cli.options import Command, JsonTarget
 from convit.errors import InputError
-from convit.options import Arg
+from convit.options import Arg, Part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,10 @@ class EvaluateCommand(Command):
     torchvision data set."""
     split: Literal["auto", "train", "val", "test", "all"] = "auto"
     """Which images: 'auto' takes the test split, else those that the run did not learn from, else all."""
+    reject: Part | None = None
+    """Also measure how many images are taken for none of the classes, at this rate of false alarms, such as 0.05."""
+    coverage: Part | None = None
+    """Also measure, by class, how often the prediction sets of this coverage, such as 0.95, have the true class."""
     out: Annotated[Path | None, Arg(writes="folder")] = None
     """Where the results go [RUN/evaluation-DATA-SPLIT; of two runs, nowhere]."""
     json: JsonTarget = None
@@ -43,6 +47,9 @@ class EvaluateCommand(Command):
 
         if len(self.run) > 2:
             raise InputError(f"run: got {len(self.run)} runs, expected one, or two to compare")
+        for option, value in (("reject", self.reject), ("coverage", self.coverage)):
+            if value is not None and len(self.run) == 2:
+                raise InputError(f"{option}: got {value:g} for two runs, expected it with one")
         for run in self.run:
             check_source(run)
         kind_of_source(self.data)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from convit.choices import Device
 from convit.cli.options import Command, JsonTarget
-from convit.options import Arg, Count
+from convit.options import Arg, Count, Part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,11 @@ class PredictCommand(Command):
     """A run folder of 'convit train', or an .onnx file of 'convit export'."""
     images: Annotated[tuple[Path, ...], Arg("IMAGE|FOLDER", positional=True)]
     """Pictures, or folders of pictures."""
+    reject: Part | None = None
+    """Say 'none of these' of pictures unlike those that the run learned from. The rate of false alarms: at most so many
+    pictures of its classes are taken for none, such as 0.05 [not said]."""
+    coverage: Part | None = None
+    """Also give the classes that together hold the true one so often, such as 0.95 [not given]."""
     top_k: Count = 5
     """How many classes to give for each picture."""
     csv: Annotated[Path | None, Arg(writes="file")] = None
