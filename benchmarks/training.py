@@ -6,7 +6,7 @@ In each round every contestant makes the steps of one epoch: the loop of the tra
 processes, and the same steps on images that are decoded and augmented already. So a slow moment of the machine hits
 them alike, and no loader works ahead while it is another's turn. A ratio is the median of the rounds' ratios of
 images/s, with the middle half of them in brackets; 1 would be loading that costs nothing. The images are noise of
-32 x 32 pixels, kept decoded, as sets of small images are.
+32 x 32 pixels, read from the copies that a run keeps.
 """
 
 import argparse

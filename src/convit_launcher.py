@@ -18,7 +18,7 @@ COMMANDS = {
     "inspect": "what every head looks at: a page to point at, and plots",
     "forecast": "how much more images would give, from trainings on a part of them",
     "experiment": "the paper's tables and figures on your data, resumable",
-    "export": "a run as one file to deploy: ONNX, or PyTorch's exported program",
+    "export": "a run as one file to deploy: ONNX, PyTorch, or a web page",
     "bench": "speed and memory beside plain attention and timm, or of an exported file",
     "models": "the models: parameters, FLOPs, input size, accuracy in the paper",
 }

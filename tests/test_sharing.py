@@ -419,11 +419,13 @@ def http(kind: type[errors.HfHubHTTPError], status: int) -> errors.HfHubHTTPErro
     return kind(f"{status} Client Error. (Request ID: Root=1-6)\n\nSee https://x for url.\nMore.", response=response)
 
 
+# A file that is not there: since huggingface_hub 1.0 a class of its own.
+NO_ENTRY: Any = getattr(errors, "RemoteEntryNotFoundError", errors.EntryNotFoundError)
 HUB_ERRORS: list[tuple[Callable[[], Exception], str]] = [
     (lambda: http(errors.RepositoryNotFoundError, 401), "no such repository, or a private one that the token does not"),
     (lambda: http(errors.GatedRepoError, 403), "its owner has to grant access first"),
     (lambda: http(errors.RevisionNotFoundError, 404), "no such revision"),
-    (lambda: http(errors.RemoteEntryNotFoundError, 404), "the file is not in it"),
+    (lambda: http(NO_ENTRY, 404), "the file is not in it"),
     (lambda: http(errors.HfHubHTTPError, 403), "403, the token is missing or may not do that"),
     (lambda: http(errors.HfHubHTTPError, 500), "HfHubHTTPError: 500 Client Error. (Request ID: Root=1-6) See"),
     (lambda: errors.OfflineModeIsEnabled("Cannot reach"), "HF_HUB_OFFLINE is set"),

@@ -23,8 +23,8 @@ RIVALS: tuple[Rival, ...] = get_args(Rival)
 StudyRival = Literal["cnn", "cnn-24", "resnet18", "cct"]
 STUDY_RIVALS: tuple[StudyRival, ...] = get_args(StudyRival)
 """What the study small-data trains beside ConViT and its twin (:mod:`convit.experiments.rivals`)."""
-PresetName = Literal["cpu", "paper", "cuda"]
-"""Sets of cases to measure."""
+PresetName = Literal["cpu", "paper", "cuda", "data"]
+"""Sets of cases to measure; loading beside a step."""
 
 PATCH_STEM, CONV_STEM = "patch", "conv"
 """From pixels to patches: a linear map of each patch, or :class:`convit.models.stem.ConvStem`."""

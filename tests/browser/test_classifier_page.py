@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from convit.export_web import export_web
 from convit.preprocess import prepared
 from tests.analysis.test_page import HOSTILE
 from tests.browser.conftest import Open
-from tests.browser.looks import frame, patch_centre
+from tests.browser.looks import brightest, frame, patch_centre
 from tests.helpers import randomise, tiny_model
 
 pytestmark = pytest.mark.browser
@@ -281,4 +280,15 @@ def test_maps_are_the_models(open_classifier: Open, classifier: Classifier) -> N
             row = tab.evaluate("([l, h]) => [...window.convit.row(l, h, 'mix', 5)]", [layer.index, head])
             wanted = layer.mixed[0, head, layer.num_prefix_tokens + 5].numpy()
             assert np.abs(np.array(row) - wanted).max() < 1e-3
-    assert json.dumps(tab.evaluate("window.convit.state.query")) == "5"
+    assert tab.evaluate("window.convit.state.query") == 5
+    relevance = tab.evaluate("""async () => {
+        const found = () => window.convit.photos[0].relevance;
+        while (!found().length) await new Promise((go) => setTimeout(go, 20));
+        return found();
+    }""")
+    assert seen.relevance is not None
+    wanted = seen.relevance.flatten().numpy()
+    assert np.abs(np.array(relevance) - wanted).max() <= 0.01 * wanted.max()
+    tab.get_by_role("button", name="relevance").click()
+    frame(tab)
+    assert brightest(tab, -1) == [wanted.argmax()]

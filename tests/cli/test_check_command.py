@@ -1,16 +1,22 @@
 """``convit check``: what it finds, writes and refuses."""
 
+import contextlib
 import csv
+import io
 import json
 import re
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import convit_launcher
+from convit.training.folds import read_out_of_fold, write_out_of_fold
 from tests.checks.made import photos, picture, save
 from tests.cli.command import SMALL, Shell, tree
-from tests.cli.command import photos as dark_and_bright
 
 
 @pytest.fixture
@@ -51,6 +57,9 @@ def test_every_fault_is_found_and_nothing_is_changed(faulty: Path, tmp_path: Pat
     assert "train/bee/3.jpg" in got.out
     assert "test/ape/cropped.jpg" in got.out
     assert tree(faulty) == before
+    page = (tmp_path / "out" / "check.html").read_text()
+    (about,) = re.findall(r"<h2[^>]*>Near duplicates</h2><p>([^<]*)", page)
+    assert "nearly the same" in about
 
 
 def test_the_cleaned_list_is_trained_on(faulty: Path, tmp_path: Path, shell: Shell) -> None:
@@ -172,26 +181,78 @@ def test_a_run_on_other_images_is_refused(run: Path, animals: Path, tmp_path: Pa
     shell.refuses("check", other, "--run", run, says=("run", "other classes", "expected"))
 
 
-def test_wrong_labels_by_folds_that_are_trained_for_it(tmp_path: Path, shell: Shell) -> None:
-    """Dark and bright pictures, two of each under the other's name; the same command again trains nothing."""
-    root = dark_and_bright(tmp_path / "photos", {"ape": 30, "bee": 30})
-    for i in (0, 1):
-        one, other = root / "ape" / f"{i}.png", root / "bee" / f"{i}.png"
-        one.rename(tmp_path / "held.png")
-        other.rename(one)
-        (tmp_path / "held.png").rename(other)
-    words = ("check", root, "--folds", 2, "--epochs", 12, "--out", tmp_path / "out", "--write", tmp_path / "list.csv")
-    got = shell(*words, "--leave-out", "labels", "--device", "cpu")
+@pytest.fixture(scope="module")
+def checked_by_folds(animals: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A copy of the photos, and the folder of a check that trained for them; read only."""
+    root = tmp_path_factory.mktemp("folds")
+    data = Path(shutil.copytree(animals, root / "photos"))
+    words = ["convit", "check", str(data), "--folds", "2", "--epochs", "1", "--out", str(root / "out")]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        patch.setattr(sys, "argv", [*words, "--device", "cpu"])
+        assert convit_launcher.main() == 0
+    return data, root / "out"
+
+
+def test_with_folds_every_image_is_looked_at_and_the_same_command_trains_nothing(
+    checked_by_folds: tuple[Path, Path], tmp_path: Path, shell: Shell
+) -> None:
+    data, before = checked_by_folds
+    assert json.loads((before / "check.json").read_text())["labels"]["checked"] == 18
+    out = shutil.copytree(before, tmp_path / "out")
+    (out / "folds" / "folds.json").unlink()  # as if it had been stopped at the end
+    weights = [out / "folds" / f"fold-{number}" / "model.safetensors" for number in (1, 2)]
+    times = [path.stat().st_mtime_ns for path in weights]
+    again = shell("check", data, "--folds", 2, "--epochs", 1, "--out", out, "--json", "--device", "cpu")
+    assert json.loads(again.out)["labels"]["checked"] == 18
+    assert [path.stat().st_mtime_ns for path in weights] == times
+    shell.refuses("check", data, "--folds", 3, "--out", out, "--device", "cpu", says=("folds", "began with 2"))
+
+
+def test_wrong_labels_are_shown_and_left_out_of_the_list(
+    checked_by_folds: tuple[Path, Path], tmp_path: Path, shell: Shell
+) -> None:
+    """Predictions that are sure and right, but for two pictures whose labels they deny."""
+    data, before = checked_by_folds
+    run = shutil.copytree(before / "folds", tmp_path / "run")
+    predictions = read_out_of_fold(run / "out-of-fold.csv")
+    denied = {"ape/1.png": 1, "bee/2.png": 2}
+    said = [denied.get(name, target) for name, target in zip(predictions.names, predictions.targets, strict=True)]
+    probabilities = 0.04 + 0.88 * np.eye(3)[said]
+    write_out_of_fold(replace(predictions, probabilities=probabilities), run / "out-of-fold.csv")
+    out, listed = tmp_path / "out", tmp_path / "list.csv"
+    got = shell("check", data, "--run", run, "--out", out, "--write", listed, "--leave-out", "labels")
     assert got.status == 0, got.err
-    found = json.loads((tmp_path / "out" / "check.json").read_text())
-    assert found["labels"]["checked"] == 60
-    swapped = {f"{name}/{i}.png" for name in ("ape", "bee") for i in (0, 1)}
-    assert {one["image"] for one in found["labels"]["probably_wrong"]} == swapped
-    assert {one["image"] for one in found["left_out"]} == swapped
-    written = (tmp_path / "out" / "folds" / "fold-1" / "model.safetensors").stat().st_mtime_ns
-    assert shell(*words, "--leave-out", "labels", "--overwrite").status == 0
-    assert (tmp_path / "out" / "folds" / "fold-1" / "model.safetensors").stat().st_mtime_ns == written
-    page = (tmp_path / "out" / "check.html").read_text()
-    assert "Probable wrong labels" in page
-    by_run = shell("check", root, "--run", tmp_path / "out" / "folds", "--out", tmp_path / "again", "--json")
-    assert json.loads(by_run.out)["labels"]["probably_wrong"] == found["labels"]["probably_wrong"]
+    found = json.loads((out / "check.json").read_text())
+    wrong = {one["image"]: one["suggested"] for one in found["labels"]["probably_wrong"]}
+    assert wrong == {"ape/1.png": "bee", "bee/2.png": "cow"}
+    assert {one["image"] for one in found["left_out"]} == set(denied)
+    assert "Probable wrong labels" in (out / "check.html").read_text()
+    new = Path(shutil.copytree(data, tmp_path / "photos"))
+    save(picture(7, (8, 8)), new / "cow" / "new.png")  # no run learned from it: the average says what it is
+    more = json.loads(shell("check", new, "--run", run, "--out", out / "more", "--json").out)["labels"]
+    assert more["checked"] == 19
+    assert "on 1 images that none of them learned from" in more["predictions"]
+    (run / "out-of-fold.csv").write_text("image,class\n")
+    shell.refuses("check", data, "--run", run, says=("out-of-fold.csv", "not readable", "expected"))
+
+
+def test_the_folder_of_folds_predicts_is_evaluated_and_exported_but_not_inspected(
+    checked_by_folds: tuple[Path, Path], tmp_path: Path, shell: Shell
+) -> None:
+    data, before = checked_by_folds
+    run = shutil.copytree(before / "folds", tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    picture = data / "ape" / "0.png"
+    mean: dict[str, float] = {}
+    for number in (1, 2):
+        for one in json.loads(shell("predict", run / f"fold-{number}", picture, "--json").out)[0]["predictions"]:
+            mean[one["class"]] = mean.get(one["class"], 0) + one["probability"] / 2
+    whole = json.loads(shell("predict", run, picture, "--json").out)[0]["predictions"]
+    assert {one["class"]: one["probability"] for one in whole} == pytest.approx(mean, abs=1e-5)
+    got = shell("evaluate", run, data, "--out", tmp_path / "evaluation")
+    assert got.status == 0, got.err
+    assert "18 of the 18 files" in got.err
+    assert "out-of-fold.csv" in got.err
+    assert shell("export", run, "--out", tmp_path / "model.onnx").status == 0
+    exported = json.loads(shell("predict", tmp_path / "model.onnx", picture, "--json").out)[0]["predictions"]
+    assert {one["class"]: one["probability"] for one in exported} == pytest.approx(mean, abs=1e-4)
+    shell.refuses("inspect", run, says=("2 runs", "fold-1"))

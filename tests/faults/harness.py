@@ -80,7 +80,7 @@ def said_by(process: subprocess.Popen[str]) -> str:
     return os.pread(output.fileno(), 1 << 20, 0).decode()
 
 
-def ended(process: subprocess.Popen[str], began: float, timeout: float = 120) -> Ended:
+def ended(process: subprocess.Popen[str], began: float, timeout: float = 600) -> Ended:
     """Waits for its end."""
     status = process.wait(timeout)
     return Ended(status if status >= 0 else 128 - status, said_by(process), time.monotonic() - began)

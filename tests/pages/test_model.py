@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from convit import ConViT
-from convit.analysis import capture
+from convit.analysis import capture, relevance
 from convit.analysis.masking import gates_set
 from convit.errors import InputError
 from convit.export_web import SCRIPTS, coded, described
@@ -18,7 +18,9 @@ from tests.helpers import randomise, relative_error, tiny_model
 from tests.pages.node import needs_node, run
 
 FORWARD = [
-    name for name in SCRIPTS if name.split("/")[1] in ("bytes.js", "position.js", "matrix.js", "model.js", "weights.js")
+    name
+    for name in SCRIPTS
+    if name.split("/")[1] in ("bytes.js", "position.js", "matrix.js", "model.js", "relevance.js", "weights.js")
 ]
 ONE = """async (given) => {
   const weights = tensorsOf(given.tensors, await unpacked(given.content));
@@ -145,6 +147,24 @@ def test_maps_are_those_that_python_captures(tmp_path: Path) -> None:
         for layer, maps in zip(capture(case.model, case.image[None]).layers, found, strict=True):
             expected = layer.mixed if layer.content is None else layer.content
             assert np.abs(np.array(maps) - expected[0].numpy()).max() < 1e-5
+
+
+@needs_node
+def test_relevance_is_pythons(tmp_path: Path) -> None:
+    """By hand in JavaScript, by autograd in Python."""
+    back = """
+      const relevance = makeRelevance(given.spec, weights, model), state = relevance.begin(pass, given.target);
+      for (const { index } of [...model.blocks].reverse()) relevance.step(state, pass, index, gates[index]);
+      return relevance.end(state);
+    """
+    cases = {name: named_case(name) for name in MODELS}
+    for case in cases.values():
+        case.given["target"] = 2
+    for (name, case), found in zip(cases.items(), passed([*cases.values()], tmp_path, back), strict=True):
+        shot = capture(case.model, case.image[None], keep_graph=True)
+        expected = relevance(shot, 2).flatten()
+        assert expected.max() > 0, name
+        assert relative_error(torch.tensor(found), expected) < 1e-3, name  # in Python a sum of fp32 less the identity
 
 
 def test_what_the_page_cannot_do_is_refused() -> None:

@@ -38,7 +38,7 @@ class Launched:
         for process in self.processes:
             process.start()
 
-    def wait(self, timeout: float = 90) -> list[int | None]:
+    def wait(self, timeout: float = 300) -> list[int | None]:
         """The exit statuses; -n for one that signal n ended."""
         for process in self.processes:
             process.join(timeout)

@@ -18,12 +18,14 @@ SMALL_PART = 10
 """So is one of fewer than this part of the median class."""
 FAR = 5.0
 """A picture is unlike the others at so many robust standard deviations from the median."""
-LEAST_SIZE = 2.0
+LEAST_SIZE = 3.0
 """Powers of two by which an odd size is at least above or below the median number of pixels."""
-LEAST_SHAPE = 1.0
+LEAST_SHAPE = 1.5
 """The same of width over height."""
 LEAST_SHARP = 1.0
 """The same of sharpness."""
+FAR_IN_SHARPNESS = 4.0
+"""Robust standard deviations of the logarithm of sharpness at which a picture is blurred; photos vary much in it."""
 DARK, BRIGHT = 30.0, 225.0
 """Mean grey values, 0 to 255, below and above which a picture is too dark or too bright, if it is unlike the others."""
 FAR_IN_LIGHT = 2.5
@@ -171,20 +173,20 @@ def odd_pictures(measured: Measured) -> list[OddPicture]:
         kind = "one colour" if dull[at] else "dark" if light[at] < DARK else "bright"
         found.append(OddPicture(int(there[at]), "brightness", f"{kind}, mean grey {light[at]:.0f}", float(away[at])))
     sharp = np.where(dull, np.nan, measured.sharpness[there])
-    for at, deviation in _far(np.log2(np.maximum(sharp, 1e-9)), LEAST_SHARP):
+    for at, deviation in _far(np.log2(np.maximum(sharp, 1e-9)), LEAST_SHARP, FAR_IN_SHARPNESS):
         if deviation < 0:
             why = f"sharpness {sharp[at]:.2g}, half of the others have {np.nanmedian(sharp):.2g} or more"
             found.append(OddPicture(int(there[at]), "blur", why, -deviation))
     return sorted(found, key=lambda odd: (odd.kind, -odd.distance, odd.image))
 
 
-def _far(values: NDArray[np.float64], least: float) -> list[tuple[int, float]]:
+def _far(values: NDArray[np.float64], least: float, far: float = FAR) -> list[tuple[int, float]]:
     """Where values are far from their median, and how far, in robust standard deviations. NaN is nowhere."""
     known = values[np.isfinite(values)]
     if not len(known):
         return []
-    off, spread = values - np.median(known), max(_spread(known), least / FAR)
-    return [(int(at), float(off[at] / spread)) for at in np.flatnonzero(np.abs(off) >= FAR * spread)]
+    off, spread = values - np.median(known), max(_spread(known), least / far)
+    return [(int(at), float(off[at] / spread)) for at in np.flatnonzero(np.abs(off) >= far * spread)]
 
 
 def _spread(values: NDArray[np.float64]) -> float:

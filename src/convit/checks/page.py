@@ -10,13 +10,14 @@ import html
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from importlib.resources import files as resources
 
 from PIL import Image
 
 from convit.checks.confidence import Doubt
 from convit.checks.faults import Group
-from convit.checks.near import MOST_ALIKE
+from convit.checks.near import ALIKE
 from convit.checks.report import Report
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, ignore
@@ -71,31 +72,29 @@ def _count(kind: str, count: int, shown: Sequence[str]) -> str:
 def _sections(report: Report) -> Iterator[tuple[str, Callable[[], str]]]:
     """The kinds of faults that there are, and what makes the section of each."""
     if report.unreadable:
-        yield "unreadable", lambda: _unreadable(report)
+        yield "unreadable", partial(_unreadable, report)
     if report.exact:
-        yield (
-            "duplicates",
-            lambda: _groups(report, "duplicates", report.exact, f"Files that are the same to the byte. {HARM}"),
-        )
+        about = f"Files that are the same to the byte. {HARM}"
+        yield "duplicates", partial(_groups, report, "duplicates", report.exact, about)
     if report.near:
         about = (
             "Pictures that are nearly the same: compressed anew, resized, cropped a little, or brighter. Their grey "
             f"values correlate by {report.alike:.3f} or more. Photos of one series may be among them. {HARM}"
         )
-        if report.alike > MOST_ALIKE - 0.02:
+        if report.alike > ALIKE:
             about += " Different pictures of this data are much alike too: look at each before you trust it."
-        yield "near duplicates", lambda: _groups(report, "near duplicates", report.near, about)
+        yield "near duplicates", partial(_groups, report, "near duplicates", report.near, about)
     if report.labels is not None and report.labels.doubts:
-        yield "probable wrong labels", lambda: _labels(report)
+        yield "probable wrong labels", partial(_labels, report)
     if report.small:
-        yield "small classes", lambda: _small(report)
+        yield "small classes", partial(_small, report)
     for kind, about in (
         ("size", "Pictures with far more or fewer pixels than the others, or of another shape."),
         ("brightness", "Pictures that are too dark, too bright or of one colour to show much."),
         ("blur", "Pictures with far less fine detail than the others: out of focus, shaken, or enlarged."),
     ):
         if report.odd_of(kind):
-            yield kind, lambda kind=kind, about=about: _odd(report, kind, about)  # type: ignore[misc]
+            yield kind, partial(_odd, report, kind, about)
 
 
 def _unreadable(report: Report) -> str:

@@ -45,7 +45,8 @@ def of_run(run: Path, selection: Selection, device: Device = "auto", tell: Liste
         raise InputError(f"run: {run} knows other classes than {selection.name} has; expected a run on this data")
     _check_own(run, known, selection)
     if fold_folders(run):
-        return _held_out(read_out_of_fold(run / OUT_OF_FOLD), f"the out-of-fold predictions of {run}")
+        source = f"the out-of-fold predictions of {run}"
+        return _held_out(read_out_of_fold(run / OUT_OF_FOLD), run, source, device, tell)
 
     def predict(pictures: Pictures, decoded: NDArray[np.bool_]) -> Predicted:
         learned = set(known.split.get("train", ()))
@@ -98,15 +99,22 @@ def _predictions(
     return probabilities
 
 
-def _held_out(predictions: OutOfFold, source: str) -> Predict:
-    """Predictions that were written, for the images of the same names."""
+def _held_out(predictions: OutOfFold, runs: Path, source: str, device: Device, tell: Listener) -> Predict:
+    """Predictions that were written, for the images of the same names; for the others, which no run learned from, such
+    as test images, those of the average of the runs."""
 
     def predict(pictures: Pictures, decoded: NDArray[np.bool_]) -> Predicted:
         row = {name: i for i, name in enumerate(predictions.names)}
-        images = [i for i in np.flatnonzero(decoded).tolist() if pictures.name(i) in row]
+        whole = np.flatnonzero(decoded).tolist()
+        images = [i for i in whole if pictures.name(i) in row]
+        others = [i for i in whole if pictures.name(i) not in row]
         order = [predictions.class_names.index(name) for name in pictures.class_names]
-        rows = [row[pictures.name(i)] for i in images]
-        return Predicted(np.array(images, np.int64), predictions.probabilities[rows][:, order], source)
+        found = predictions.probabilities[[row[pictures.name(i)] for i in images]][:, order]
+        if not others:
+            return Predicted(np.array(images, np.int64), found, source)
+        found = np.concatenate((found, _predictions(runs, pictures, others, device, tell)))
+        averaged = f"{source}, and their average on {len(others)} images that none of them learned from"
+        return Predicted(np.array([*images, *others], np.int64), found, averaged)
 
     return predict
 
@@ -128,6 +136,7 @@ def by_training(folder: Path, options: Mapping[str, Any], tell: Listener = ignor
     def predict(pictures: Pictures, decoded: NDArray[np.bool_]) -> Predicted:
         result = train_folds(asked, tell)
         runs = f"{len(result.each)} runs that were trained for it (top-1 {result.mean:.1f}%), {folder}"
-        return _held_out(result.predictions, f"the out-of-fold predictions of {runs}")(pictures, decoded)
+        source = f"the out-of-fold predictions of {runs}"
+        return _held_out(result.predictions, folder, source, asked.device, tell)(pictures, decoded)
 
     return predict

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
@@ -21,11 +22,14 @@ from convit.benchmark import (
     measure,
     table,
 )
+from convit.benchmark.loading import make_photos, measure_loading
 from convit.cli.options.bench import BenchCommand
 from convit.cli.output import print_or_write_json
 from convit.cli.screen import Screen
+from convit.data import ImageSet, open_source
 from convit.device import pick_device
 from convit.errors import InputError, one_line
+from convit.events import Said
 from convit.export import onnx_runner
 from convit.files import parse_json
 from convit.models.ranges import check_of_file, check_ranges
@@ -34,6 +38,9 @@ from convit.training.memory import in_words
 
 def main(options: BenchCommand) -> None:
     """Measures and prints the table."""
+    if options.preset == "data":
+        _loading(options)
+        return
     exported = _exported(options.onnx) if options.onnx else None
     cases, device = _cases(options, exported), _device(options)
     if any(case.memory for case in cases):
@@ -59,6 +66,31 @@ def main(options: BenchCommand) -> None:
         if options.json == "-":
             return
     print(table(report))
+
+
+def _loading(options: BenchCommand) -> None:
+    """Measures loading beside a step, and prints what each part of it takes."""
+    _check_alone(options, "memory", "plot")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    with TemporaryDirectory() as folder, Screen(stderr=True) as screen:
+        place = Path(folder)
+        if options.data is None:
+            screen(Said(f"making {MADE} photos of 12 megapixels"))
+            images: ImageSet = make_photos(place / "photos", MADE)
+        else:
+            source = open_source(options.data)
+            images = next(source.splits[split] for split in ("train", "all", "val", "test") if split in source.splits)
+        loading = measure_loading(images, place / "copies", pick_device(options.device), screen)
+    if options.json:
+        print_or_write_json(loading.to_dict(), options.json)
+        if options.json == "-":
+            return
+    print("\n".join((*machine_facts(pick_device(options.device)).lines(), "", *loading.lines())))
+
+
+MADE = 12
+"""Photos, where none are given."""
 
 
 class _Exported(NamedTuple):
@@ -105,9 +137,7 @@ def _device(options: BenchCommand) -> torch.device:
 def _cases(options: BenchCommand, exported: _Exported | None) -> tuple[Case, ...]:
     """The cases of the preset or of the options, for the model of the exported file if there is one."""
     if options.preset:
-        for name in ("models", "image_size", "batch_size", "mode", "precision", "compile", "onnx"):
-            if getattr(options, name):
-                raise InputError(f"preset: got it with {name.replace('_', '-')}, expected one of the two")
+        _check_alone(options)
         cases = PRESETS[options.preset].cases
     else:
         own = [max(exported.image_size)] if exported else ()
@@ -125,6 +155,13 @@ def _cases(options: BenchCommand, exported: _Exported | None) -> tuple[Case, ...
         _check_exported(exported, cases)
         cases = tuple(replace(case, model_args=exported.model_args) for case in cases)
     return tuple(replace(case, memory=True) for case in cases) if options.memory else cases
+
+
+def _check_alone(options: BenchCommand, *more: str) -> None:
+    """Raises :class:`InputError` for a preset beside options that say what to measure."""
+    for name in ("models", "image_size", "batch_size", "mode", "precision", "compile", "onnx", *more):
+        if getattr(options, name):
+            raise InputError(f"preset: got it with {name.replace('_', '-')}, expected one of the two")
 
 
 def _check_exported(exported: _Exported, cases: Sequence[Case]) -> None:

@@ -42,6 +42,8 @@ MOST_IN_PACK = 1 << 29
 """A pack of more bytes is ended and another begun, so that a kill loses the work of a minute, not of an hour."""
 SETTLED = 2.0
 """Seconds: a file system may give two changes within so little time the same ctime (FAT counts in twos)."""
+IN_USE = 3600.0
+"""Seconds since a pack was read, up to which a run may be going on with it."""
 KEPT_DAYS = 60
 """A pack that no run has read for so long is removed."""
 
@@ -78,6 +80,8 @@ class Cache:
     def clean(self) -> None:
         """Removes packs that no run has read for :data:`KEPT_DAYS`, and, as long as all take more than the limit, the
         one that was not read for longest; and what killed runs left."""
+        if not self.limit:  # this run keeps none, others do
+            return
         found, now = [], time.time()
         for path in cache_folder().glob("*/*"):
             with contextlib.suppress(OSError):  # another run removes them too
@@ -156,12 +160,14 @@ class Packs:
             writer.end()
 
     def room(self) -> int:
-        """Bytes that may still be added: up to the limit, and to half of what is free on the disk."""
+        """Bytes that may still be added: up to the limit, and to half of what is free on the disk. Packs that no run
+        has read for an hour do not count: they make room (:meth:`Cache.clean`)."""
         place = self.folder
         while not place.exists() and place != place.parent:
             place = place.parent
         try:
-            taken = sum(path.stat().st_size for path in self.folder.glob("*"))
+            stats = [path.stat() for path in cache_folder().glob("*/*")]
+            taken = sum(stat.st_size for stat in stats if time.time() - stat.st_mtime < IN_USE)
             return max(0, min(self.limit - taken, shutil.disk_usage(place).free // 2))
         except OSError:
             return 0

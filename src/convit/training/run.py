@@ -75,7 +75,9 @@ def train(
         pick_device(asked.device)
         new = partial(_planned, asked, tell, world, measure, other, began)
         selection, plan = resuming.read(asked, world, held) if resumed else new()
-        world.from_main(partial(_keep_copies, selection, plan, tell))
+        if resumed or selection.left_out or selection.full_scale is not None:
+            world.from_main(partial(_keep_copies, selection, plan, tell))
+        world.from_main(Cache(plan.options.cache_gb).clean)
         assert plan.options.out is not None
         folder = RunFolder(plan.options.out)
         # From here on there is something to save.
@@ -100,14 +102,16 @@ def train(
 
 
 def _keep_copies(selection: Selection, plan: Plan, tell: Listener) -> None:
-    """Makes the copies that are lacking: after the check of a new run few are, of a resumed one those that were removed
-    or whose files were written anew. An image that does not decode any more is named when it is learned from."""
+    """Makes the copies that are lacking: of a resumed run those that were removed, or whose files were written anew; of
+    a new one those that its check could not make yet, as a full scale was found or other images are held out now.
+
+    An image that does not decode any more is named when it is learned from.
+    """
     learning, measuring = plan.packs
     scale = plan.preprocess.full_scale
     measured = [(images.scaled(scale), measuring) for split, images in selection.splits.items() if split != "train"]
     if learning.limit:
         keep([(selection.splits["train"], learning), *measured], "decoding images", tell)
-    Cache(plan.options.cache_gb).clean()
 
 
 def _planned(

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from convit.choices import RIVALS, Device, Mode, Precision, PresetName, Rival
 from convit.cli.options import Command, JsonTarget
+from convit.errors import InputError
 from convit.options import Arg, Count
 
 
@@ -18,7 +19,10 @@ class BenchCommand(Command):
     models: Annotated[tuple[str, ...], Arg("MODEL", positional=True)] = ()
     """Names from 'convit models' [convit_tiny_patch16_224]."""
     preset: PresetName | None = None
-    """Cases: 'cpu', tiny at 224 and 448 px; 'paper', and memory at 896 px; 'cuda', three sizes in bf16."""
+    """Cases: 'cpu', tiny at 224 and 448 px; 'paper', and memory at 896 px; 'cuda', three sizes in bf16. Or 'data':
+    decoding, augmenting and a step of mini at 128 px, alone and together, and what waits for what."""
+    data: str | None = None
+    """Images for --preset data: DATA as of 'convit train' [photos of 12 megapixels, made for it]."""
     image_size: tuple[Count, ...] = ()
     """Sides of the square image in pixels [the model's own]."""
     batch_size: tuple[Count, ...] = ()
@@ -50,6 +54,8 @@ class BenchCommand(Command):
         """The models and the exported file."""
         from convit.models.sizes import check_name
 
+        if self.data is not None and self.preset != "data":
+            raise InputError(f"data: got {self.data} without --preset data, expected both")
         for name in self.models:
             check_name(name)
         if self.onnx is not None:

@@ -7,7 +7,7 @@ const GATE_NOTE = "A slider changes the gate of its head, and the answer is comp
 const TOP = 5; // answers that are shown
 const WAIT = 30; // ms of work after which others get their turn
 const { preprocess, classNames, temperature } = header;
-let model; // made when the weights are unpacked
+let model, speaker; // the model and what tells relevance; made when the weights are unpacked
 let job = 0; // number of the newest pass asked for
 
 const [HIGH, WIDE] = preprocess.image_size;
@@ -139,7 +139,21 @@ function sayAnswer() {
 let idle = 0;
 function rest() {
   clearTimeout(idle);
-  idle = setTimeout(() => compareParts().catch(fail), 400);
+  idle = setTimeout(() => explain().then(compareParts).catch(fail), 400);
+}
+
+// The patches that speak for the first answer, with the gates and covers of the page.
+async function explain() {
+  const photo = photos[shown], own = job, { pass } = photo ?? {};
+  if (!pass || photo.stale) return;
+  const state = speaker.begin(pass, pass.logits.indexOf(Math.max(...pass.logits)));
+  for (let index = model.blocks.length - 1; index >= 0; index--) {
+    await breathe();
+    if (own !== job) return;
+    speaker.step(state, pass, index, pass.gates[index]);
+  }
+  photo.relevance = speaker.end(state);
+  schedule();
 }
 
 async function compareParts() {

@@ -28,6 +28,39 @@ function convolved(x, height, width, { weight, bias, kernel, stride, padding }) 
   return [product(patches, weight, rows * columns, weight.length / depth, depth, bias), rows, columns];
 }
 
+// Queries (scaled), keys and transposed values of a head, out of rows (queries, keys, values) of 3 `dim` channels.
+function headParts(qkv, head, dim, width) {
+  const tokens = qkv.length / (3 * dim), scale = 1 / Math.sqrt(width);
+  const q = new Float32Array(tokens * width), k = new Float32Array(q.length), values = new Float32Array(q.length);
+  for (let token = 0; token < tokens; token++) {
+    const from = token * 3 * dim + head * width;
+    for (let c = 0; c < width; c++) {
+      q[token * width + c] = qkv[from + c] * scale;
+      k[token * width + c] = qkv[from + dim + c];
+      values[c * tokens + token] = qkv[from + 2 * dim + c];
+    }
+  }
+  return { q, k, values };
+}
+
+// One softmax over content and position: v_pos . r is added to a patch's row of logits, from `at` on.
+function addPosition(logits, at, [alongX, alongY, squared], patch, [high, wide]) {
+  for (let j = 0, dy = -Math.floor(patch / wide); j < high; j++, dy++) {
+    for (let i = 0, dx = -(patch % wide); i < wide; i++, dx++) {
+      logits[at++] += alongX * dx + alongY * dy + squared * (dx * dx + dy * dy);
+    }
+  }
+}
+
+// The softmax of a head's logits, (tokens, tokens): of content, or of content and position where no gate parts them.
+function contentMap({ q, k }, block, head, width, prefix, grid) {
+  const tokens = q.length / width, map = product(q, k, tokens, tokens, width);
+  for (let patch = 0; block.kind === "psa" && patch < tokens - prefix; patch++) {
+    addPosition(map, (prefix + patch) * tokens + prefix, block.posWeight[head], patch, grid);
+  }
+  return softmaxRows(map, tokens);
+}
+
 function makeModel(spec, weights) {
   const { dim, heads, prefixAt, pool } = spec, width = dim / heads;
   const normOf = (name) => {
@@ -55,21 +88,6 @@ function makeModel(spec, weights) {
     };
   });
 
-  // Queries (scaled), keys and transposed values of a head.
-  function parts(qkv, tokens, head) {
-    const q = new Float32Array(tokens * width), k = new Float32Array(tokens * width);
-    const values = new Float32Array(tokens * width), scale = 1 / Math.sqrt(width);
-    for (let token = 0; token < tokens; token++) {
-      const from = token * 3 * dim + head * width;
-      for (let c = 0; c < width; c++) {
-        q[token * width + c] = qkv[from + c] * scale;
-        k[token * width + c] = qkv[from + dim + c];
-        values[c * tokens + token] = qkv[from + 2 * dim + c];
-      }
-    }
-    return { q, k, values };
-  }
-
   // What positional attention gives each patch of a head, (patches, width) transposed in each column of patches.
   function byPosition(values, tokens, prefix, grid, along) {
     const [high, wide] = grid, patches = high * wide, own = new Float32Array(width * patches);
@@ -86,13 +104,10 @@ function makeModel(spec, weights) {
   function attention(block, x, grid, prefix, gates) {
     const tokens = x.length / dim, qkv = block.qkv(x, dim), out = new Float32Array(x.length), [high, wide] = grid;
     for (let head = 0; head < heads; head++) {
-      const { q, k, values } = parts(qkv, tokens, head), gate = gates ? gates[head] : 0;
+      const own = headParts(qkv, head, dim, width), { values } = own, gate = gates ? gates[head] : 0;
       if (gate < 1 || prefix) {
-        const map = product(q, k, tokens, tokens, width);
-        for (let patch = 0; block.kind === "psa" && patch < high * wide; patch++) {
-          addPosition(map, (prefix + patch) * tokens + prefix, block.posWeight[head], patch, grid);
-        }
-        const content = product(softmaxRows(map, tokens), values, tokens, width, tokens);
+        const map = contentMap(own, block, head, width, prefix, grid);
+        const content = product(map, values, tokens, width, tokens);
         for (let token = 0; token < tokens; token++) {
           const part = token < prefix ? 1 : 1 - gate;
           for (let c = 0; c < width; c++) out[token * dim + head * width + c] = part * content[token * width + c];
@@ -107,15 +122,6 @@ function makeModel(spec, weights) {
       }
     }
     return [block.proj(out, dim), qkv];
-  }
-
-  // One softmax over content and position: v_pos . r is added to a patch's row of logits, from `at` on.
-  function addPosition(logits, at, [alongX, alongY, squared], patch, [high, wide]) {
-    for (let j = 0, dy = -Math.floor(patch / wide); j < high; j++, dy++) {
-      for (let i = 0, dx = -(patch % wide); i < wide; i++, dx++) {
-        logits[at++] += alongX * dx + alongY * dy + squared * (dx * dx + dy * dy);
-      }
-    }
   }
 
   function embed(pixels, height, wide) {
@@ -134,10 +140,18 @@ function makeModel(spec, weights) {
     return product(read, weights["head.weight"], 1, weights["head.bias"].length, dim, weights["head.bias"]);
   }
 
+  // The tokens with the class token before them.
+  function joined(x) {
+    const out = new Float32Array(x.length + dim);
+    out.set(weights.cls_token);
+    out.set(x, dim);
+    return out;
+  }
+
   const finalNorm = normOf("norm");
 
   return {
-    blocks,
+    blocks, joined,
 
     // A pass over pixels, not yet run.
     begin(pixels, height, wide) {
@@ -148,7 +162,7 @@ function makeModel(spec, weights) {
         block.positional = block.posWeight.map((weight) => axes(weight, grid[1], grid[0]));
         block.along = block.positional.map(({ x, y }) => ({ x: sparse(x), y: sparse(y) }));
       }
-      return { grid, inputs: [x], qkv: [], prefixes: [], logits: null };
+      return { grid, inputs: [x], middles: [], qkv: [], prefixes: [], logits: null };
     },
 
     // Runs block `index`, which needs all before it; gates are those of the block, or null for none.
@@ -156,13 +170,12 @@ function makeModel(spec, weights) {
       const block = blocks[index];
       let x = pass.inputs[index], prefix = index ? pass.prefixes[index - 1] : 0;
       if (index === prefixAt) {
-        const joined = new Float32Array(x.length + dim);
-        joined.set(weights.cls_token);
-        joined.set(x, dim);
-        [x, prefix] = [joined, 1];
+        x = joined(x);
+        prefix = 1;
       }
       const [attended, qkv] = attention(block, block.norm1(x), pass.grid, prefix, gates);
       x = add(x, attended);
+      pass.middles[index] = x;
       x = add(x, block.fc2(gelu(block.fc1(block.norm2(x), dim)), weights[`blocks.${index}.mlp.fc1.bias`].length));
       pass.inputs[index + 1] = x;
       pass.qkv[index] = qkv;

@@ -82,7 +82,7 @@ async function read(file, name) {
     const bytes = covered({ width: bitmap.width, height: bitmap.height, rows: rowsOf(bitmap) }, preprocess);
     const side = header.model.patchSize;
     return {
-      name, bytes, picture: pictureOf(bitmap), label: null, covers: new Set(), relevance: null, masking: [],
+      name, bytes, picture: pictureOf(bitmap), label: null, covers: new Set(), relevance: [], masking: [],
       width: WIDE / side, height: HIGH / side, patchSize: Math.min(side, 8 * Math.min(1, WIDE / 200)),
     };
   } finally {
@@ -220,7 +220,9 @@ async function start() {
     throw new Error("This browser changes the colours that a page reads, so answers would be wrong; allow this page to "
       + "read canvas data, or use another browser.");
   }
-  model = makeModel(header.model, tensorsOf(header.tensors, await unpacked($("weights").textContent)));
+  const weights = tensorsOf(header.tensors, await unpacked($("weights").textContent));
+  model = makeModel(header.model, weights);
+  speaker = makeRelevance(header.model, weights, model);
   $("weights").remove();
   listenForPhotos();
 }
