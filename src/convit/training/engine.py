@@ -29,7 +29,7 @@ from convit.training.parameters import freeze
 from convit.training.plan import Plan
 from convit.training.run_folder import RunFolder, check_history
 from convit.training.saving import Saver, going_on
-from convit.training.speed import Foretelling
+from convit.training.speed import Foretelling, forward_seconds
 from convit.training.state import Progress, State, load_state, states
 from convit.training.stopping import StopRequest
 from convit.training.supervisor import Supervisor
@@ -186,7 +186,8 @@ class Trainer:
                 be saved at the end.
         """
         plan, progress, supervisor = self.plan, self.progress, self.supervisor
-        steps, size, foretelling = plan.steps_per_epoch, plan.batch_size, Foretelling(plan)
+        steps, size = plan.steps_per_epoch, plan.batch_size
+        foretelling = Foretelling(plan, lambda: forward_seconds(self.learner), self.world.size)
         with supervisor.guard():
             while progress.epoch < plan.epochs and not self._out_of_patience(progress.history):
                 self.tell(PassBegan(f"epoch {progress.epoch + 1}/{plan.epochs}", steps * size, progress.step * size))

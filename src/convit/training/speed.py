@@ -1,7 +1,13 @@
 """How long a run takes, from what its steps take: measured before it, or foretold from its first steps."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
+from convit.training.evaluation import AUTOCAST
+from convit.training.learner import Learner
 from convit.training.plan import Plan
 from convit.training.state import Progress
 
@@ -10,8 +16,9 @@ END = 3.0
 ENOUGH, STEPS = 4.0, 4
 """Seconds, and steps, from which a run's end is foretold at the least; or those of its first epoch, if they are
 fewer."""
-EVALUATED = 0.4
-"""An image evaluated takes about so much of its part of a training step: a third of the multiply-adds, and loading."""
+LEARNT, EVALUATED = 3.0, 1.2
+"""An image learned from takes thrice a forward pass, besides its loading and the optimiser; one evaluated a little more
+than one."""
 RECORDED = 64
 """After each epoch the attention of so many validation images is recorded, which takes about twice an evaluation."""
 SAVED = 0.2
@@ -45,12 +52,19 @@ class Speed:
 class Foretelling:
     """Foretells, once, how long a run will take, from the first steps that this process makes.
 
-    Nothing is done for it but to read the clock, so it changes nothing of the run. The first step is not counted: it
-    prepares much. Steps with images of another size are taken to last in proportion to the pixels.
+    Nothing is done for it but to read the clock, and to time two forward passes of a few images, so it changes nothing
+    of the run. The first step is not counted: it prepares much. With images of another size, what the pixels take of a
+    step is in proportion to them; loading and optimiser are not.
+
+    Args:
+        plan: of the run.
+        forward: gives the seconds that an image of the whole size takes in a forward pass; called once.
+        processes: that share a batch.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, forward: Callable[[], float], processes: int = 1) -> None:
+        self.plan, self.forward = plan, forward
+        self.images = plan.batch_size / processes
         self.told = False
         self._from: tuple[int, int, float] | None = None
 
@@ -75,17 +89,30 @@ class Foretelling:
 
     def _speed(self, step: float, epoch: int) -> Speed:
         """From the seconds of a step in an epoch, those of all other work."""
-        plan = self.plan
+        plan, image = self.plan, self.forward()
         whole, small = (height * width for height, width in (plan.preprocess.image_size, plan.first_size))
+        more = LEARNT * image * self.images * (1 - small / whole)
         in_first = epoch < (plan.options.first_epochs or 0)
-        of_whole = step * whole / small if in_first else step
-        evaluated = EVALUATED * of_whole / plan.batch_size
+        recorded = min(RECORDED, sum(plan.facts.counts["val"]))
         return Speed(
-            first_step=step if in_first else step * small / whole,
-            step=of_whole,
-            evaluated=evaluated,
-            epoch_end=2 * evaluated * min(RECORDED, sum(plan.facts.counts["val"])) + SAVED,
+            first_step=step if in_first else max(step - more, step * small / whole),
+            step=step + more if in_first else step,
+            evaluated=EVALUATED * image,
+            epoch_end=2 * image * recorded + SAVED,
         )
+
+
+def forward_seconds(learner: Learner) -> float:
+    """Seconds of an image in a forward pass of at most 16, without gradients; it changes nothing of the model."""
+    images = torch.zeros(min(16, learner.plan.batch_size), 3, *learner.plan.preprocess.image_size)
+    images, dtype, seconds = images.to(learner.device), AUTOCAST[learner.plan.options.precision], 0.0
+    learner.model.eval()  # every step sets it to train
+    for _ in range(2):  # the first prepares much
+        began = time.perf_counter()
+        with torch.inference_mode(), torch.autocast(learner.device.type, dtype, enabled=dtype is not None):
+            learner.model(images).sum().item()
+        seconds = time.perf_counter() - began
+    return seconds / len(images)
 
 
 def in_words(seconds: float) -> str:
