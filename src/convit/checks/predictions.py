@@ -109,7 +109,8 @@ def _held_out(predictions: OutOfFold, runs: Path, source: str, device: Device, t
         images = [i for i in whole if pictures.name(i) in row]
         others = [i for i in whole if pictures.name(i) not in row]
         order = [predictions.class_names.index(name) for name in pictures.class_names]
-        found = predictions.probabilities[[row[pictures.name(i)] for i in images]][:, order]
+        rows = np.array([row[pictures.name(i)] for i in images], np.int64)
+        found = predictions.probabilities[rows][:, order]
         if not others:
             return Predicted(np.array(images, np.int64), found, source)
         found = np.concatenate((found, _predictions(runs, pictures, others, device, tell)))
