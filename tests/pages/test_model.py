@@ -18,7 +18,9 @@ from tests.helpers import randomise, relative_error, tiny_model
 from tests.pages.node import needs_node, run
 
 FORWARD = [
-    name for name in SCRIPTS if name.split("/")[1] in ("bytes.js", "position.js", "matrix.js", "model.js", "relevance.js", "weights.js")
+    name
+    for name in SCRIPTS
+    if name.split("/")[1] in ("bytes.js", "position.js", "matrix.js", "model.js", "relevance.js", "weights.js")
 ]
 ONE = """async (given) => {
   const weights = tensorsOf(given.tensors, await unpacked(given.content));
