@@ -82,24 +82,34 @@ class Cache:
         one that was not read for longest; and what killed runs left."""
         if not self.limit:  # this run keeps none, others do
             return
-        found, now = [], time.time()
-        for path in cache_folder().glob("*/*"):
-            with contextlib.suppress(OSError):  # another run removes them too
-                stat = path.stat()
-                if path.suffix == SUFFIX and now - stat.st_mtime < KEPT_DAYS * 86400:
-                    found.append((stat.st_mtime, stat.st_size, path))
-                elif path.suffix == SUFFIX or now - stat.st_mtime > 86400:
-                    path.unlink()
-        total = sum(size for _, size, _ in found)
-        for _, size, path in sorted(found):
+        found, total = [], 0
+        for age, size, path in _files():
+            if age > (KEPT_DAYS * 86400 if path.suffix == SUFFIX else 86400):
+                _remove(path)
+            elif path.suffix == SUFFIX:
+                found.append((age, size, path))
+                total += size
+        for _, size, path in sorted(found, reverse=True):
             if total <= self.limit:
                 break
-            with contextlib.suppress(OSError):
-                path.unlink()
-                total -= size
+            _remove(path)
+            total -= size
         for folder in cache_folder().glob("*"):
             with contextlib.suppress(OSError):
                 folder.rmdir()  # which one with a pack in it refuses
+
+
+def _files() -> Iterator[tuple[float, int, Path]]:
+    """Of each file in the folders of packs: seconds since it was read by a run or written, bytes, and where it is."""
+    for path in cache_folder().glob("*/*"):
+        with contextlib.suppress(OSError):  # another run has removed it
+            stat = path.stat()
+            yield time.time() - stat.st_mtime, stat.st_size, path
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 class DamagedPackError(Exception):
@@ -134,8 +144,7 @@ class Packs:
                 names, found = _read(path)
             except (OSError, DamagedPackError) as error:
                 tell(Said(f"{path}: {one_line(error)}: removed, and its images decoded again"))
-                with contextlib.suppress(OSError):
-                    path.unlink()
+                _remove(path)
                 continue
             place = dict(zip(names, range(len(names)), strict=True))
             rows = np.fromiter((place.get(name, -1) for name in images.names), np.int64, len(images))
@@ -166,8 +175,7 @@ class Packs:
         while not place.exists() and place != place.parent:
             place = place.parent
         try:
-            stats = [path.stat() for path in cache_folder().glob("*/*")]
-            taken = sum(stat.st_size for stat in stats if time.time() - stat.st_mtime < IN_USE)
+            taken = sum(size for age, size, _ in _files() if age < IN_USE)
             return max(0, min(self.limit - taken, shutil.disk_usage(place).free // 2))
         except OSError:
             return 0
