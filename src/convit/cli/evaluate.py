@@ -64,7 +64,7 @@ def _evaluate(options: EvaluateCommand) -> Selection:
     own = split == "val" or known.root == selection.root
     validated = set(map(composed, known.split.get("val", ()))) if own else set()
     reliability = answers.reliability(len(images), fitted_here=not validated.isdisjoint(map(composed, images.names)))
-    notes = {"left_out": bad, "say": lambda text: screen(Said(text))}
+    notes: dict[str, Any] = {"left_out": bad, "say": lambda text: screen(Said(text))}
     written = write_evaluation(out, result, wrong, images, reliability, **notes, **of)
     if options.json:
         document = {"run": str(run), "data": options.data, "split": split, **result.to_dict()}
