@@ -68,7 +68,7 @@ def _evaluate(options: EvaluateCommand) -> Selection:
     validated = set(map(composed, known.split.get("val", ()))) if own else set()
     reliability = answers.reliability(len(images), fitted_here=not validated.isdisjoint(map(composed, images.names)))
     more = unsure.to_dict(result.class_names)
-    notes = {"left_out": bad, "more": more, "say": lambda text: screen(Said(text))}
+    notes: dict[str, Any] = {"left_out": bad, "more": more, "say": lambda text: screen(Said(text))}
     written = write_evaluation(out, result, wrong, images, reliability, **notes, **of)
     if options.json:
         document = {"run": str(run), "data": options.data, "split": split, **result.to_dict()}

@@ -20,7 +20,7 @@ class ForecastCommand(Command):
     """A run folder of 'convit train', complete; the trainings go into RUN/forecast."""
     json: JsonTarget = None
     """Print one JSON document and nothing else, or write it to this .json file."""
-    workers: Annotated[int | None, Meta(ge=0, le=1024)] = None
+    workers: Annotated[int, Meta(ge=0, le=1024)] | None = None
     """Processes that load images [as many as the run had]."""
     device: Device | None = None
     """Where to compute [where the run did]."""
