@@ -32,8 +32,8 @@ class CheckCommand(Command):
     """Where check.json and check.html go [check-NAME]."""
     write: Annotated[Path | None, Arg("LIST.csv", writes="file")] = None
     """Write a list of the images without the faults, for 'convit train LIST.csv'."""
-    leave_out: tuple[Fault, ...] = ("unreadable", "duplicates", "near-duplicates")
-    """The faults that the list leaves out."""
+    leave_out: Annotated[tuple[Fault, ...], Arg("FAULT")] = ("unreadable", "duplicates", "near-duplicates")
+    """The faults that the list leaves out, of unreadable, duplicates, near-duplicates and labels."""
     overwrite: bool = False
     """Replace a list that is there."""
     json: JsonTarget = None
