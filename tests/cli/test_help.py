@@ -124,7 +124,7 @@ def test_ctrl_c_while_libraries_load(command: str, tmp_path: Path) -> None:
         "inspect": [run, picture],
         "experiment": ["locality", "digits"],
         "export": [run],
-        "check": ["digits"],
+        "check": ["digits", "--folds", "2"],
         "forecast": [run],
         "bench": [],
     }[command]
