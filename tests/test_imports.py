@@ -53,13 +53,13 @@ ALLOWED: dict[str, set[str]] = {
         *MODEL,
     },
     # These stand side by side, and do not import each other.
-    "training": {"figures", "intervals", "lock", *OPTIONS, "events", "files", *TOOLS},
+    "training": {"figures", "intervals", "lock", "pages", *OPTIONS, "events", "files", *TOOLS},
     "analysis": {"figures", "files", "pages", "prediction", *TOOLS},
     "export": {"files", *TOOLS},
-    "pages": set(),
+    "pages": {"files"},
     "export_web": {"export", "files", "pages", *TOOLS},
     "benchmark": {"figures", "events", "files", *TOOLS},
-    "checks": {"events", "files", "options", "training", *TOOLS},
+    "checks": {"events", "files", "options", "pages", "training", *TOOLS},
     "entry": {"training", "analysis", "events"},
     "experiments": {"entry", "figures", "intervals", "lock", *OPTIONS, "events", "files", *TOOLS, *PARTS_OF_THE_TOP},
     "cli": {

@@ -11,10 +11,8 @@ which is within 2% of the weight. What is below ``exp(-DEPTH) = 5e-5`` of the ro
 Positional maps are not stored: the page computes them in fp64 from ``pos_weight``.
 """
 
-import base64
 import gzip
 import html
-import io
 import math
 from collections.abc import Iterable, Sized
 from pathlib import Path
@@ -30,6 +28,7 @@ from convit.analysis.capture import LayerCapture
 from convit.errors import InputError
 from convit.files import write
 from convit.ops.naive import positional_map
+from convit.pages.markup import picture_uri
 from convit.prediction import Prediction
 
 SCRIPTS = tuple(
@@ -149,7 +148,7 @@ def _header(seen: Shown) -> dict[str, Any]:
     return {
         "name": seen.name,
         "label": seen.label,
-        "picture": _png(seen.picture),
+        "picture": picture_uri(seen.picture),
         "height": height,
         "width": width,
         "patchSize": seen.patch_size,
@@ -217,12 +216,6 @@ def _check_size(size: int, count: int) -> None:
             f"expected at most {MOST_BYTES / 1e6:.0f}; take fewer pictures, or some layers or heads only (--layers, "
             "--heads)"
         )
-
-
-def _png(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def _prediction(prediction: Prediction) -> list[Any]:

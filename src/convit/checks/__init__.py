@@ -5,6 +5,6 @@ pictures.py      the images of all splits, with their numbers; measuring.py deco
 near.py          nearly the same pictures, by a perceptual hash; faults.py, all other faults that need no model
 confidence.py    confident learning: which labels are probably wrong, from out-of-fold predictions; predictions.py,
                  where these come from
-report.py        what was found, as values and as JSON; page.py, as one HTML page, from the parts in check_page/
+report.py        what was found, as values and as JSON; page.py, as one HTML page, from the parts in pages/check/
 cleaned.py       the list of what is left without the faults
 """

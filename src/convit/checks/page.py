@@ -4,14 +4,8 @@ It makes no requests: its policy (CSP) forbids all but its own style and picture
 and classes are always plain text.
 """
 
-import base64
-import hashlib
-import html
-import io
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from importlib.resources import files as resources
 
 from PIL import Image
 
@@ -21,7 +15,7 @@ from convit.checks.near import ALIKE
 from convit.checks.report import Report
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, ignore
-from convit.files import printable
+from convit.pages.markup import filled, part, picture_uri, policy, text
 
 MOST_PICTURES = 48
 """Pictures of one kind of fault, and groups of repeated ones; the JSON has all."""
@@ -38,21 +32,21 @@ def page(report: Report, tell: Listener = ignore) -> str:
     """The page of a report, a whole HTML document; it reads the images that it shows once more."""
     sections = list(_sections(report))
     shown = [key for key, _ in sections]
-    style = _part("page.css")
+    style = part("check/page.css")
     tell(PassBegan("drawing check.html", len(sections)))
     parts: list[str] = []
     for _, section in sections:
         parts.append(section())
         tell(Advanced(1))
     fields = {
-        "title": _text(f"Check of {report.name}"),
-        "policy": f"default-src 'none'; img-src data:; style-src {_hash(style)}; base-uri 'none'; form-action 'none'",
+        "title": text(f"Check of {report.name}"),
+        "policy": policy(style),
         "style": style,
-        "about": "\n  ".join(f"<p>{_text(line)}</p>" for line in _about(report)),
+        "about": "\n  ".join(f"<p>{text(line)}</p>" for line in _about(report)),
         "counts": "\n    ".join(_count(kind, count, shown) for kind, count, _ in report.rows()),
         "sections": "\n  ".join(parts),
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: fields[found[1]], _part("page.html"))
+    return filled(part("check/page.html"), fields)
 
 
 def _about(report: Report) -> Iterator[str]:
@@ -65,7 +59,7 @@ def _about(report: Report) -> Iterator[str]:
 
 
 def _count(kind: str, count: int, shown: Sequence[str]) -> str:
-    tile = f"<b>{count}</b>{_text(kind)}"
+    tile = f"<b>{count}</b>{text(kind)}"
     return f'<li><a href="#{_anchor(kind)}">{tile}</a></li>' if kind in shown else f"<li><div>{tile}</div></li>"
 
 
@@ -129,8 +123,8 @@ def _labels(report: Report) -> str:
     def captions(doubt: Doubt) -> tuple[str, ...]:
         given, better = report.pictures.class_name(doubt.image), report.pictures.class_names[doubt.suggested]
         return (
-            f'<span><span class="given">{_text(given)}</span> {doubt.given_probability:.1%}</span>',
-            f'<span class="better">{_text(better)} {doubt.suggested_probability:.1%}</span>',
+            f'<span><span class="given">{text(given)}</span> {doubt.given_probability:.1%}</span>',
+            f'<span class="better">{text(better)} {doubt.suggested_probability:.1%}</span>',
         )
 
     about = (
@@ -152,7 +146,7 @@ def _small(report: Report) -> str:
 
 def _odd(report: Report, kind: str, about: str) -> str:
     found = report.odd_of(kind)
-    figures = (_figure(report, odd.image, f"<span>{_text(odd.why)}</span>") for odd in found[:MOST_PICTURES])
+    figures = (_figure(report, odd.image, f"<span>{text(odd.why)}</span>") for odd in found[:MOST_PICTURES])
     return _section(kind, about, f'<div class="pictures">{"".join(figures)}</div>{_more(len(found), MOST_PICTURES)}')
 
 
@@ -161,21 +155,21 @@ def _odd(report: Report, kind: str, about: str) -> str:
 
 def _section(kind: str, about: str, body: str) -> str:
     title = kind[0].upper() + kind[1:]
-    heading = f'<h2 id="{_anchor(kind)}">{_text(title)}</h2><p>{_text(about)}</p>'
+    heading = f'<h2 id="{_anchor(kind)}">{text(title)}</h2><p>{text(about)}</p>'
     return f'<section aria-labelledby="{_anchor(kind)}">{heading}{body}</section>'
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], count: int) -> str:
     numbers = {i for i in range(1, len(heads) - 1) if heads[-1] == "what is wrong" and heads[0] == "class"}
 
-    def cell(tag: str, i: int, text: str) -> str:
+    def cell(tag: str, i: int, value: str) -> str:
         kind = ' class="number"' if i in numbers else ""
-        return f"<{tag}{kind}><bdi>{_text(text)}</bdi></{tag}>"
+        return f"<{tag}{kind}><bdi>{text(value)}</bdi></{tag}>"
 
-    head = "".join(cell("th", i, text) for i, text in enumerate(heads))
+    head = "".join(cell("th", i, value) for i, value in enumerate(heads))
     body = []
     for row in rows:
-        body.append(f"<tr>{''.join(cell('td', i, text) for i, text in enumerate(row))}</tr>")
+        body.append(f"<tr>{''.join(cell('td', i, value) for i, value in enumerate(row))}</tr>")
         if len(body) == MOST_ROWS:
             break
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
@@ -188,12 +182,12 @@ def _more(count: int, most: int) -> str:
 
 def _where(report: Report, i: int) -> tuple[str, ...]:
     split = report.pictures.splits[i]
-    beside = "" if split == "all" else f" · {_text(split)}"
-    return (f"<span><bdi>{_text(report.pictures.class_name(i))}</bdi>{beside}</span>",)
+    beside = "" if split == "all" else f" · {text(split)}"
+    return (f"<span><bdi>{text(report.pictures.class_name(i))}</bdi>{beside}</span>",)
 
 
 def _figure(report: Report, i: int, *captions: str) -> str:
-    name = _text(report.pictures.name(i))
+    name = text(report.pictures.name(i))
     try:
         source, coarse = _thumbnail(report.pictures.read(i))
         small = ' class="small"' if coarse else ""
@@ -209,30 +203,13 @@ def _figure(report: Report, i: int, *captions: str) -> str:
 
 def _thumbnail(image: Image.Image) -> tuple[str, bool]:
     """A picture as an address that holds it, and whether it is of few pixels."""
-    coarse, buffer = max(image.size) <= COARSE, io.BytesIO()
-    if coarse:
-        image.save(buffer, "PNG")
-    else:
-        ratio = min(1.0, SIDE / max(image.size))
-        sides = tuple(max(1, round(side * ratio)) for side in image.size)
-        image.resize((sides[0], sides[1]), Image.Resampling.LANCZOS, reducing_gap=2.0).save(buffer, "JPEG", quality=80)
-    kind = "png" if coarse else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", coarse
-
-
-def _text(text: str) -> str:
-    """Plain text: no markup, no control characters, no bytes that are no text."""
-    return html.escape(printable(text))
+    if max(image.size) <= COARSE:
+        return picture_uri(image), True
+    ratio = min(1.0, SIDE / max(image.size))
+    sides = tuple(max(1, round(side * ratio)) for side in image.size)
+    small = image.resize((sides[0], sides[1]), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return picture_uri(small, "JPEG", quality=80), False
 
 
 def _anchor(kind: str) -> str:
     return kind.replace(" ", "-")
-
-
-def _part(name: str) -> str:
-    return (resources("convit.checks") / "check_page" / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    """How the policy names the one style that may be in the page."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"

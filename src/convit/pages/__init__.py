@@ -1,19 +1,20 @@
 """Pages that are one HTML file: their parts, and the document made of them.
 
 ``attention/`` is the view of pictures and what every head looks at; ``convit inspect`` fills it with values that were
-computed. ``classifier/`` is the model in JavaScript, which fills the same view in the browser.
+computed. ``classifier/`` is the model in JavaScript, which fills the same view in the browser. ``report/`` and
+``check/`` are the pages of a training and of ``convit check``, which have no script.
 
 A page makes no requests: its policy (CSP) forbids every request, and every script and style but its own.
 """
 
 import base64
-import hashlib
 import html
 import json
-import re
 from collections.abc import Mapping, Sequence
-from importlib.resources import files as resources
 from typing import Any
+
+from convit.pages.markup import filled, part
+from convit.pages.markup import policy as csp
 
 SHELL = "attention/page.html"
 """The document that all pages have in common."""
@@ -41,31 +42,16 @@ def document(
         policy: what the page may do besides, as directives of its policy: ``{"img-src": "blob:"}``.
     """
     style, script = "\n".join(map(part, styles)), "\n".join(map(part, scripts))
-    rules = {
-        "default-src": "'none'",
-        "img-src": "data:",
-        "style-src": _hash(style),
-        "script-src": _hash(script),
-        "base-uri": "'none'",
-        "form-action": "'none'",
-    }
-    for name, more in (policy or {}).items():
-        rules[name] = f"{rules[name]} {more}" if name in rules else more
     parts = {
         "title": html.escape(title.encode("utf-8", "replace").decode("utf-8")),  # a file's name may not be Unicode
-        "policy": "; ".join(f"{name} {value}" for name, value in rules.items()),
+        "policy": csp(style, script, policy),
         "style": style,
         "intro": part(intro),
         "data": json_text(data),
         "payload": payload,
         "script": script,
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], part(SHELL))
-
-
-def part(name: str) -> str:
-    """The text of a file of this folder."""
-    return resources("convit.pages").joinpath(*name.split("/")).read_text(encoding="utf-8")
+    return filled(part(SHELL), parts)
 
 
 def json_text(value: Any) -> str:
@@ -77,8 +63,3 @@ def json_text(value: Any) -> str:
 def data_element(name: str, content: bytes) -> str:
     """An element with the id ``name`` that holds bytes in base64; a browser does not run it."""
     return f'<script type="application/octet-stream" id="{name}">{base64.b64encode(content).decode("ascii")}</script>'
-
-
-def _hash(text: str) -> str:
-    """How a policy names the one script, or style, that may be in the page."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from convit.training.markup import text
+from convit.pages.markup import text
 
 POINTS = 400
 """A line is drawn through at most so many points."""

@@ -16,9 +16,9 @@ from convit.data import ImageSet
 from convit.events import RunEnded
 from convit.files import write
 from convit.model_card import data_name
+from convit.pages.markup import filled, part, picture_uri, policy, text
 from convit.training.charts import Line, chart
 from convit.training.evaluation import Evaluation, best_record
-from convit.training.markup import filled, part, picture_uri, policy, text
 from convit.training.mistakes import Mistake
 from convit.training.outcome import Outcome
 from convit.training.plan import MAY_CHANGE, PLACES, Plan
@@ -62,7 +62,7 @@ def write_report(folder: Path, report: Report) -> None:
 def page(report: Report) -> str:
     """The page of a run, a whole HTML document."""
     plan, found = report.plan, report.outcome
-    style = part("page.css")
+    style = part("report/page.css")
     kind = "test" if found.split == "test" else "validation"
     counts = {split: sum(of) for split, of in plan.facts.counts.items()}
     images = f"{counts['train']} images to learn from, {counts['val']} to validate"
@@ -92,7 +92,7 @@ def page(report: Report) -> str:
             if name != REPORT
         ),
     }
-    return filled(part("page.html"), parts)
+    return filled(part("report/page.html"), parts)
 
 
 def _finding(topic: str, said: str, advice: str) -> str:
