@@ -13,7 +13,18 @@ PACKAGE = Path(convit.__file__).parent
 # Each part and the parts that it may import, besides itself, errors and choices, which all may. A part is a module or a
 # folder right under convit/; a file with a row of its own is held to that row instead of its folder's.
 MODEL = {"grid", "ops", "layers", "models"}
-TOOLS = {"answers", "calibration", "classifier", "classifier_folder", "data", "device", "hub", "model_card", *MODEL}
+TOOLS = {
+    "answers",
+    "calibration",
+    "classifier",
+    "classifier_config",
+    "classifier_folder",
+    "data",
+    "device",
+    "hub",
+    "model_card",
+    *MODEL,
+}
 OPTIONS = {"options", "options_file"}
 PARTS_OF_THE_TOP = {"training", "analysis", "export", "export_web", "benchmark", "checks"}
 ALLOWED: dict[str, set[str]] = {
@@ -40,7 +51,9 @@ ALLOWED: dict[str, set[str]] = {
     "model_card": {"calibration", "intervals"},
     "classifier_folder": {"files", "hub"},
     "figures": {"files"},
+    "classifier_config": {"calibration", "classifier_folder", "data", "files", "model_card", "models"},
     "classifier": {
+        "classifier_config",
         "answers",
         "calibration",
         "classifier_folder",

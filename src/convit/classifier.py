@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from numbers import Integral
 from pathlib import Path
-from typing import Any, NamedTuple, Self, overload
+from typing import Any, Self, overload
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from torch import Tensor
 
 from convit import files, hub
 from convit.answers import Answer, answers, thresholds
-from convit.calibration import Calibration, checksum_with, entry_of, of_entry
-from convit.classifier_folder import CONFIG, HUB, WEIGHTS, check_folder, check_source, fold_folders, lack
+from convit.calibration import Calibration, checksum_with, entry_of
+from convit.classifier_config import check_class_names, fingerprint_of_config, read_config_file
+from convit.classifier_folder import CONFIG, HUB, WEIGHTS, check_folder, check_source, fold_folders
 from convit.data import Preprocess, evaluation_transform
 from convit.data.images import Encoded, Picture, as_rgb, is_file
 from convit.errors import InputError, brief, one_line
@@ -27,14 +28,11 @@ from convit.model_card import MARKER, TrainingFacts, model_card
 from convit.models import ConViT, create_model
 from convit.models.average import Average
 from convit.models.checkpoints import check_numbers
-from convit.models.ranges import check_of_file
 from convit.models.seal import checksum_in, checksum_of, config_of, read_sealed, sealed
 from convit.models.stem import patch_grid
 from convit.prediction import Prediction, ranked
 
 CARD = "README.md"
-FOR_TIMM = ("num_classes", "input_size", "classifier", "first_conv")
-"""Entries of the ``pretrained_cfg`` in a ``config.json`` that are timm's, not the preprocessing's."""
 
 
 class Classifier:
@@ -65,7 +63,7 @@ class Classifier:
         training: TrainingFacts | None = None,
         calibration: Calibration | None = None,
     ) -> None:
-        _check_class_names(class_names, model.num_classes)
+        check_class_names(class_names, model.num_classes)
         if isinstance(model, ConViT):  # a study trains other models in its place
             _check_input(model, preprocess)
         self.model = model
@@ -211,7 +209,7 @@ class Classifier:
         if self.training is not None:
             config["training"] = self.training.to_dict()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
-        weights = sealed(tensors, _fingerprint(config))
+        weights = sealed(tensors, fingerprint_of_config(config))
         if self.calibration is not None:
             config["calibration"] = entry_of(self.calibration, checksum_in(weights))
         _write(
@@ -342,7 +340,7 @@ def load(
         runs = fold_folders(Path(source))
         return average([load_folder(run, device) for run in runs]) if runs else load_folder(Path(source), device)
     repo_id = str(source).removeprefix(HUB)
-    got = hub.download(repo_id, CONFIG, WEIGHTS, _read_config, revision=revision, token=token, cache_dir=cache_dir)
+    got = hub.download(repo_id, CONFIG, WEIGHTS, read_config_file, revision=revision, token=token, cache_dir=cache_dir)
     return load_folder(got, device)
 
 
@@ -374,7 +372,7 @@ def load_folder(folder: Path, device: torch.device | str, make: Callable[..., Co
     check_folder(folder)
     if not isinstance(device, str | torch.device):  # PyTorch takes 1.5 or a tensor for none
         raise InputError(f"device: got {brief(device)}, expected a name or a torch.device, such as 'cpu'")
-    config = _read_config(folder / CONFIG)
+    config = read_config_file(folder / CONFIG)
     name, classes, args, preprocess = config.model_name, config.class_names, config.model_args, config.preprocess
     try:
         made = partial(make, name, num_classes=len(classes), **args)
@@ -443,73 +441,6 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
         files.write(folder / name, content)
 
 
-class ClassifierConfig(NamedTuple):
-    """What a ``config.json`` says: everything of a classifier but its weights."""
-
-    model_name: str
-    class_names: list[str]
-    model_args: dict[str, Any]
-    preprocess: Preprocess
-    training: TrainingFacts | None
-    calibration: Calibration | None
-    calibration_checksum: str
-    """:func:`convit.calibration.checksum_with` of it and of the weights that it was written with."""
-    fingerprint: str
-    """Of all of it but the training facts and the calibration, as :func:`_fingerprint` makes it."""
-
-
-def _fingerprint(config: Mapping[str, Any]) -> str:
-    """Differs for what gives other answers with the same weights."""
-    names = ("architecture", "num_classes", "model_args", "pretrained_cfg", "full_scale")
-    return files.fingerprint({name: config.get(name) for name in names})
-
-
-def read_config(folder: str | Path) -> ClassifierConfig:
-    """The ``config.json`` of a run folder. Nothing that it names is imported.
-
-    Raises:
-        InputError: not such a folder, or a file of something else.
-    """
-    path = Path(folder) / CONFIG
-    if not path.is_file():
-        raise InputError(f"{folder}: {lack(Path(folder), CONFIG)}; expected a run folder of 'convit train'")
-    return _read_config(path)
-
-
-def _read_config(path: Path) -> ClassifierConfig:
-    """Model name, class names, model arguments, preprocessing and training facts of a ``config.json``."""
-    try:
-        config = files.parse_json(files.read(path, files.MOST_JSON), finite=False)  # the field is named
-        if not isinstance(config, dict) or not isinstance(config.get("pretrained_cfg", {}), dict):
-            raise TypeError("no names with values")
-        cfg = dict(config["pretrained_cfg"])
-        classes = cfg.pop("label_names")
-        preprocess = {key: value for key, value in cfg.items() if key not in FOR_TIMM}
-        size = cfg["input_size"]
-        if not isinstance(size, list):
-            raise TypeError(f"input_size is {brief(size)}, no list")
-        preprocess |= {"image_size": size[1:], "full_scale": config.get("full_scale")}
-        name, args = config["architecture"], config["model_args"]
-        if not (isinstance(name, str) and isinstance(args, dict) and isinstance(classes, list)):
-            raise TypeError("an entry of the wrong type")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError) as error:
-        found = f"no entry {one_line(error)}" if isinstance(error, KeyError) else one_line(error)
-        raise InputError(
-            f"{path}: not a model's configuration ({found}); expected what 'convit train' writes"
-        ) from error
-    try:
-        check_of_file(args)
-        _check_class_names(classes, len(classes))
-        training = TrainingFacts.from_dict(config["training"]) if "training" in config else None
-        calibration, checksum = of_entry(config["calibration"]) if "calibration" in config else (None, "")
-        settings = Preprocess.from_dict(preprocess)
-        return ClassifierConfig(name, classes, args, settings, training, calibration, checksum, _fingerprint(config))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-
-
 def _check_input(model: ConViT, preprocess: Preprocess) -> None:
     """Whether a model gives one answer for an image of this preprocessing.
 
@@ -521,17 +452,3 @@ def _check_input(model: ConViT, preprocess: Preprocess) -> None:
     if model.in_chans != 3:
         raise InputError(f"model: got in_chans {model.in_chans}, expected 3: red, green, blue")
     patch_grid(*preprocess.image_size, model.patch_size)  # which refuses a size that the patch does not divide
-
-
-def _check_class_names(names: Sequence[Any], outputs: int) -> None:
-    """Whether the names are texts, each of them once, and one for each output.
-
-    Raises:
-        InputError: they are not.
-    """
-    if others := [name for name in names if not isinstance(name, str)]:
-        raise InputError(f"class_names: got {brief(others[0])}, expected texts")
-    if len(names) != outputs or len(set(names)) != len(names) or not names:
-        raise InputError(
-            f"class_names: got {len(set(names))} different ones, expected {outputs or 'some'}, one per output"
-        )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from convit.classifier import read_config
+from convit.classifier_config import read_config
 from convit.errors import InputError, one_line
 from convit.experiments.rivals import RIVALS
 from convit.files import parse_json, read, write_json

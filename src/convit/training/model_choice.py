@@ -6,7 +6,7 @@ from typing import Any
 from timm.layers import PatchEmbed
 
 from convit.choices import CONV_STEM, PATCH_STEM, PUBLISHED_STD
-from convit.classifier import ClassifierConfig
+from convit.classifier_config import ClassifierConfig
 from convit.data.select import Facts
 from convit.errors import InputError
 from convit.layers import GatedPositionalSelfAttention, TokenBatchNorm

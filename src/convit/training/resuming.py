@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from convit.classifier import CONFIG as MODEL_CONFIG
-from convit.classifier import WEIGHTS, read_config
+from convit.classifier import WEIGHTS
+from convit.classifier_config import read_config
 from convit.data.record import first_change
 from convit.data.select import Selection, select
 from convit.errors import InputError

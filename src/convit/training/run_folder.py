@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from convit.choices import RUN_FILES
-from convit.classifier import CARD, read_config
+from convit.classifier import CARD
+from convit.classifier_config import read_config
 from convit.classifier_folder import fold_folders
 from convit.data import BadImage, ImageSet
 from convit.data.select import Known
