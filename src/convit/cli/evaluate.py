@@ -63,13 +63,24 @@ def _evaluate(options: EvaluateCommand) -> Selection:
         out.mkdir(parents=True, exist_ok=True)
         _, result, answers = _run_over(images, classifier, options, screen, unsure)
     bad = selection.left_out
-    wrong, of = answers.mistakes(images), {"data": selection.name, "root": selection.root, "split": split}
+    wrong = answers.mistakes(images)
     own = split == "val" or known.root == selection.root
     validated = set(map(composed, known.split.get("val", ()))) if own else set()
     reliability = answers.reliability(len(images), fitted_here=not validated.isdisjoint(map(composed, images.names)))
     more = unsure.to_dict(result.class_names)
-    notes: dict[str, Any] = {"left_out": bad, "more": more, "say": lambda text: screen(Said(text))}
-    written = write_evaluation(out, result, wrong, images, reliability, **notes, **of)
+    written = write_evaluation(
+        out,
+        result,
+        wrong,
+        images,
+        reliability,
+        data=selection.name,
+        root=selection.root,
+        split=split,
+        say=lambda text: screen(Said(text)),
+        left_out=bad,
+        more=more,
+    )
     if options.json:
         document = {"run": str(run), "data": options.data, "split": split, **result.to_dict()}
         document |= {"calibration": reliability.to_dict(), **more, **_left_out(selection)}
