@@ -208,6 +208,7 @@ function schedule() {
 function draw() {
   cancelAnimationFrame(waiting);
   waiting = 0;
+  if (!seen) return; // all pictures were removed
   const { query, kind, log, common } = state;
   for (const tile of tiles) {
     tile.values = attend(tile.layer, tile.head, kind, query);

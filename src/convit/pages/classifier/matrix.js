@@ -94,6 +94,7 @@ function affine(x, weight, bias) {
 
 // Phi(x), the normal distribution function, by the series 1/2 + phi(x) (x + x^3 / 3 + x^5 / 15 + x^7 / 105 + ...).
 function normalDistribution(x) {
+  if (Math.abs(x) > 8) return x > 0 ? 1 : 0; // to 1e-15
   let term = x, sum = x;
   for (let n = 3; Math.abs(term) > 1e-17 * Math.abs(sum); n += 2) sum += term *= (x * x) / n;
   return 0.5 + sum * Math.exp(-x * x / 2) / Math.sqrt(2 * Math.PI);

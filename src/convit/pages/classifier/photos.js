@@ -150,7 +150,8 @@ function clearAll() {
   job++;
   photos.length = queue.length = 0;
   setGates.clear();
-  [seen, shown] = [undefined, null];
+  [seen, shown, tiles] = [undefined, null, []];
+  clearTimeout(idle);
   $("main").hidden = $("answers").hidden = true;
   $("pictures").replaceChildren();
   $("problems").replaceChildren();

@@ -41,7 +41,7 @@ function makeRelevance(spec, weights, model) {
     const inner = block.fc1(block.norm2(x), dim), inside = throughLinear(`${name}.mlp.fc2`, gradient, inner.length / (x.length / dim));
     for (let i = 0; i < inner.length; i++) {
       const t = inner[i], bell = Math.exp(-0.5 * t * t) / Math.sqrt(2 * Math.PI);
-      inside[i] *= 0.5 * (1 + erf(t / Math.SQRT2)) + t * bell;
+      inside[i] *= normalDistribution(t) + t * bell;
     }
     return add(gradient, throughNorm(`${name}.norm2`, x, throughLinear(`${name}.mlp.fc1`, inside, dim)));
   }
