@@ -60,6 +60,8 @@ def test_to_dict_is_json() -> None:
     document = json.loads(json.dumps(result.to_dict()))
     assert document["images"] == 2
     assert document["confusion"] == [[1, 0], [1, 0]]
+    low, high = document["classes"][0].pop("recall_interval")  # of one image that is right
+    assert (round(low, 3), high) == (0.207, 1.0)
     assert document["classes"][0] == {"name": "ä", "images": 1, "precision": 0.5, "recall": 1.0}
 
 
