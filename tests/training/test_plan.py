@@ -128,7 +128,7 @@ def test_a_rate_goes_with_the_batch_and_a_warm_up_with_the_epochs_that_were_aske
 def test_nothing_is_left_open() -> None:
     options = plan(facts(36)).options.to_dict()
     assert [name for name, value in options.items() if value is None] == [
-        *("train", "val", "test", "fraction", "per_class", "classes", "data_root", "full_scale"),
+        *("train", "val", "test", "folds", "fold", "fraction", "per_class", "classes", "data_root", "full_scale"),
         *("heads", "stem", "pool", "norm", "position_embedding", "gate_init", "weight_init"),
         *("weights", "teacher", "teacher_weights", "minutes", "patience", "crop_scale", "save_minutes", "resume"),
     ]  # None has a meaning of its own there
