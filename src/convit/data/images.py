@@ -1,6 +1,5 @@
 """Image files: which files are images, and reading one as an upright RGB image, or raising a one-line error."""
 
-import functools
 import io
 import os
 import struct
@@ -54,13 +53,8 @@ def is_image_name(name: str) -> bool:
     >>> is_image_name("IMG_1.JPG"), is_image_name("notes.txt"), is_image_name("._IMG_1.JPG")
     (True, False, False)
     """
-    return _is_suffix(os.path.splitext(name)[1]) and not is_hidden(name)
-
-
-@functools.cache
-def _is_suffix(suffix: str) -> bool:
-    """Whether files that end like this can be read here; asked for ten thousands of them."""
-    return suffix.lower() in IMAGE_SUFFIXES and not lacks_reader(f"image{suffix}")
+    known = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return known and not is_hidden(name) and not lacks_reader(name)
 
 
 def visible_files(folder: Path) -> Iterator[Path]:
