@@ -21,7 +21,7 @@ from convit.data.select import Evaluating, Known, Selection, select
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, Said
 from convit.files import absolute, check_apart, check_output, composed, printable
-from convit.intervals import rate_with_interval
+from convit.intervals import wilson_interval
 from convit.training import Evaluation, evaluate
 from convit.training.comparison import Comparison, write_comparison
 from convit.training.evaluation_files import others_in, write_evaluation
@@ -225,7 +225,7 @@ def _show(result: Evaluation, title: str, model: str) -> None:
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False)
     table.add_column("class", overflow="ellipsis", max_width=40)
-    for heading in ("images", "precision", "recall", "most often taken for"):
+    for heading in ("images", "precision", "recall (95% interval)", "most often taken for"):
         table.add_column(heading, justify="left" if heading.startswith("most") else "right")
     for i, name in enumerate(result.class_names):
         row = result.confusion[i].copy()
@@ -234,10 +234,16 @@ def _show(result: Evaluation, title: str, model: str) -> None:
             name,
             str(images),
             f"{result.precision[i]:.1%}" if result.confusion[:, i].any() else "-",
-            rate_with_interval(int(result.confusion[i, i]), images),
+            _recall(int(result.confusion[i, i]), images),
             f"{result.class_names[row.argmax()]} ({row.max()})" if row.any() else "",
         )
         table.add_row(*(escape(printable(cell)) for cell in cells))  # a user's square brackets are no markup
     console.print(table)
     figures = f"{result.accuracy}, loss {result.loss:.4f}, {result.num_images} images, {model}"
     console.print(f"{printable(title)}: {figures}", markup=False, soft_wrap=True)
+
+
+def _recall(right: int, images: int) -> str:
+    """In a table: to a tenth of a percent."""
+    low, high = wilson_interval(right, images)
+    return f"{right / images:.1%} ({100 * low:.1f} to {100 * high:.1f})" if images else "-"
