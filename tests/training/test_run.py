@@ -186,6 +186,7 @@ def test_what_a_listener_hears(data: Path, tmp_path: Path) -> None:
         [1, 1, 0],
         ["temperature, on the validation images", 3, 3],
         ["best model on the val images", 3, 3],
+        ["best model on images it learned from", 15, 15],
     ]
 
 
