@@ -124,6 +124,5 @@ def test_picture(count: int, names: tuple[str, ...], tmp_path: Path) -> None:
 
 def test_no_mistake_no_picture(tmp_path: Path) -> None:
     path = tmp_path / "mistakes.png"
-    path.write_bytes(b"of an evaluation before")
     plots.mistakes([], path, images=images(), title="")
     assert not path.exists()

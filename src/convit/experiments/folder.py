@@ -85,7 +85,7 @@ class ExperimentFolder:
                 raise InputError(f"{file}: not readable ({error}); expected --overwrite, or another --out") from error
             if found:
                 raise InputError(
-                    f"{self.path}: its {found[0]} is {found[1]}, got {found[2]}; results of the two do not belong in "
+                    f"{self.path}: {_said(*found)}; results of the two do not belong in "
                     "one table; expected another --out, or --overwrite to start again"
                 )
             return
@@ -107,8 +107,7 @@ class ExperimentFolder:
             decisive = [name for name in cell.asked.to_dict() if name not in NOT_RESULTS]
             then, now = ({name: of.get(name) for name in decisive} for of in (before, cell.asked.to_dict()))
             if found := first_difference(then, now):
-                what = f"its {found[0]} is {found[1]}, got {found[2]}"
-                raise InputError(f"{run}: {what}; expected the same; delete it to make that run again")
+                raise InputError(f"{run}: {_said(*found)}; expected the same; delete it to make that run again")
         return (run / "evaluation.json").is_file() and not (run / "checkpoints").exists()
 
     def write_config(self, cell: Cell) -> Path:
@@ -125,6 +124,12 @@ class ExperimentFolder:
         writer.writeheader()
         writer.writerows(rows)
         write(self.path / "results.csv", text.getvalue())
+
+
+def _said(name: str, then: Any, now: Any) -> str:
+    """A difference in words; 10 epochs are 10, also where parts of one are allowed."""
+    was, got = (f"{value:g}" if isinstance(value, float) else value for value in (then, now))
+    return f"its {name} is {was}, got {got}"
 
 
 def _row(result: Mapping[str, Any]) -> dict[str, Any]:
