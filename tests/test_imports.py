@@ -51,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "model_card": {"calibration", "intervals"},
     "classifier_folder": {"files", "hub"},
     "figures": {"files"},
+    "pages": {"files"},
     "classifier_config": {"calibration", "classifier_folder", "data", "files", "model_card", "models"},
     "classifier": {
         "classifier_config",
@@ -65,13 +66,13 @@ ALLOWED: dict[str, set[str]] = {
         "prediction",
         *MODEL,
     },
-    # These stand side by side, and do not import each other.
+    # Training, analysis, export and benchmark stand side by side, and do not import each other.
     "training": {"figures", "intervals", "lock", "pages", *OPTIONS, "events", "files", *TOOLS},
     "analysis": {"figures", "files", "pages", "prediction", *TOOLS},
     "export": {"files", *TOOLS},
-    "pages": {"files"},
-    "export_web": {"export", "files", "pages", *TOOLS},
     "benchmark": {"figures", "events", "files", *TOOLS},
+    # Each of these stands on one or two of them.
+    "export_web": {"export", "files", "pages", *TOOLS},
     "checks": {"events", "files", "options", "pages", "training", *TOOLS},
     "entry": {"training", "analysis", "events"},
     "experiments": {"entry", "figures", "intervals", "lock", *OPTIONS, "events", "files", *TOOLS, *PARTS_OF_THE_TOP},

@@ -359,8 +359,13 @@ def average(classifiers: Sequence[Classifier]) -> Classifier:
             raise InputError("classifiers: other classes, or another preprocessing; expected those of one training")
     temperatures = [classifier.temperature for classifier in classifiers]
     made: Any = Average([classifier.model for classifier in classifiers], temperatures)
-    names = {"model_name": first.model_name, "model_args": first.model_args}
-    return Classifier(made.eval(), first.preprocess, first.class_names, **names)  # type: ignore[arg-type]
+    return Classifier(
+        made.eval(),
+        first.preprocess,
+        first.class_names,
+        model_name=first.model_name,
+        model_args=first.model_args,
+    )
 
 
 def load_folder(folder: Path, device: torch.device | str, make: Callable[..., ConViT] = create_model) -> Classifier:

@@ -12,10 +12,10 @@ second hash, of its middle 28 x 28 pixels, and a pair is a candidate if any two 
 Candidates are compared as 16 x 16 pixels: the correlation of the grey values, the best one of those in which up to 3 of
 the 32 pixels at the edges of either picture are cut off. From :data:`ALIKE` on they are nearly the same.
 
-Both numbers are measured (``benchmarks/faults.py``): on CIFAR-10, 32 x 32 pixels, among 72 million pairs of 12,000
-images 53 reach 0.96, of which about three are different pictures by eye, and none of them is of two classes; the famous
-repeated pictures of that data set are the others. Of copies that are recompressed (quality 50), cropped by 2 pixels, or
-30% brighter, 99% or more reach it.
+Both numbers were chosen by trials that are not in the project: on CIFAR-10, 32 x 32 pixels, among 72 million pairs of
+12,000 images 53 reach 0.96, of which about three are different pictures by eye, and none of them is of two classes;
+the famous repeated pictures of that data set are the others. Of copies that are recompressed (quality 50), cropped by 2
+pixels, or 30% brighter, 99% or more reach it.
 """
 
 from collections.abc import Iterator

@@ -7,15 +7,13 @@ and classes are always plain text.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
-from PIL import Image
-
 from convit.checks.confidence import Doubt
 from convit.checks.faults import Group
 from convit.checks.near import ALIKE
 from convit.checks.report import Report
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, ignore
-from convit.pages.markup import filled, part, picture_uri, policy, text
+from convit.pages.markup import document, filled, part, text, thumbnail_uri
 
 MOST_PICTURES = 48
 """Pictures of one kind of fault, and groups of repeated ones; the JSON has all."""
@@ -24,29 +22,25 @@ MOST_ROWS = 200
 SIDE = 160
 """Pixels of the longer side of a picture in the page, at most."""
 HARM = "Across splits: accuracy on them says too much. Across classes: a label may be wrong."
-COARSE = 64
-"""Pictures up to this side are shown as they are, pixel by pixel."""
 
 
 def page(report: Report, tell: Listener = ignore) -> str:
     """The page of a report, a whole HTML document; it reads the images that it shows once more."""
     sections = list(_sections(report))
     shown = [key for key, _ in sections]
-    style = part("check/page.css")
     tell(PassBegan("drawing check.html", len(sections)))
     parts: list[str] = []
     for _, section in sections:
         parts.append(section())
         tell(Advanced(1))
+    title = text(f"Check of {report.name}")
     fields = {
-        "title": text(f"Check of {report.name}"),
-        "policy": policy(style),
-        "style": style,
+        "title": title,
         "about": "\n  ".join(f"<p>{text(line)}</p>" for line in _about(report)),
         "counts": "\n    ".join(_count(kind, count, shown) for kind, count, _ in report.rows()),
         "sections": "\n  ".join(parts),
     }
-    return filled(part("check/page.html"), fields)
+    return document(title, ["check/page.css"], filled(part("check/body.html"), fields))
 
 
 def _about(report: Report) -> Iterator[str]:
@@ -189,7 +183,7 @@ def _where(report: Report, i: int) -> tuple[str, ...]:
 def _figure(report: Report, i: int, *captions: str) -> str:
     name = text(report.pictures.name(i))
     try:
-        source, coarse = _thumbnail(report.pictures.read(i))
+        source, coarse = thumbnail_uri(report.pictures.read(i), SIDE)
         small = ' class="small"' if coarse else ""
         picture = f'<img{small} src="{source}" alt="{name}" loading="lazy">'
     except InputError:  # it was there when it was checked
@@ -199,16 +193,6 @@ def _figure(report: Report, i: int, *captions: str) -> str:
         f'<figure><div class="frame">{picture}</div>'
         f'<figcaption>{told}<span class="name"><bdi>{name}</bdi></span></figcaption></figure>'
     )
-
-
-def _thumbnail(image: Image.Image) -> tuple[str, bool]:
-    """A picture as an address that holds it, and whether it is of few pixels."""
-    if max(image.size) <= COARSE:
-        return picture_uri(image), True
-    ratio = min(1.0, SIDE / max(image.size))
-    sides = tuple(max(1, round(side * ratio)) for side in image.size)
-    small = image.resize((sides[0], sides[1]), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    return picture_uri(small, "JPEG", quality=80), False
 
 
 def _anchor(kind: str) -> str:

@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from convit.checks.check import Predict, Predicted
 from convit.checks.pictures import Pictures
@@ -19,7 +17,7 @@ from convit.device import pick_device
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, ignore
 from convit.options import make
-from convit.training.evaluation import evaluate
+from convit.training.evaluation import probabilities
 from convit.training.folds import OUT_OF_FOLD, OutOfFold, read_out_of_fold, train_folds
 from convit.training.options import Asked, asked_from
 from convit.training.run_folder import RunFolder
@@ -81,22 +79,20 @@ def _predictions(
     """(M, classes) probabilities of images, in the order of the data's classes."""
     classifier = load(run, pick_device(device))
     order = [classifier.class_names.index(name) for name in pictures.class_names]
-    rows: list[Tensor] = [torch.empty(0, len(order), dtype=torch.float64)]
+    rows = [np.empty((0, len(order)))]
     tell(PassBegan("predicting", len(chosen)))
     for images in pictures.sets.values():
         indices = [index for own, index in map(pictures.place, chosen) if own is images]
         if indices:
-            evaluate(
+            found = probabilities(
                 classifier.model,
                 images.subset(indices).with_classes(classifier.class_names),
                 classifier.preprocess,
-                on_batch=lambda count: tell(Advanced(count)),
-                on_logits=lambda logits, target: rows.append(
-                    (logits.double() / classifier.temperature).softmax(dim=-1)[:, order]
-                ),
+                classifier.temperature,
+                lambda count: tell(Advanced(count)),
             )
-    probabilities: NDArray[np.float64] = torch.cat(rows).numpy()
-    return probabilities
+            rows.append(found[:, order])
+    return np.concatenate(rows)
 
 
 def _held_out(predictions: OutOfFold, runs: Path, source: str, device: Device, tell: Listener) -> Predict:

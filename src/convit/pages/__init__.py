@@ -2,7 +2,7 @@
 
 ``attention/`` is the view of pictures and what every head looks at; ``convit inspect`` fills it with values that were
 computed. ``classifier/`` is the model in JavaScript, which fills the same view in the browser. ``report/`` and
-``check/`` are the pages of a training and of ``convit check``, which have no script.
+``check/`` are the pages of a training and of ``convit check``, which have no script. ``common/`` is in all of them.
 
 A page makes no requests: its policy (CSP) forbids every request, and every script and style but its own.
 """
@@ -13,11 +13,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from convit.pages import markup
 from convit.pages.markup import filled, part
-from convit.pages.markup import policy as csp
 
-SHELL = "attention/page.html"
-"""The document that all pages have in common."""
+BODY = "attention/body.html"
+"""What the pages with a view of heads have in common."""
 
 
 def document(
@@ -30,7 +30,7 @@ def document(
     payload: str,
     policy: Mapping[str, str] | None = None,
 ) -> str:
-    """A whole HTML document.
+    """A page with the view of pictures and heads, a whole HTML document.
 
     Args:
         title: shown as plain text, whatever is in it.
@@ -41,17 +41,10 @@ def document(
         payload: elements with more data, such as maps or weights.
         policy: what the page may do besides, as directives of its policy: ``{"img-src": "blob:"}``.
     """
-    style, script = "\n".join(map(part, styles)), "\n".join(map(part, scripts))
-    parts = {
-        "title": html.escape(title.encode("utf-8", "replace").decode("utf-8")),  # a file's name may not be Unicode
-        "policy": csp(style, script, policy),
-        "style": style,
-        "intro": part(intro),
-        "data": json_text(data),
-        "payload": payload,
-        "script": script,
-    }
-    return filled(part(SHELL), parts)
+    script = "\n".join(map(part, scripts))
+    title = html.escape(title.encode("utf-8", "replace").decode("utf-8"))  # a file's name may not be Unicode
+    parts = {"intro": part(intro), "data": json_text(data), "payload": payload, "script": script}
+    return markup.document(title, styles, filled(part(BODY), parts), script, policy)
 
 
 def json_text(value: Any) -> str:

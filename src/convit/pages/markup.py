@@ -8,17 +8,37 @@ import hashlib
 import html
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files as resources
 
 from PIL import Image
 
 from convit.files import printable
 
+COARSE = 64
+"""Pictures up to this side are shown as they are, pixel by pixel."""
+
 
 def part(name: str) -> str:
     """The text of a file of ``pages/``, such as ``report/page.css``."""
     return resources("convit.pages").joinpath(*name.split("/")).read_text(encoding="utf-8")
+
+
+def document(
+    title: str, styles: Sequence[str], body: str, script: str = "", more: Mapping[str, str] | None = None
+) -> str:
+    """A whole HTML document.
+
+    Args:
+        title: of the window, as markup.
+        styles: names of files of ``pages/``; they become one style, after the colours that all pages have in common.
+        body: its markup, the ``script`` in it.
+        script: the one script that the policy allows; empty for none.
+        more: what it may do besides, as for :func:`policy`.
+    """
+    style = "\n".join(map(part, ("common/colours.css", *styles)))
+    parts = {"title": title, "policy": policy(style, script, more), "style": style, "body": body.rstrip("\n")}
+    return filled(part("common/document.html"), parts)
 
 
 def filled(template: str, parts: Mapping[str, str]) -> str:
@@ -56,6 +76,21 @@ def picture_uri(picture: Image.Image, kind: str = "PNG", quality: int = 75) -> s
     buffer = io.BytesIO()
     picture.save(buffer, kind, quality=quality)  # which PNG takes no notice of
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def thumbnail_uri(picture: Image.Image, side: int) -> tuple[str, bool]:
+    """A small picture as an address that contains it, and whether a page has to show it pixel by pixel.
+
+    Args:
+        picture: of any size; of up to :data:`COARSE` pixels a side it stays as it is.
+        side: of a larger one, the pixels of the longer side at most.
+    """
+    if max(picture.size) <= COARSE:
+        return picture_uri(picture), True
+    ratio = min(1.0, side / max(picture.size))
+    width, height = (max(1, round(length * ratio)) for length in picture.size)
+    small = picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return picture_uri(small, "JPEG", quality=80), False
 
 
 def _hash(code: str) -> str:

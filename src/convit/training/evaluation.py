@@ -51,6 +51,11 @@ class Evaluation:
         return int(np.trace(self.confusion))
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval of ``top1``, in percent (:func:`convit.intervals.wilson_interval`)."""
+        return _percent(self.right, self.num_images)
+
+    @property
     def _in_top5(self) -> int:
         return round((self.top5 or 0) * self.num_images / 100)
 
@@ -62,12 +67,12 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         counts, n = self.confusion.sum(axis=1), self.num_images
-        top5 = {} if self.top5 is None else {"top5": self.top5, "top5_interval": _percent(self._in_top5, n)}
+        top5 = {} if self.top5 is None else {"top5": self.top5, "top5_interval": [*_percent(self._in_top5, n)]}
         return {
             "images": n,
             "loss": self.loss,
             "top1": self.top1,
-            "top1_interval": _percent(self.right, n),
+            "top1_interval": [*self.interval],
             **top5,
             "classes": [
                 {
@@ -83,9 +88,10 @@ class Evaluation:
         }
 
 
-def _percent(right: int, total: int) -> list[float]:
+def _percent(right: int, total: int) -> tuple[float, float]:
     """The 95% interval of an accuracy, in percent."""
-    return [100 * end for end in wilson_interval(right, total)]
+    low, high = wilson_interval(right, total)
+    return 100 * low, 100 * high
 
 
 def evaluate(
@@ -195,6 +201,24 @@ def tally(logits: Tensor, target: Tensor) -> Tally:
     in_top5 = (top == target[:, None]).any(-1).sum()
     losses = F.cross_entropy(logits, target, reduction="none")
     return Tally(cells.reshape(classes, classes), in_top5, losses.sum(dtype=torch.float64))
+
+
+def probabilities(
+    model: nn.Module,
+    images: ImageSet,
+    preprocess: Preprocess,
+    temperature: float = 1.0,
+    on_batch: Callable[[int], None] = lambda images: None,
+) -> NDArray[np.float64]:
+    """``softmax(logits / temperature)`` of each image, ``(N, classes)``; arguments as of :func:`evaluate`."""
+    rows: list[Tensor] = [torch.empty(0, len(images.class_names), dtype=torch.float64)]
+
+    def on_logits(logits: Tensor, target: Tensor) -> None:
+        rows.append((logits.double() / temperature).softmax(dim=-1))
+
+    evaluate(model, images, preprocess, on_batch=on_batch, on_logits=on_logits)
+    found: NDArray[np.float64] = torch.cat(rows).numpy()
+    return found
 
 
 def evenly(images: ImageSet, most: int) -> ImageSet:

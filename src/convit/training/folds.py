@@ -12,14 +12,12 @@ import csv
 import io
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from convit.classifier import Classifier, average, load_folder
 from convit.classifier_folder import FOLD, FOLDS
@@ -31,7 +29,7 @@ from convit.files import MOST_LIST, absolute, read, write, write_csv, write_json
 from convit.options_file import to_yaml
 from convit.training import run
 from convit.training.engine import Measure, measure_nothing
-from convit.training.evaluation import Evaluation, evaluate, score
+from convit.training.evaluation import Evaluation, probabilities, score
 from convit.training.look_ahead import look_ahead
 from convit.training.options import Asked, asked_from
 from convit.training.plan import MAY_CHANGE
@@ -252,20 +250,14 @@ def _predicted(own: RunFolder, number: int, classifier: Classifier, asked: Asked
     assert data is not None
     choice = learning(options, own.read_skipped(), recorded=own.read_split())
     images = select(data, replace(choice, data_root=asked.data_root)).splits["val"]
-    rows: list[Tensor] = []
     tell(PassBegan(f"out-of-fold predictions, fold {number}", len(images)))
-    evaluate(
-        classifier.model,
-        images,
-        classifier.preprocess,
-        on_batch=lambda count: tell(Advanced(count)),
-        on_logits=lambda logits, target: rows.append((logits.double() / classifier.temperature).softmax(dim=-1)),
-    )
+    model, way, temperature = classifier.model, classifier.preprocess, classifier.temperature
+    found = probabilities(model, images, way, temperature, lambda count: tell(Advanced(count)))
     return OutOfFold(
         names=images.names,
         folds=np.full(len(images), number),
         targets=images.targets,
-        probabilities=torch.cat(rows).numpy(),
+        probabilities=found,
         class_names=images.class_names,
     )
 
@@ -310,17 +302,16 @@ def read_out_of_fold(path: Path) -> OutOfFold:
         if tuple(head[: len(HEADING)]) != HEADING or not rows:
             raise ValueError("other columns")
         place = {name: i for i, name in enumerate(class_names)}
-        probabilities = np.array([[float(cell) for cell in row[len(HEADING) :]] for row in rows])
-        if probabilities.shape != (len(rows), len(class_names)) or not (np.abs(probabilities - 0.5) <= 0.5).all():
+        found = np.array([[float(cell) for cell in row[len(HEADING) :]] for row in rows])
+        if found.shape != (len(rows), len(class_names)) or not (np.abs(found - 0.5) <= 0.5).all():
             raise ValueError("no probability in a place of one")
         return OutOfFold(
             names=[row[0] for row in rows],
             folds=np.array([int(row[2]) for row in rows]),
             targets=np.array([place[row[1]] for row in rows]),
-            probabilities=probabilities,
+            probabilities=found,
             class_names=class_names,
         )
     except (OSError, ValueError, KeyError, IndexError, csv.Error) as error:
-        with suppress(AttributeError):
-            error = OSError(error.strerror) if isinstance(error, OSError) and error.strerror else error
-        raise InputError(f"{path}: not readable ({one_line(error)}); expected what 'convit train' wrote") from error
+        why = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+        raise InputError(f"{path}: not readable ({why}); expected what 'convit train' wrote") from error

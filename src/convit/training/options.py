@@ -196,8 +196,7 @@ class AugmentationOptions:
     """'random_resized' takes a part of the image, 'shift' moves it by up to an eighth, 'none' takes its middle [shift
     from scratch up to 64 px, random_resized above, with --crop-scale, when fine-tuning and for paper]."""
     crop_scale: Annotated[float, Meta(gt=0, le=1)] | None = None
-    """Smallest part of the area that 'random_resized' takes [0.35; when fine-tuning 0.6 up
-    to 64 px; 0.08 for paper]."""
+    """Smallest part of the area that 'random_resized' takes [0.6 up to 64 px, 0.35 above; 0.08 for paper]."""
     rand_augment: str | None = None
     """timm's RandAugment; '' for none [none up to 64 px (when fine-tuning up to 16 px), rand-m6-mstd0.5-inc1 above;
     rand-m9-mstd0.5-inc1 for paper]."""

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convit.events import Finding
-from convit.intervals import wilson_interval
 from convit.training.evaluation import Evaluation, best_record
 from convit.training.plan import Plan
 
@@ -135,7 +134,7 @@ def outcome(plan: Plan, history: Sequence[dict[str, Any]], evaluation: Evaluatio
         split=split,
         images=evaluation.num_images,
         top1=evaluation.top1,
-        interval=_interval(evaluation),
+        interval=evaluation.interval,
         chance=100 / len(names),
         largest=names[int(counts.argmax())],
         largest_share=100 * int(counts.max()) / evaluation.num_images,
@@ -158,13 +157,7 @@ def outcome(plan: Plan, history: Sequence[dict[str, Any]], evaluation: Evaluatio
 
 def with_seen(found: Outcome, seen: Evaluation) -> Outcome:
     """The outcome with the evaluation of the same model on images that it learned from."""
-    return replace(found, seen_top1=seen.top1, seen_images=seen.num_images, seen_interval=_interval(seen))
-
-
-def _interval(evaluation: Evaluation) -> tuple[float, float]:
-    """The 95% interval of an accuracy, in percent."""
-    low, high = wilson_interval(int(np.trace(evaluation.confusion)), evaluation.num_images)
-    return 100 * low, 100 * high
+    return replace(found, seen_top1=seen.top1, seen_images=seen.num_images, seen_interval=seen.interval)
 
 
 def learned(confusion: NDArray[np.int64]) -> bool | None:

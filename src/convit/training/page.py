@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from convit.data import ImageSet
 from convit.events import RunEnded
 from convit.files import write
 from convit.model_card import data_name
-from convit.pages.markup import filled, part, picture_uri, policy, text
+from convit.pages.markup import document, filled, part, text, thumbnail_uri
 from convit.training.charts import Line, chart
 from convit.training.evaluation import Evaluation, best_record
 from convit.training.mistakes import Mistake
@@ -31,8 +30,6 @@ MOST_MISTAKES = 24
 """So many of the misclassified images are shown."""
 SIDE = 280
 """Pixels of the longer side of a shown image."""
-COARSE = 100
-"""Images of fewer pixels are shown pixel by pixel."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,15 +59,13 @@ def write_report(folder: Path, report: Report) -> None:
 def page(report: Report) -> str:
     """The page of a run, a whole HTML document."""
     plan, found = report.plan, report.outcome
-    style = part("report/page.css")
     kind = "test" if found.split == "test" else "validation"
     counts = {split: sum(of) for split, of in plan.facts.counts.items()}
     images = f"{counts['train']} images to learn from, {counts['val']} to validate"
     images += f", {counts['test']} to test" if "test" in counts else ""
+    title = text(f"{data_name(plan.facts.root)}: report of a training")
     parts = {
-        "policy": policy(style),
-        "style": style,
-        "title": text(f"{data_name(plan.facts.root)}: report of a training"),
+        "title": title,
         "subtitle": text(f"{plan.options.model}: {len(plan.class_names)} classes; {images}"),
         "score": f"{found.top1:.1f}%",
         "score_of": text(f"of {found.images} {kind} images right"),
@@ -92,7 +87,7 @@ def page(report: Report) -> str:
             if name != REPORT
         ),
     }
-    return filled(part("report/page.html"), parts)
+    return document(title, ["report/page.css"], filled(part("report/body.html"), parts))
 
 
 def _finding(topic: str, said: str, advice: str) -> str:
@@ -221,10 +216,7 @@ def _mistakes(report: Report) -> str:
 
 
 def _mistake(mistake: Mistake, images: ImageSet) -> str:
-    picture = images.read(mistake.index)
-    coarse = max(picture.size) < COARSE
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    uri = picture_uri(picture, "PNG" if coarse else "JPEG")
+    uri, coarse = thumbnail_uri(images.read(mistake.index), SIDE)
     kind = ' class="coarse"' if coarse else ""
     return (
         f'<figure><div class="frame"><img{kind} src="{uri}" alt="{text(mistake.name)}"></div>'
