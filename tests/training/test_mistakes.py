@@ -14,6 +14,8 @@ from torch import Tensor
 from convit.data import ArrayImages, ImageSet, Preprocess, open_source
 from convit.training import evaluate, plots
 from convit.training.distributed import World
+from convit.training.evaluation import score
+from convit.training.evaluation_files import write_evaluation
 from convit.training.mistakes import COLUMNS, Answers, Mistake, write_mistakes
 from tests.training.small import photos
 from tests.training.test_evaluation import Brightness
@@ -123,6 +125,13 @@ def test_picture(count: int, names: tuple[str, ...], tmp_path: Path) -> None:
 
 
 def test_no_mistake_no_picture(tmp_path: Path) -> None:
-    path = tmp_path / "mistakes.png"
-    plots.mistakes([], path, images=images(), title="")
-    assert not path.exists()
+    """Nor that of an evaluation before, or its list of files that did not decode."""
+    for name in ("mistakes.png", "left-out.csv"):
+        (tmp_path / name).write_bytes(b"of an evaluation before")
+    logits, right = torch.eye(3)[TARGETS] * 9, Answers()
+    right.add(logits, torch.tensor(TARGETS))
+    result = score(logits, np.array(TARGETS), ("a", "b", "c"))
+    of = {"data": "d", "root": "d", "split": "val", "say": pytest.fail}
+    written = write_evaluation(tmp_path, result, [], images(), right.reliability(len(TARGETS)), **of)
+    assert {path.name for path in tmp_path.iterdir()} == {*written}
+    assert not {"mistakes.png", "left-out.csv"} & {*written}

@@ -53,7 +53,7 @@ def write_evaluation(
     Returns:
         The names of the files.
     """
-    for name in (RESULT, "confusion.png", "mistakes.png", "reliability.png", LEFT_OUT):
+    for name in (RESULT, *_PICTURES, LEFT_OUT):
         (folder / name).unlink(missing_ok=True)  # of an evaluation before
     title = f"{data}, {split} images"
     heading = ("true class \\ taken for", *result.class_names)

@@ -19,7 +19,7 @@ class CommandOptions:
     config: Annotated[Path | None, Arg("FILE.yaml")] = None
     """Take options from a file, such as the config.yaml of a run; those given besides go before them."""
     dry_run: bool = False
-    """Say what would be done (data, model, steps, memory, learning rate), and do nothing."""
+    """Say what would be done (data, model, steps, time, memory, disk), and do nothing."""
     find_lr: bool = False
     """Try learning rates from 1e-7 to 1 in 100 steps, draw lr-finder.png, say where the loss falls most steeply."""
     track: Literal["none", "tensorboard", "wandb"] = "none"
@@ -31,7 +31,7 @@ class TrainCommand(CommandOptions, Asked, Command):
     """Train a classifier on your images; writes a run folder. Each option that is left out is as its [brackets] say."""
 
     first: ClassVar[tuple[str, ...]] = (
-        *("out", "model", "image_size", "pretrained", "weights", "epochs", "batch_size", "lr", "seed"),
+        *("out", "model", "image_size", "pretrained", "weights", "epochs", "minutes", "batch_size", "lr", "seed"),
         *("skip_bad", "workers", "device", "overwrite", "resume", "config", "dry_run"),
     )
 
