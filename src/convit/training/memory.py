@@ -1,6 +1,7 @@
 """The memory and the room on the disk that training needs, computed without training."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -24,18 +25,28 @@ def held_bytes(learner: Learner) -> int:
 
 
 def _moment_bytes(learner: Learner) -> int:
-    """Bytes of what the optimiser keeps of the parameters, found by a step of one like it that computes nothing."""
-    groups = [
-        group | {"params": [nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in group["params"]]}
-        for group in learner.optimizer.param_groups
-    ]
-    like = create_optimizer_v2(groups, opt=decided(learner.plan.options.opt), lr=1.0)
-    for group in like.param_groups:
+    """Bytes of what the optimiser keeps of the parameters, found by a step of one like it that computes nothing.
+
+    What it keeps of a parameter depends on its group, shape and type: one of each is enough.
+    """
+    groups, alike = [], Counter[nn.Parameter]()
+    for group in learner.optimizer.param_groups:
+        first: dict[tuple[torch.Size, torch.dtype], nn.Parameter] = {}
         for parameter in group["params"]:
-            parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
+            if parameter.requires_grad:
+                kind = parameter.shape, parameter.dtype
+                alike[first.setdefault(kind, nn.Parameter(torch.empty_like(parameter, device="meta")))] += 1
+        groups.append(group | {"params": list(first.values())})
+    like = create_optimizer_v2(groups, opt=decided(learner.plan.options.opt), lr=1.0)
+    for parameter in alike:
+        parameter.grad = torch.empty_like(parameter)
     like.step()
-    kept = (value for state in like.state.values() for value in state.values())
-    return sum(value.nbytes for value in kept if isinstance(value, Tensor) and value.ndim)
+    return sum(
+        count * value.nbytes
+        for parameter, count in alike.items()
+        for value in like.state[parameter].values()
+        if isinstance(value, Tensor) and value.ndim
+    )
 
 
 def disk_bytes(learner: Learner) -> int:
