@@ -1,6 +1,7 @@
-"""What all tests share: one seed, and one profile of the property tests."""
+"""What all tests share: one seed, one profile of the property tests, and runs that do not draw."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -19,3 +20,18 @@ settings.load_profile("convit")
 def _seed() -> None:
     """Every test starts from the same random state, alone or in a suite."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _empty_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Drawing takes longer than a small run: within this process only the modules marked ``pictures`` draw."""
+    if request.node.get_closest_marker("pictures") is not None:
+        yield
+        return
+    from convit.training import plots, reliability_plot
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("curves", "gates", "confusion", "mistakes"):
+            patch.setattr(plots, name, lambda _what, path, **_: path.touch())
+        patch.setattr(reliability_plot, "draw_reliability", lambda _what, path, **_: path.touch())
+        yield

@@ -9,7 +9,7 @@ from convit.training.page import REPORT, Report, write_report
 from tests.browser.conftest import Open
 from tests.training.made_report import class_folders, made_plan, made_report
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.pictures]
 NAMES = ("<img src=x onerror=alert(1)>", "猫", "a class with a name that is long " * 4, "w" * 90)
 
 

@@ -14,6 +14,8 @@ from PIL import Image
 import convit
 from tests.cli.command import SMALL, Shell, photos, tree
 
+pytestmark = pytest.mark.pictures
+
 
 def test_own_folder_means_the_validation_images(run: Path, animals: Path, shell: Shell) -> None:
     got = shell("evaluate", run, animals)

@@ -17,8 +17,6 @@ from convit.training.run import train
 from convit.training.run_folder import RunFolder
 from tests.training.small import exact, newest_state, options, photos, resume
 
-pytestmark = pytest.mark.usefixtures("empty_pictures")
-
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:

@@ -15,8 +15,6 @@ from convit.training import Stopped
 from convit.training.run import train
 from tests.training.small import StopAt, exact, options, resume
 
-pytestmark = pytest.mark.usefixtures("empty_pictures")
-
 MORE: dict[str, Any] = {"first_epochs": 1, "first_size": (4,), "rand_augment": "rand-m6-mstd0.5-inc1"}
 
 

@@ -12,8 +12,6 @@ from convit.training.run import train
 from convit.training.speed import END, Speed
 from tests.training.small import metrics, options, photos, resume
 
-pytestmark = pytest.mark.usefixtures("empty_pictures")
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -16,8 +16,6 @@ from convit.training import Stopped, saving
 from convit.training.run import train
 from tests.training.small import StopAt, exact, metrics, newest_state, options, photos, resume, weights
 
-pytestmark = pytest.mark.usefixtures("empty_pictures")
-
 EVERYTHING: dict[str, Any] = {
     "epochs": 2, "batch_size": 4, "accumulate": 2, "ema_decay": 0.9, "repeated_augmentation": 2,
     "mixup": 0.8, "cutmix": 1.0, "mix_prob": 0.7, "drop_path": 0.3, "random_erasing": 0.5, "color_jitter": 0.2,

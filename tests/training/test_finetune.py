@@ -20,8 +20,6 @@ from convit.training.run_folder import RunFolder
 from convit.training.stopping import StopRequest
 from tests.training.small import StopAt, exact, metrics, options, photos, resume, weights
 
-pytestmark = pytest.mark.usefixtures("empty_pictures")
-
 
 @pytest.fixture(scope="module")
 def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -18,8 +18,6 @@ from convit.training.state import Progress, load_state, save_state
 from convit.training.stopping import StopRequest
 from tests.training.small import options, photos
 
-pytestmark = pytest.mark.usefixtures("empty_pictures")
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -21,6 +21,8 @@ from tests.training.small import photos
 from tests.training.test_evaluation import Brightness
 from tests.training.test_plots import HARD_NAMES, is_picture
 
+pytestmark = pytest.mark.pictures
+
 PROBABILITIES = torch.tensor(
     [[0.6, 0.3, 0.1], [0.7, 0.2, 0.1], [0.05, 0.9, 0.05], [0.2, 0.3, 0.5], [0.3, 0.3, 0.4]], dtype=torch.float64
 )

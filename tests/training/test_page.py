@@ -13,6 +13,8 @@ from convit.training.page import REPORT, Report, page, write_report
 from convit.training.plots import spared
 from tests.training.made_report import class_folders, made_plan, made_report
 
+pytestmark = pytest.mark.pictures
+
 HOSTILE = ("<script>alert(1)<", '"onload="x', "a & b", "{{style}}", "猫", "\u202egnp.exe")
 SOME = [[3, 1], [2, 4]]
 

@@ -12,8 +12,6 @@ from convit.training.evaluation import epochs_since_best
 from convit.training.run import train
 from tests.training.small import StopAt, exact, metrics, options, photos, resume
 
-pytestmark = pytest.mark.usefixtures("empty_pictures")
-
 TOP1 = [20.0, 60.0, 40.0, 60.0, 50.0, 90.0, 90.0]
 LOSS = [1.0, 0.5, 0.1, 0.6, 0.4, 0.3, 0.3]
 

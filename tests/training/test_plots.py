@@ -12,6 +12,8 @@ from PIL import Image
 from convit.training import plots
 from convit.training.evaluation import Evaluation, score
 
+pytestmark = pytest.mark.pictures
+
 HARD_NAMES = ("$\\frac$", "a_$x_{$", "€ ünïcode", "x" * 60, "two\nlines", "", "50% & #1", "a$b$c")
 
 

@@ -13,6 +13,8 @@ from convit.training.mistakes import Answers
 from convit.training.reliability import Scores, scores_of
 from convit.training.reliability_plot import draw_reliability
 
+pytestmark = pytest.mark.pictures
+
 RNG = np.random.default_rng(7)
 
 

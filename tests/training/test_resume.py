@@ -16,7 +16,6 @@ from convit.training.run import train
 from tests.training.small import StopAt, exact, metrics, newest_state, options, photos, resume
 
 EPOCHS = 3
-pytestmark = pytest.mark.usefixtures("empty_pictures")
 
 
 @pytest.fixture(scope="module")

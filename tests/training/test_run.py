@@ -27,6 +27,8 @@ from convit.training.run_folder import RunFolder
 from convit.training.stopping import StopRequest
 from tests.training.small import exact, metrics, options, photos, weights
 
+pytestmark = pytest.mark.pictures
+
 COUNTS = {"ape": 6, "bee": 5, "cow": 7}  # 15 to learn from (three steps of 4, 3 left), 3 to validate on
 
 

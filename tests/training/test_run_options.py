@@ -14,8 +14,6 @@ from convit.training.run import train
 from convit.training.run_folder import RunFolder
 from tests.training.small import metrics, options, photos
 
-pytestmark = pytest.mark.usefixtures("empty_pictures")
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

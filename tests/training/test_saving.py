@@ -21,7 +21,6 @@ from convit.training.run_folder import RunFolder
 from convit.training.state import Progress, State, save_state, states
 from tests.training.small import StopAt, exact, metrics, options, photos, resume
 
-pytestmark = pytest.mark.usefixtures("empty_pictures")
 EPOCHS = 3
 
 

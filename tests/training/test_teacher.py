@@ -19,8 +19,6 @@ from convit.training.teacher import Distiller, Teacher, hard_loss, make_distille
 from tests.training.small import StopAt, exact, metrics, options, photos, resume
 from tests.training.test_learner import learner
 
-pytestmark = pytest.mark.usefixtures("empty_pictures")
-
 CPU, SEEN = torch.device("cpu"), Preprocess(image_size=(8, 8))
 LOGITS = torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0]])  # p = (1/4, 3/4) and (1/2, 1/2)
 ANSWERS = torch.tensor([[math.log(9.0), 0.0], [0.0, 5.0]])  # q = (9/10, 1/10) and nearly (0, 1)
