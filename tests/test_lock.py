@@ -59,8 +59,8 @@ def test_a_killed_process_holds_nothing_and_its_children_neither(tmp_path: Path)
             pass
         process.kill()
         process.wait()
-        os.kill(child, 0)  # it lives
-        with locked(tmp_path, "trains"):
+        os.kill(child, 0)  # it lives, and gives the lock up as soon as it is scheduled
+        with locked(tmp_path, "trains", wait=20):
             pass
     finally:
         process.kill()

@@ -51,12 +51,18 @@ class Launched:
     @property
     def err(self) -> list[str]:
         """What each said on standard error."""
-        return [(self.log / f"{rank}.err").read_text() for rank in range(len(self.processes))]
+        return self._said("err")
 
     @property
     def out(self) -> list[str]:
         """What each said on standard output."""
-        return [(self.log / f"{rank}.out").read_text() for rank in range(len(self.processes))]
+        return self._said("out")
+
+    def _said(self, stream: str) -> list[str]:
+        """Without what PyTorch 2.10 tells of its connections."""
+        files = [self.log / f"{rank}.{stream}" for rank in range(len(self.processes))]
+        lines = [file.read_text().splitlines(keepends=True) for file in files]
+        return ["".join(line for line in said if not line.startswith("[Gloo] ")) for said in lines]
 
 
 def _rank(rank: int, size: int, port: int, log: Path, work: Callable[..., Any], arguments: Sequence[Any]) -> None:
