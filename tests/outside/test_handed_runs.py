@@ -22,6 +22,8 @@ from tests.models.checkpoint_files import refused
 from tests.outside.handed_over import MODEL, changed, little_memory
 from tests.training.small import options, resume
 
+pytestmark = pytest.mark.pictures
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -28,6 +28,8 @@ from convit.files import printable
 from tests.cli.command import SMALL, Shell, photos
 from tests.cli.conftest import animals, run, shell, trained  # noqa: F401
 
+pytestmark = pytest.mark.pictures
+
 LATIN = os.fsdecode(b"caf\xe9.png")
 ESCAPE = "\x1b[31mred\x07\n.png"
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
