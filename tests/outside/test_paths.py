@@ -22,6 +22,8 @@ from convit.training.run_folder import RunFolder
 from tests.cli.command import SMALL, Shell, photos, tree
 from tests.cli.conftest import animals, run, shell, trained  # noqa: F401
 
+pytestmark = pytest.mark.pictures
+
 posix = pytest.mark.skipif(os.name != "posix", reason="needs named pipes")
 
 
