@@ -24,7 +24,11 @@ def _seed() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _empty_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Drawing takes longer than a small run: within this process only the modules marked ``pictures`` draw."""
+    """Drawing takes longer than a small run: within this process only the modules marked ``pictures`` draw.
+
+    A run that a fixture of the session makes is drawn or not by the module that needs it first: to look at a run's
+    pictures, make the run in the module.
+    """
     if request.node.get_closest_marker("pictures") is not None:
         yield
         return

@@ -59,7 +59,7 @@ class Launched:
         return self._said("out")
 
     def _said(self, stream: str) -> list[str]:
-        """Without what PyTorch 2.10 tells of its connections."""
+        """What each said on a stream, without the lines in which PyTorch 2.10 tells of its connections."""
         files = [self.log / f"{rank}.{stream}" for rank in range(len(self.processes))]
         lines = [file.read_text().splitlines(keepends=True) for file in files]
         return ["".join(line for line in said if not line.startswith("[Gloo] ")) for said in lines]
