@@ -8,7 +8,7 @@ import signal
 import sys
 from contextlib import suppress
 from types import FrameType, ModuleType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 COMMANDS = {
     "train": "train a classifier on your images; writes a run folder",
@@ -42,9 +42,20 @@ example, without any data of your own:
 def program() -> NoReturn:
     """What a shell starts: :func:`main`, and to the end of the process Ctrl-C shows no traceback."""
     status = main()
+    for stream in (sys.stdout, sys.stderr):
+        _drop_unwritten(stream)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda signum, frame: os._exit(status))
     sys.exit(status)
+
+
+def _drop_unwritten(stream: TextIO) -> None:
+    """Forgets what a closed or full output did not take: Python would try once more when it ends, and end with a status
+    of its own, 120."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def end_at_interrupts() -> None:
@@ -108,9 +119,8 @@ def _print(text: str) -> int:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as head, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        pass
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _refuse(f"{error.strerror}; expected an output that can be written to")
     return 0
 

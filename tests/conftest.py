@@ -11,6 +11,9 @@ from hypothesis import settings
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+# Commands that tests start hold back what they write until there is enough of it, as a user's do.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 # A loaded machine is slow, not wrong: no deadline. The same examples every run: a failure can be repeated.
 settings.register_profile("convit", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("convit")

@@ -54,7 +54,7 @@ def test_answers_without_the_heavy_libraries(argument: str) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
-@pytest.mark.parametrize("words", [("--help",), ("trian",), ("models", "x")])
+@pytest.mark.parametrize("words", [("--help",), ("models",), ("trian",), ("models", "x")])
 @pytest.mark.parametrize("place", ["pipe", "full"])
 def test_nobody_reads_what_is_said(words: tuple[str, ...], place: str) -> None:
     """An output that is closed or full is no traceback, and a mistake keeps its status."""

@@ -4,8 +4,9 @@ import io
 import os
 
 import pytest
-from rich.console import Console
 
+from convit.cli.console import Console
+from convit.cli.experiment import GridScreen
 from convit.cli.screen import Screen
 from convit.events import Advanced, EpochEnded, PassBegan, Said
 
@@ -33,8 +34,11 @@ def test_results_stay_alone_on_standard_output(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr() == ("", "a note\n")
 
 
+@pytest.mark.parametrize("kind", [Screen, GridScreen])
 @pytest.mark.parametrize("how", ["a closed pipe", "a full disk"])
-def test_work_goes_on_without_a_screen(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_goes_on_without_a_screen(
+    kind: type[Screen | GridScreen], how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if how == "a closed pipe":
         reader, writer = os.pipe()
         os.close(reader)
@@ -42,7 +46,8 @@ def test_work_goes_on_without_a_screen(how: str, monkeypatch: pytest.MonkeyPatch
         writer = os.open("/dev/full", os.O_WRONLY)
     with os.fdopen(writer, "w") as stream:
         monkeypatch.setattr("sys.stdout", stream)
-        with Screen() as screen:
+        monkeypatch.setattr("sys.stderr", stream)
+        with kind() as screen:
             for _ in range(3):
                 screen(Said("nobody reads this"))
         stream.flush()

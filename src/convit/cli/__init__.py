@@ -7,7 +7,6 @@
 
 import errno
 import importlib
-import os
 import signal
 import sys
 import warnings
@@ -58,7 +57,6 @@ def run(command: str, arguments: Sequence[str], load: Callable[..., ModuleType])
     except KeyboardInterrupt:
         return _fail(command, "interrupted", 128 + signal.SIGINT)
     except BrokenPipeError:  # the reader, such as head, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):

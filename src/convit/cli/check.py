@@ -4,13 +4,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from convit.checks.check import check, chosen
 from convit.checks.cleaned import check_list, left_out, write_list
 from convit.checks.files import FILES, place_of, write_report
 from convit.checks.report import Report
+from convit.cli.console import Console
 from convit.cli.options.check import CheckCommand
 from convit.cli.output import print_or_write_json
 from convit.cli.screen import Screen
@@ -82,7 +82,7 @@ def _labels(options: CheckCommand, selection: Selection, out: Path, tell: Listen
 
 def _show(report: Report) -> None:
     """A line for each kind of fault, and the first ones of it by name."""
-    console = Console(highlight=False)
+    console = Console()
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(justify="right")
     table.add_column()

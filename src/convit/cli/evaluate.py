@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
 from convit.classifier import Classifier
+from convit.cli.console import Console
 from convit.cli.options.evaluate import EvaluateCommand
 from convit.cli.output import left_out_lines, print_or_write_json
 from convit.cli.runs import load_run
@@ -222,7 +222,7 @@ def _place(options: EvaluateCommand, selection: Selection, split: str, tell: Lis
 
 def _show(result: Evaluation, title: str, model: str) -> None:
     """A line for each class, and one for all of them."""
-    console = Console(highlight=False)
+    console = Console()
     table = Table(box=None, pad_edge=False)
     table.add_column("class", overflow="ellipsis", max_width=40)
     for heading in ("images", "precision", "recall (95% interval)", "most often taken for"):

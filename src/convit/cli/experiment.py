@@ -3,9 +3,9 @@
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from convit.cli.console import Console
 from convit.cli.options.experiment import ExperimentCommand
 from convit.events import Said
 from convit.experiments.grid import Standing, StoppedGrid
@@ -18,7 +18,7 @@ class GridScreen:
     """A listener that draws one bar for all runs and one for each at work; plain lines in a pipe."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True)
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=28),
@@ -37,10 +37,15 @@ class GridScreen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        with self.console.may_be_gone():
+            self.bar.stop()
 
     def __call__(self, event: Said | Standing) -> None:
         """Draws what an event says."""
+        with self.console.may_be_gone():
+            self._draw(event)
+
+    def _draw(self, event: Said | Standing) -> None:
         if isinstance(event, Said):
             self.console.print(printable(event.text), markup=False, soft_wrap=not self.console.is_terminal)
             self.console.file.flush()

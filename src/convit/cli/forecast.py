@@ -1,8 +1,8 @@
 """``convit forecast RUN``: how much more images would give."""
 
-from rich.console import Console
 from rich.table import Table
 
+from convit.cli.console import Console
 from convit.cli.options.forecast import ForecastCommand
 from convit.cli.output import print_or_write_json
 from convit.cli.screen import Screen
@@ -29,7 +29,7 @@ def main(options: ForecastCommand) -> int:
 
 def _show(found: Forecast) -> None:
     """A line for each number of images, and what follows."""
-    console = Console(highlight=False)
+    console = Console()
     table = Table(box=None, pad_edge=False)
     kind = "test" if found.split == "test" else "validation"
     for heading in ("images to learn from", f"{kind} images right", "95% interval", ""):

@@ -2,9 +2,9 @@
 
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.table import Table
 
+from convit.cli.console import Console
 from convit.cli.options.models import ModelsCommand
 from convit.cli.output import print_or_write_json
 from convit.models.sizes import ModelFacts, model_facts
@@ -23,7 +23,7 @@ def main(options: ModelsCommand) -> None:
         table.add_column(heading, justify="right")
     for fact in facts:
         table.add_row(*_row(fact))
-    console = Console(highlight=False)
+    console = Console()
     console.print(table)
     console.print(
         "GPSA: blocks with gated positional self-attention, of all. params: at 1000 classes.\n"

@@ -1,17 +1,14 @@
 """What long work tells, on the screen: progress bars on a terminal, plain lines in a pipe or a log."""
 
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from convit.cli.console import Console
 from convit.events import Advanced, EpochEnded, Event, PassBegan, RunEnded, Said
 from convit.files import printable
 
@@ -30,13 +27,6 @@ class _Speed(ProgressColumn):
         return Text(f"{speed:,.0f} images/s" if speed else "", style="cyan")
 
 
-class _Console(Console):
-    """Rich's, which would end the program where a pipe is closed."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
 class Screen:
     """A listener that draws. To be used in a ``with`` block, at whose end the bar is gone.
 
@@ -45,7 +35,7 @@ class Screen:
     """
 
     def __init__(self, *, stderr: bool = False) -> None:
-        self.console = _Console(stderr=stderr, highlight=False)
+        self.console = Console(stderr=stderr)
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=28),
@@ -69,25 +59,14 @@ class Screen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._may_be_gone():
+        with self.console.may_be_gone():
             self._end_bar()
             self.bar.stop()
 
     def __call__(self, event: Event) -> None:
         """Draws what an event says."""
-        with self._may_be_gone():
+        with self.console.may_be_gone():
             self._draw(event)
-
-    @contextmanager
-    def _may_be_gone(self) -> Iterator[None]:
-        """Within it the screen may be a pipe that nobody reads any more, or a file on a full disk: then nothing more is
-        drawn, and the work goes on."""
-        try:
-            yield
-        except OSError:
-            with suppress(OSError, ValueError):  # what is still in the stream's memory has to go somewhere at its end
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self.console.file.fileno())
-            self.console.quiet = True
 
     def _draw(self, event: Event) -> None:
         match event:
