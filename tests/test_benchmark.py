@@ -152,7 +152,7 @@ def test_precision_is_that_of_the_products() -> None:
     assert seen == [torch.float32, torch.bfloat16, torch.float16]
 
 
-def test_interleaved(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interleaved() -> None:
     """By a clock that only the steps move on: a takes 1, 2, 3, ... seconds, b always 10."""
     now, order = [0.0], []
 
@@ -164,12 +164,15 @@ def test_interleaved(monkeypatch: pytest.MonkeyPatch) -> None:
         order.append("b")
         now[0] += 10
 
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    assert interleaved({"a": a, "b": b}, rounds=3, warmup=1) == {"a": [2, 3, 4], "b": [10, 10, 10]}
+    def clock() -> float:
+        return now[0]
+
+    assert interleaved({"a": a, "b": b}, rounds=3, warmup=1, clock=clock) == {"a": [2, 3, 4], "b": [10, 10, 10]}
     assert "".join(order) == "abbaabba"  # every round another one is first
     order.clear()
     waits: list[int] = []
-    assert interleaved({"a": a}, 1, warmup=0, repeats=3, wait=lambda: waits.append(1)) == {"a": [(1 + 2 + 3) / 3]}
+    found = interleaved({"a": a}, 1, warmup=0, repeats=3, wait=lambda: waits.append(1), clock=clock)
+    assert found == {"a": [(1 + 2 + 3) / 3]}
     assert len(waits) == 1
 
 

@@ -37,6 +37,7 @@ def interleaved(
     repeats: int = 1,
     wait: Callable[[], None] = lambda: None,
     on_sample: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of every step in every round, in which each runs once, every round another one first.
 
@@ -47,6 +48,7 @@ def interleaved(
         repeats: how often a step runs in a row; the time is their mean.
         wait: returns when the device is done.
         on_sample: called after each, outside of its time.
+        clock: gives seconds; ``time.process_time`` counts those of this process alone.
 
     Example:
         >>> seconds = interleaved({"sum": lambda: sum(range(9)), "nothing": lambda: None}, rounds=3)
@@ -58,12 +60,12 @@ def interleaved(
     for number in range(warmup + rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            start = time.perf_counter()
+            start = clock()
             for _ in range(repeats):
                 steps[name]()
             wait()
             if number >= warmup:
-                seconds[name].append((time.perf_counter() - start) / repeats)
+                seconds[name].append((clock() - start) / repeats)
             on_sample()
     return seconds
 

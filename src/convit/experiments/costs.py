@@ -2,11 +2,12 @@
 
 A step is that of a run: forward, backward and the optimiser's step, in the run's batch and at its image sizes, on
 noise; and, where no other process loads the images, the loading of a batch. The models take turns, one step each, in
-many rounds, and in each round a rival's time is divided by ConViT's. What counts is the median of these ratios: on a
-machine with other work a slow moment hits both, so that the ratio is steady where the milliseconds are not.
+many rounds; what counts is the least time of each. On a CPU it is the processor's time of this process alone. Other
+work on the machine can make a step slower and never faster, and not all models alike: so there are more rounds until
+the ratios stay the same, and it is said if they do not.
 """
 
-import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -39,7 +40,11 @@ FILE = "costs.json"
 """Where an experiment keeps them."""
 BASE = "convit"
 LOADING = "loading"
-ROUNDS, WARMUP = 15, 2
+ROUNDS, WARMUP = 10, 2
+MOST = 8
+"""So many times as many rounds are made at most."""
+STEADY = 0.01
+"""A ratio that the latest rounds changed by no more than this part of it is steady."""
 Size = tuple[int, int]
 
 
@@ -48,10 +53,10 @@ class Cost:
     """What a rival costs, and what ConViT's run is, on one fraction of the data; both of one measurement."""
 
     milliseconds: float
-    """Of a training step, for one image, with its loading; the median."""
+    """Of a training step, for one image, with its loading; the least of all rounds."""
     convit_milliseconds: float
     times_convit: float
-    """The median of the rounds' ratios."""
+    """The ratio of these two."""
     convit_epochs: int
     images: int
     """To learn from."""
@@ -126,7 +131,7 @@ def _measured(
     settings: Settings, wanted: Mapping[str, tuple[str, float, str]], tell: Tell
 ) -> Iterator[tuple[str, Cost]]:
     """What is wanted, by name: of each model and fraction together, with ConViT among them."""
-    times: dict[tuple[object, ...], dict[str, list[float]]] = {}  # of an equal batch they are measured once
+    times: dict[tuple[object, ...], dict[str, float]] = {}  # of an equal batch they are measured once
     device = pick_device(settings.device)
     for model, fraction in dict.fromkeys((model, fraction) for model, fraction, _ in wanted.values()):
         here = {name: rival for name, (*group, rival) in wanted.items() if group == [model, fraction]}
@@ -137,16 +142,15 @@ def _measured(
             machine = ", ".join(machine_facts(device).lines())
             if same not in times:
                 tell(Said(f"measuring a training step of {', '.join(plans)} ({of_convit.batch_size} images)"))
-                times[same] = _times(plans, images, device)
+                times[same] = _times(plans, images, device, tell)
         seconds = times[same]
         for name, rival in here.items():
-            ratios = [own / base for own, base in zip(seconds[rival], seconds[BASE], strict=True)]
             yield (
                 name,
                 Cost(
-                    milliseconds=_milliseconds(seconds[rival]),
-                    convit_milliseconds=_milliseconds(seconds[BASE]),
-                    times_convit=round(statistics.median(ratios), 4),
+                    milliseconds=round(1000 * seconds[rival], 4),
+                    convit_milliseconds=round(1000 * seconds[BASE], 4),
+                    times_convit=round(seconds[rival] / seconds[BASE], 4),
                     convit_epochs=of_convit.epochs,
                     images=of_convit.images,
                     batch_size=of_convit.batch_size,
@@ -174,23 +178,64 @@ def image_sizes(plan: Plan) -> dict[Size, float]:
     return {size: part for size, part in sizes.items() if part}
 
 
-def _times(plans: Mapping[str, Plan], to_learn: ImageSet, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of a training step for one image, by rival and round; of several sizes the mean over a run's steps."""
+def _times(plans: Mapping[str, Plan], to_learn: ImageSet, device: torch.device, tell: Tell) -> dict[str, float]:
+    """Seconds of a training step for one image, by rival; of several image sizes the mean over a run's steps."""
     sizes, batch_size = image_sizes(plans[BASE]), plans[BASE].batch_size
     loading = _loading(plans[BASE], to_learn, device)
     learners = {
         name: Learner(plan, starting_model(plan, RIVALS[name].other).to(device)) for name, plan in plans.items()
     }
-    total = {name: [0.0] * ROUNDS for name in plans}
-    for size, part in sizes.items():
-        images = torch.randn(batch_size, 3, *size)
-        target = torch.arange(batch_size) % len(plans[BASE].class_names)
-        steps = {name: _step(learner, images, target) for name, learner in learners.items()}
-        seconds = interleaved({LOADING: loading, **steps}, ROUNDS, warmup=WARMUP, wait=wait_for(device))
-        for name, sums in total.items():
-            each = zip(sums, seconds[name], seconds[LOADING], strict=True)
-            total[name] = [so_far + part * (step + load) / batch_size for so_far, step, load in each]
-    return total
+    target = torch.arange(batch_size) % len(plans[BASE].class_names)
+    images = {size: torch.randn(batch_size, 3, *size) for size in sizes}
+    steps_of = {
+        size: {LOADING: loading, **{name: _step(learner, noise, target) for name, learner in learners.items()}}
+        for size, noise in images.items()
+    }
+
+    def least() -> dict[str, float]:
+        """Of some rounds."""
+        total = dict.fromkeys(plans, 0.0)
+        for size, part in sizes.items():
+            seconds = interleaved(
+                steps_of[size],
+                ROUNDS,
+                warmup=WARMUP,
+                wait=wait_for(device),
+                clock=time.process_time if device.type == "cpu" else time.perf_counter,
+            )
+            for name in total:
+                total[name] += part * (min(seconds[name]) + min(seconds[LOADING])) / batch_size
+        return total
+
+    found, steady = steadily_least(least)
+    if not steady:
+        tell(
+            Said(
+                "these costs are not steady: the machine does other work. Delete "
+                f"{FILE} and start again where it does not, or the runs are of equal minutes only by and large"
+            )
+        )
+    return found
+
+
+def steadily_least(measure: Callable[[], Mapping[str, float]]) -> tuple[dict[str, float], bool]:
+    """The least time of each contestant, measured until their ratios stay the same, and whether they do.
+
+    Args:
+        measure: gives the least time of each in some more rounds.
+
+    >>> times = iter([{"a": 4.0, "b": 3.0}, {"a": 2.0, "b": 3.0}, {"a": 2.0, "b": 3.0}])
+    >>> steadily_least(lambda: next(times))
+    ({'a': 2.0, 'b': 3.0}, True)
+    """
+    found = dict(measure())
+    for _ in range(MOST - 1):
+        before, again = found, measure()
+        found = {name: min(so_far, again[name]) for name, so_far in before.items()}
+        changes = [found[name] / before[name] for name in found]
+        if max(changes) <= (1 + STEADY) * min(changes):
+            return found, True
+    return found, False
 
 
 def _loading(plan: Plan, images: ImageSet, device: torch.device) -> Callable[[], object]:
@@ -203,10 +248,6 @@ def _loading(plan: Plan, images: ImageSet, device: torch.device) -> Callable[[],
 
 def _step(learner: Learner, images: Tensor, target: Tensor) -> Callable[[], object]:
     return lambda: learner.step(images, target, 0, 0)
-
-
-def _milliseconds(seconds: Sequence[float]) -> float:
-    return round(1000 * statistics.median(seconds), 4)
 
 
 @contextmanager
