@@ -33,6 +33,9 @@ PUBLISHED_STD = 0.02
 FAN_IN = "fan_in"
 """In place of a number: ``fan_in^-1/2``, by the layer's own number of inputs."""
 
+Views = Literal["one", "flip"]
+"""What an answer is of: the image, or the mean of it and its mirror image."""
+
 Fault = Literal["unreadable", "duplicates", "near-duplicates", "labels"]
 """What a cleaned list of images can leave out."""
 

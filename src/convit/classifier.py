@@ -26,7 +26,7 @@ from convit.errors import InputError, brief, one_line
 from convit.layers import GatedPositionalSelfAttention
 from convit.model_card import MARKER, TrainingFacts, model_card
 from convit.models import ConViT, create_model
-from convit.models.average import Average
+from convit.models.average import Average, AverageOf, Mirrored
 from convit.models.checkpoints import check_numbers
 from convit.models.seal import checksum_in, checksum_of, config_of, read_sealed, sealed
 from convit.models.stem import patch_grid
@@ -179,6 +179,17 @@ class Classifier:
         top_k, wanted = _count("top_k", top_k), thresholds(self.calibration, reject, coverage)
         return answers(self._logits(images).numpy(), self.class_names, top_k, wanted)
 
+    def mirrored(self) -> "Classifier":
+        """This one, looking at each image twice, as it is and mirrored; probabilities are the mean of both views.
+
+        Twice the time. Its answers are not those that the calibration was fitted on: there is no ``reject`` and no
+        ``coverage``. It has no folder of its own to be saved in.
+        """
+        made: Any = Mirrored(self.model, self.temperature)
+        return Classifier(
+            made.eval(), self.preprocess, self.class_names, model_name=self.model_name, model_args=self.model_args
+        )
+
     def save(self, folder: str | Path) -> None:
         """Writes ``model.safetensors`` and ``config.json`` into ``folder``; timm can read the latter too."""
         self._check_single()
@@ -222,10 +233,11 @@ class Classifier:
 
     def _check_single(self) -> None:
         """Raises :class:`InputError` for the average of several models, which is no model of a name."""
-        if isinstance(self.model, Average):
+        if isinstance(self.model, AverageOf):
+            several = f"{len(self.model.models)} runs" if isinstance(self.model, Average) else "two views"
             raise InputError(
-                f"model: got the average of {len(self.model.models)} runs, expected one of them; 'convit export' "
-                "writes the average as one file"
+                f"model: got the average of {several}, expected one run and one view; 'convit export' writes the "
+                "average as one file"
             )
 
     # -- sharing -----------------------------------------------------------------------------------------------------

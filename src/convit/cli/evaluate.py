@@ -134,7 +134,7 @@ def _selected(
     run: Path, options: EvaluateCommand, screen: Screen, *, check: bool = True
 ) -> tuple[Classifier, Known, Selection]:
     """The model of a run, what is known of its images, and the images to evaluate it on."""
-    classifier = load_run(run, options.device)
+    classifier = load_run(run, options.device, options.views)
     known = RunFolder(run).known()
     choice = Evaluating(
         split=options.split,
@@ -202,7 +202,8 @@ def _place(options: EvaluateCommand, selection: Selection, split: str, tell: Lis
         InputError: the run's own folder, one with the results of other images, or one that cannot be written to.
     """
     (run,) = options.run
-    own = run / f"evaluation-{Path(selection.name).name}-{split}"
+    views = "-flip" if options.views == "flip" else ""
+    own = run / f"evaluation-{Path(selection.name).name}-{split}{views}"
     out = options.out or own
     if absolute(out) == absolute(run):
         raise InputError(f"out: got the run's own folder {out}, expected another one")

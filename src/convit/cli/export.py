@@ -28,7 +28,7 @@ def main(options: ExportCommand) -> None:
     path = options.out or options.run / name
     if options.run.is_dir():  # else that is what is wrong
         check_output("out", path)
-    classifier = load_run(options.run, "cpu")
+    classifier = load_run(options.run, "cpu", options.views)
     if path.is_file() and not options.overwrite:
         raise InputError(f"{path}: exists; expected another --out FILE, or --overwrite")
     if options.format == "web":
@@ -54,6 +54,8 @@ def main(options: ExportCommand) -> None:
 
 def _check_format(options: ExportCommand) -> None:
     """Options that only some formats have."""
+    if options.format == "web" and options.views != "one":
+        raise InputError(f"views: got {options.views} with --format web, expected one: the page shows how it answers")
     fitting = {"int8": ("onnx",), "opset": ("onnx",), "dynamic-size": ("onnx", "torch"), "data": ("onnx", "torch")}
     given = {"int8": options.int8, "opset": options.opset != OPSET, "dynamic-size": options.dynamic_size}
     for name, is_given in (given | {"data": options.data is not None}).items():

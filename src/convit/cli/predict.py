@@ -163,7 +163,7 @@ def _predictor(options: PredictCommand) -> tuple[Predictor, AbstractContextManag
         from convit.cli.runs import load_run
         from convit.cli.screen import Screen
 
-        return load_run(options.run, options.device), Screen(stderr=True)
+        return load_run(options.run, options.device, options.views), Screen(stderr=True)
     if options.device not in ("auto", "cpu"):
         raise InputError(f"device: got {options.device!r}, expected cpu: an .onnx file is computed there")
     from convit_onnx import OnnxClassifier

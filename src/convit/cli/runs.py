@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from convit.choices import Device
+from convit.choices import Device, Views
 from convit.classifier import Classifier, load
 from convit.device import pick_device
 from convit.errors import InputError
 
 
-def load_run(path: Path, device: Device = "auto") -> Classifier:
-    """The best model of a run folder, on a device.
+def load_run(path: Path, device: Device = "auto", views: Views = "one") -> Classifier:
+    """The best model of a run folder, on a device; with ``"flip"`` it answers for two views of each image.
 
     Raises:
         InputError: no run, no such device, or a model that is no use because its training diverged.
@@ -20,4 +20,4 @@ def load_run(path: Path, device: Device = "auto") -> Classifier:
             f"{path}: the model's weights are not finite, its training diverged; expected another run, such as one "
             "with a lower --lr"
         )
-    return classifier
+    return classifier.mirrored() if views == "flip" else classifier

@@ -1,5 +1,6 @@
-"""The average of several models, as one."""
+"""The average of several models, or of several views of an image, as one model."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,36 @@ import torch
 from torch import Tensor, nn
 
 
-class Average(nn.Module):
+class AverageOf(nn.Module):
+    """What averages have in common: the shape of what each model takes and gives."""
+
+    @property
+    def first(self) -> Any:
+        """One of the models; all are for the same images and classes."""
+        raise NotImplementedError
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return int(self.first.num_classes)
+
+    @property
+    def in_chans(self) -> int:
+        """The channels of an image."""
+        return int(self.first.in_chans)
+
+    @property
+    def patch_size(self) -> int:
+        """The side of a patch of each model, in pixels."""
+        return int(self.first.patch_size)
+
+    @property
+    def global_pool(self) -> str:
+        """What the classifiers read; see :class:`convit.ConViT`."""
+        return str(self.first.global_pool)
+
+
+class Average(AverageOf):
     """Models of the same classes as one, whose probabilities are the mean of theirs.
 
         forward(x) = log(1/K sum_k softmax(z_k(x) / T_k))
@@ -40,25 +70,36 @@ class Average(nn.Module):
         return torch.stack(answers).logsumexp(dim=0) - torch.log(torch.tensor(float(len(answers))))
 
     @property
-    def _first(self) -> Any:
+    def first(self) -> Any:
+        """The first one."""
         return self.models[0]
 
-    @property
-    def num_classes(self) -> int:
-        """The classes of each of them."""
-        return int(self._first.num_classes)
+
+class Mirrored(AverageOf):
+    """A model that looks at each image twice, as it is and mirrored: its probabilities are the mean of both views.
+
+        forward(x) = log(1/2 (softmax(z(x) / T) + softmax(z(m(x)) / T))),    m(x)[..., j] = x[..., W - 1 - j]
+
+    Args:
+        model: from images ``(B, 3, H, W)`` to logits ``z``, ``(B, classes)``.
+        temperature: T.
+
+    >>> model = Mirrored(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)))
+    >>> x = torch.rand(1, 3, 2, 2)
+    >>> torch.equal(model(x), model(x.flip(-1)))
+    True
+    """
+
+    def __init__(self, model: nn.Module, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.model = model
+        self.temperature = temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        views = [(self.model(view).float() / self.temperature).log_softmax(dim=-1) for view in (x, x.flip(-1))]
+        return torch.logaddexp(*views) - math.log(2)
 
     @property
-    def in_chans(self) -> int:
-        """The channels of an image."""
-        return int(self._first.in_chans)
-
-    @property
-    def patch_size(self) -> int:
-        """The side of a patch of each of them, in pixels."""
-        return int(self._first.patch_size)
-
-    @property
-    def global_pool(self) -> str:
-        """What the classifiers read; see :class:`convit.ConViT`."""
-        return str(self._first.global_pool)
+    def first(self) -> Any:
+        """The model."""
+        return self.model

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
+from convit.choices import Views
+from convit.errors import InputError
 from convit.options import Arg, Options, make, options_of
 
 T = TypeVar("T", bound=Options)
@@ -44,3 +46,13 @@ class Command(Options):
     def only(self, cls: type[T]) -> T:
         """Those of the options that another dataclass has."""
         return cls(**{option.name: getattr(self, option.name) for option in options_of(cls)})
+
+
+def check_views(views: Views, reject: float | None, coverage: float | None) -> None:
+    """Raises :class:`InputError` for thresholds, which were fitted on one view of each image, with the mean of two."""
+    for option, value in (("reject", reject), ("coverage", coverage)):
+        if value is not None and views != "one":
+            raise InputError(
+                f"{option}: got {value:g} with --views {views}, expected it without: its thresholds are those of one "
+                "view"
+            )

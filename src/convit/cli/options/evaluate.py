@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from convit.choices import Device
-from convit.cli.options import Command, JsonTarget
+from convit.choices import Device, Views
+from convit.cli.options import Command, JsonTarget, check_views
 from convit.errors import InputError
 from convit.options import Arg, Part
 
@@ -23,6 +23,8 @@ class EvaluateCommand(Command):
     torchvision data set."""
     split: Literal["auto", "train", "val", "test", "all"] = "auto"
     """Which images: 'auto' takes the test split, else those that the run did not learn from, else all."""
+    views: Views = "one"
+    """'flip': look at each image as it is and mirrored, and take the mean of both; twice the time, not calibrated."""
     reject: Part | None = None
     """Also measure how many images are taken for none of the classes, at this rate of false alarms, such as 0.05."""
     coverage: Part | None = None
@@ -50,6 +52,7 @@ class EvaluateCommand(Command):
         for option, value in (("reject", self.reject), ("coverage", self.coverage)):
             if value is not None and len(self.run) == 2:
                 raise InputError(f"{option}: got {value:g} for two runs, expected it with one")
+        check_views(self.views, self.reject, self.coverage)
         for run in self.run:
             check_source(run)
         kind_of_source(self.data)

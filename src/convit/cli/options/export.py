@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from convit.choices import OPSET
+from convit.choices import OPSET, Views
 from convit.cli.options import Command
 from convit.options import Arg, Count
 
@@ -20,6 +20,9 @@ class ExportCommand(Command):
     format: Literal["onnx", "torch", "web"] = "onnx"
     """'onnx' for onnxruntime and others, 'torch' for torch.export.load, 'web' for one page that classifies photos in a
     browser, without a server."""
+    views: Views = "one"
+    """'flip': a file that looks at each image as it is and mirrored, and gives the mean of both; twice the time, not
+    calibrated. Not for --format web."""
     dynamic_size: bool = False
     """Leave height and width open too: any that the patch divides."""
     int8: bool = False
