@@ -98,6 +98,7 @@ def web_page(classifier: Classifier) -> tuple[str, str, float]:
         "version": importlib.metadata.version("convit"),
         "classNames": list(classifier.class_names),
         "temperature": classifier.temperature,
+        "rejectBelow": dict(classifier.calibration.reject_below) if classifier.calibration else {},
         "preprocess": classifier.preprocess.to_dict(),
         "model": spec,
         "tensors": listed,

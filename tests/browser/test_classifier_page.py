@@ -12,6 +12,7 @@ from PIL import Image
 
 from convit import Classifier
 from convit.analysis.masking import gates_set
+from convit.calibration import Calibration
 from convit.data import Preprocess
 from convit.export_web import export_web
 from convit.preprocess import prepared
@@ -232,6 +233,34 @@ def test_csv(open_classifier: Open, classifier: Classifier) -> None:
     assert len(lines) == 1 + 2 * 5
     assert lines[6].startswith("'=cmd.png,1,")
     assert ",'=1+1," in text
+
+
+def test_none_of_these(classifier: Classifier, open_file: Open, tmp_path: Path) -> None:
+    """As Python says it, at the rate that is chosen; the rates that the run cannot tell are not offered."""
+    pictures = [photo(seed) for seed in range(4)]
+    highest = torch.stack([expected(classifier, picture) for picture in pictures]).amax(dim=1) / 2
+    low, high = ((a + b) / 2 for a, b in zip(highest.sort().values[:-1:2], highest.sort().values[1::2], strict=True))
+    knows = Calibration(temperature=2.0, images=40, reject_below={"0.05": low.item(), "0.10": high.item()})
+    one = Classifier(
+        classifier.model, classifier.preprocess, NAMES, model_name=classifier.model_name, calibration=knows
+    )
+    tab = open_file(export_web(one, tmp_path / "page.html").path)
+    tab.evaluate("window.convit.ready")
+    hand(tab, {f"{number}.png": encoded(picture) for number, picture in enumerate(pictures)})
+    assert tab.locator("#reject").input_value() == "0.05"
+    assert tab.locator("#reject option").all_inner_texts() == ["never", "with 5% false alarms", "with 10% false alarms"]
+    for rate in (0.05, 0.1):
+        tab.locator("#reject").select_option(f"{rate:.2f}")
+        wanted = [answer.none_of_these for answer in one.answer(pictures, reject=rate)]
+        below = tab.locator("#pictures button span:last-child").all_inner_texts()
+        assert [text == "none of these" for text in below] == wanted
+        assert tab.locator("#status").inner_text().startswith("none of these; nearest: ") == wanted[0]
+        table = tab.evaluate("window.convit.csv()").splitlines()
+        assert table[0] == "image,rank,class,probability,none of these"
+        assert [line.endswith(",yes") for line in table[1::5]] == wanted
+    assert sum(wanted) == 3
+    tab.locator("#reject").select_option("")
+    assert "none of these" not in tab.locator("#pictures").inner_text() + tab.evaluate("window.convit.csv()")
 
 
 def test_narrow_screens_and_keys(open_classifier: Open) -> None:

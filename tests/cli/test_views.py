@@ -55,7 +55,9 @@ def test_evaluate_in_a_folder_of_its_own(run: Path, animals: Path, shell: Shell)
     names = list(split["val"])
     probabilities = convit.load(run).mirrored().probabilities([animals / name for name in names])
     classes = convit.load(run).class_names
-    right = [classes[int(row.argmax())] == Path(name).parent.name for row, name in zip(probabilities, names, strict=True)]
+    right = [
+        classes[int(row.argmax())] == Path(name).parent.name for row, name in zip(probabilities, names, strict=True)
+    ]
     assert json.loads(got.out)["top1"] == pytest.approx(100 * np.mean(right))
 
 

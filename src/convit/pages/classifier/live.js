@@ -35,6 +35,10 @@ function ranked(logits, count = TOP) {
   return found.sort((a, b) => b[1] - a[1]).slice(0, count);
 }
 
+// Whether a photo is unlike those that the model learned from: its score, the largest logit by the temperature, is below
+// the threshold of the chosen rate of false alarms.
+const isNone = (logits) => Math.max(...logits) / temperature < (header.rejectBelow[$("reject").value] ?? -Infinity);
+
 const gatesOf = ({ gates }, index) => gates && gates.map((gate, head) => setGates.get(`${index}:${head}`) ?? gate);
 
 // The input of a photo, with a covered patch as grey as the mean of all photos.
@@ -131,8 +135,8 @@ function sayAnswer() {
   note.hidden = !changes.length;
   const [before, was] = ranked(photo.logits)[0];
   note.replaceChildren(`${changes.join(", ")}; before: `, el("bdi", { textContent: before }), ` ${percent(was)}`);
-  $("status").replaceChildren(el("bdi", { textContent: name }), ` ${percent(probability)}`,
-    `, computed in ${time < 10 ? time.toFixed(1) : Math.round(time)} ms`);
+  $("status").replaceChildren(isNone(photo.pass.logits) ? "none of these; nearest: " : "",
+    el("bdi", { textContent: name }), ` ${percent(probability)}`, `, computed in ${time < 10 ? time.toFixed(1) : Math.round(time)} ms`);
 }
 
 // Answers with all gates at 1 and at 0, for the table; when nothing else is to be done, as each takes a whole pass.
@@ -204,6 +208,19 @@ function buildLayerGates() {
     slider.addEventListener("dblclick", () => setAllGates(null, layer));
     $("layers").children[i].querySelector("h3").append(el("label", { className: "layer-gate" }, "all gates", slider));
     layer.slider = slider;
+  });
+}
+
+// The rates of false alarms that the validation images of the run can tell; without any there is no "none of these".
+function buildRejecting() {
+  const rates = ["0.01", "0.05", "0.10", "0.20"].filter((rate) => rate in header.rejectBelow);
+  $("reject").append(el("option", { value: "", textContent: "never" }), ...rates.map((rate) =>
+    el("option", { value: rate, textContent: `with ${Math.round(100 * rate)}% false alarms` })));
+  if (rates.includes("0.05")) $("reject").value = "0.05";
+  $("rejecting").hidden = !rates.length;
+  $("reject").addEventListener("change", () => {
+    photos.forEach((_, number) => sayBelow(number));
+    if (photos[shown]?.pass) sayAnswer();
   });
 }
 

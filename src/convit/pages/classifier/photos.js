@@ -90,6 +90,12 @@ async function read(file, name) {
   }
 }
 
+// The answer under the small picture of a photo, that of the model as trained.
+function sayBelow(number) {
+  const { logits } = photos[number], [[answer, probability]] = ranked(logits);
+  $("pictures").children[number].lastChild.textContent = isNone(logits) ? "none of these" : `${answer} ${percent(probability)}`;
+}
+
 // Takes files, or [canvas, name] of the camera; the first of them is shown as soon as it is answered.
 async function take(files) {
   queue.push(...files);
@@ -109,8 +115,8 @@ async function take(files) {
       if (!first) photo.pass = null;
       photos.push(photo);
       addPicture(photos.length - 1);
-      const [answer, probability] = photo.predictions[0];
-      $("pictures").lastChild.append(el("span", { textContent: `${answer} ${percent(probability)}`, dir: "auto" }));
+      $("pictures").lastChild.append(el("span", { dir: "auto" }));
+      sayBelow(photos.length - 1);
       document.body.classList.add("with-photos");
       $("answers").hidden = false;
       if (first) await show(photos.length - 1);
@@ -133,9 +139,10 @@ function field(value) {
 
 // As `convit predict --csv` writes it.
 function csv() {
-  const lines = [["image", "rank", "class", "probability"]];
+  const asked = $("reject").value !== "", lines = [["image", "rank", "class", "probability", ...(asked ? ["none of these"] : [])]];
   for (const { name, logits } of photos) {
-    ranked(logits).forEach(([answer, probability], i) => lines.push([name, i + 1, answer, probability.toFixed(6)]));
+    const none = asked ? [isNone(logits) ? "yes" : "no"] : [];
+    ranked(logits).forEach(([answer, probability], i) => lines.push([name, i + 1, answer, probability.toFixed(6), ...none]));
   }
   return lines.map((line) => `${line.map(field).join(",")}\r\n`).join("");
 }
@@ -225,6 +232,7 @@ async function start() {
   model = makeModel(header.model, weights);
   speaker = makeRelevance(header.model, weights, model);
   $("weights").remove();
+  buildRejecting();
   listenForPhotos();
 }
 
