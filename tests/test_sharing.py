@@ -22,7 +22,8 @@ import convit
 from convit.classifier import Classifier, load
 from convit.data import Preprocess
 from convit.errors import InputError
-from convit.model_card import MARKER, TrainingFacts, data_name, model_card
+from convit.model_card import MARKER, Described, TrainingFacts, data_name, model_card
+from tests.hub import FakeHub
 
 CLASSES = ("ape", "bée $1", "cow")
 ARGS = {"img_size": [8, 12], "patch_size": 4, "local_up_to_layer": 3}
@@ -230,7 +231,7 @@ def test_card_of_an_unknown_training() -> None:
 def card_of(class_names: tuple[str, ...], **facts: Any) -> str:
     training = TrainingFacts(**facts) if facts else None
     names: dict[str, Any] = {"architecture": "a ConViT", "model_name": "m", "image_size": (8, 8)}
-    return model_card(class_names=class_names, training=training, **names)
+    return model_card(Described(class_names=class_names, training=training, **names))
 
 
 def test_long_lists_are_shortened() -> None:
@@ -451,47 +452,20 @@ def test_errors_of_a_download_are_one_line(
 # -- to the Hub ------------------------------------------------------------------------------------------------------
 
 
-class FakeHub:
-    """In place of ``HfApi``: keeps what would be uploaded."""
-
-    def __init__(self) -> None:
-        self.token: str | None = None
-        self.created: dict[str, Any] = {}
-        self.uploaded: dict[str, bytes] = {}
-        self.message = ""
-        self.is_private = False
-        self.error: Exception | None = None
-
-    def __call__(self, token: str | None = None) -> "FakeHub":
-        self.token = token
-        return self
-
-    def create_repo(self, repo_id: str, **options: Any) -> str:
-        self.created = {"repo_id": repo_id, **options}
-        return f"https://huggingface.co/{repo_id}"
-
-    def model_info(self, repo_id: str) -> Any:
-        return SimpleNamespace(private=self.is_private)
-
-    def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> None:
-        if self.error is not None:
-            raise self.error
-        assert repo_id == self.created["repo_id"]
-        self.message = commit_message
-        self.uploaded = {str(p.relative_to(folder_path)): p.read_bytes() for p in Path(folder_path).rglob("*")}
-
-
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
-    fake = FakeHub()
-    monkeypatch.setattr(huggingface_hub, "HfApi", fake)
-    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_saved")
-    return fake
+    return FakeHub.instead_of_the_client(monkeypatch)
 
 
 def test_push(hub: FakeHub, tmp_path: Path) -> None:
     assert made().push_to_hub("ann/flowers", commit_message="first") == "https://huggingface.co/ann/flowers"
-    assert hub.created == {"repo_id": "ann/flowers", "private": None, "exist_ok": True}
+    assert hub.created == {
+        "repo_id": "ann/flowers",
+        "private": None,
+        "exist_ok": True,
+        "repo_type": "model",
+        "space_sdk": None,
+    }
     assert (hub.token, hub.message) == (None, "first")
     assert set(hub.uploaded) == FILES
     assert b'load("hf:ann/flowers")' in hub.uploaded["README.md"]

@@ -24,7 +24,7 @@ from convit.data import Preprocess, evaluation_transform
 from convit.data.images import Encoded, Picture, as_rgb, is_file
 from convit.errors import InputError, brief, one_line
 from convit.layers import GatedPositionalSelfAttention
-from convit.model_card import MARKER, TrainingFacts, model_card
+from convit.model_card import MARKER, Described, TrainingFacts, model_card
 from convit.models import ConViT, create_model
 from convit.models.average import Average, AverageOf, Mirrored
 from convit.models.checkpoints import check_numbers
@@ -249,26 +249,27 @@ class Classifier:
             repo_id: ``owner/name`` of its repository on the Hub, for the example in it.
             license: such as ``"mit"``.
         """
-        self._check_single()
         if repo_id is not None:
             hub.check_repo_id(repo_id)
+        return model_card(self.described(), repo_id=repo_id, license=license)
+
+    def described(self) -> Described:
+        """What its card says of it."""
+        self._check_single()
         model = self.model
         gpsa = sum(isinstance(module, GatedPositionalSelfAttention) for module in model.modules())
         parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-        architecture = (
-            f"a [ConViT](https://arxiv.org/abs/2103.10697) of {parameters:.2f} million parameters, {len(model.blocks)} "
-            f"blocks of width {model.embed_dim} ({gpsa} of them with gated positional self-attention) and patches of "
-            f"{model.patch_size} x {model.patch_size} pixels"
-        )
-        return model_card(
-            architecture=architecture,
+        return Described(
+            architecture=(
+                f"a [ConViT](https://arxiv.org/abs/2103.10697) of {parameters:.2f} million parameters, "
+                f"{len(model.blocks)} blocks of width {model.embed_dim} ({gpsa} of them with gated positional "
+                f"self-attention) and patches of {model.patch_size} x {model.patch_size} pixels"
+            ),
             class_names=self.class_names,
             image_size=self.preprocess.image_size,
             model_name=self.model_name,
             training=self.training,
             calibration=self.calibration,
-            repo_id=repo_id,
-            license=license,
         )
 
     def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> None:

@@ -2,9 +2,10 @@
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import huggingface_hub
 from huggingface_hub import errors
@@ -101,22 +102,40 @@ def _reach(url: str, token: str | None) -> None:
         raise errors.LocalEntryNotFoundError(one_line(failed[0])) from failed[0]
 
 
-def upload(folder: str | Path, repo_id: str, *, private: bool, token: str | None, commit_message: str) -> str:
-    """Uploads a folder's files, and makes the repository if need be; its address.
+def upload(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool,
+    token: str | None,
+    commit_message: str,
+    kind: Literal["model", "space"] = "model",
+    only: Sequence[str] | None = None,
+) -> str:
+    """Uploads a folder's files, or only some, and makes the repository if need be; its address. A Space is a static
+    one.
 
     Raises:
         InputError: no token, no network, or the Hub refuses.
     """
-    instead = "a token that may write, from 'hf auth login' or token=; or save_pretrained(FOLDER)"
+    instead = "a token that may write, from 'hf auth login' or token="
+    instead += "; or save_pretrained(FOLDER)" if kind == "model" else f"; or upload {folder} by hand"
     with hub_faults(f"{repo_id}: nothing was uploaded", instead):
         if token is None and huggingface_hub.get_token() is None:
             raise InputError(f"{repo_id}: nothing was uploaded (no token); expected {instead}")
         api = huggingface_hub.HfApi(token=token)
         # None leaves it to the owner's settings, where False would make it public against them.
-        url = api.create_repo(repo_id, private=private or None, exist_ok=True)
-        if private and not api.model_info(repo_id).private:
+        sdk = "static" if kind == "space" else None
+        url = api.create_repo(repo_id, private=private or None, exist_ok=True, repo_type=kind, space_sdk=sdk)
+        if private and not api.repo_info(repo_id, repo_type=kind).private:
             raise InputError(f"private: {repo_id} is there and public, expected a private or new repository")
-        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
+        api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            commit_message=commit_message,
+            repo_type=kind,
+            allow_patterns=None if only is None else list(only),
+        )
     return str(url)
 
 

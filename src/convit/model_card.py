@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCardData, SpaceCardData
 
 from convit.calibration import NOT_CALIBRATED, Calibration
 from convit.errors import InputError, brief, nearest
@@ -107,45 +107,82 @@ class TrainingFacts:
         return None
 
 
-def model_card(
-    *,
-    architecture: str,
-    class_names: Sequence[str],
-    image_size: tuple[int, int],
-    model_name: str,
-    training: TrainingFacts | None = None,
-    calibration: Calibration | None = None,
-    repo_id: str | None = None,
-    license: str | None = None,
-) -> str:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Described:
+    """What a card says of a classifier."""
+
+    architecture: str
+    """What the model is, a phrase such as ``"a ConViT of 1.2 million parameters"``."""
+    class_names: Sequence[str]
+    """The classes in the order of the outputs; of many, the first 20 are shown."""
+    image_size: tuple[int, int]
+    """(height, width) in pixels."""
+    model_name: str
+    """The name of the architecture."""
+    training: TrainingFacts | None = None
+    """How it was trained; the card says so where nothing is known."""
+    calibration: Calibration | None = None
+    """Its temperature; the card says so where there is none."""
+
+    @property
+    def name(self) -> str:
+        """What the card is called."""
+        return _line(f"{self.training.data}: {self.model_name}" if self.training else self.model_name)
+
+    def sections(self, all_names: str = "") -> tuple[str, ...]:
+        """What it is, how it was trained, and how good it is, in Markdown; ``all_names``: where all class names are."""
+        height, width = self.image_size
+        shown = ", ".join(map(_escaped, self.class_names[:SHOWN_CLASSES]))
+        rest = len(self.class_names) - SHOWN_CLASSES
+        if rest > 0:
+            shown += f", and {rest} more{all_names}"
+        return (
+            MARKER,
+            f"# {_escaped(self.name)}",
+            f"An image classifier: {self.architecture}, for images of {height} x {width} pixels.",
+            f"Its {len(self.class_names)} classes, in the order of the outputs: {shown}.",
+            f"## Training\n\n{_training_text(self.training)}",
+            f"## Accuracy\n\n{_scores_text(self.training)}",
+            f"## Probabilities\n\n{_calibration_text(self.calibration)}",
+        )
+
+
+def model_card(described: Described, *, repo_id: str | None = None, license: str | None = None) -> str:
     """The text of a README.md: YAML front matter as the Hub reads it, then Markdown.
 
     Args:
-        architecture: what the model is, a phrase such as ``"a ConViT of 1.2 million parameters"``.
-        class_names: the classes in the order of the outputs; of many, the first 20 are shown.
-        image_size: (height, width) in pixels.
-        model_name: the name of the architecture.
-        training: how it was trained; the card says so where nothing is known.
-        calibration: its temperature; the card says so where there is none.
+        described: what it says of the model.
         repo_id: ``owner/name`` on the Hub for the example; without it, the example says where to put a folder.
         license: such as ``"mit"``; left out unless given.
     """
-    name = _line(f"{training.data}: {model_name}" if training else model_name)
-    height, width = image_size
-    shown = ", ".join(map(_escaped, class_names[:SHOWN_CLASSES]))
-    rest = len(class_names) - SHOWN_CLASSES
-    if rest > 0:
-        shown += f", and {rest} more: `label_names` in `config.json` has all of them"
     sections = (
-        f"---\n{_front_matter(name, training, license)}---",
-        MARKER,
-        f"# {_escaped(name)}",
-        f"An image classifier: {architecture}, for images of {height} x {width} pixels.",
-        f"Its {len(class_names)} classes, in the order of the outputs: {shown}.",
-        f"## Training\n\n{_training_text(training)}",
-        f"## Accuracy\n\n{_scores_text(training)}",
-        f"## Probabilities\n\n{_calibration_text(calibration)}",
+        f"---\n{_front_matter(described.name, described.training, license)}---",
+        *described.sections(": `label_names` in `config.json` has all of them"),
         f"## Use\n\n{_usage(repo_id)}",
+        f"## Reference\n\n{PAPER}",
+    )
+    return "\n\n".join(sections) + "\n"
+
+
+def space_card(described: Described, *, license: str | None = None) -> str:
+    """The README.md of a folder with the classifier as a web page; its front matter makes it a static Space of the Hub.
+
+    Args:
+        described: what it says of the model.
+        license: such as ``"mit"``; left out unless given.
+    """
+    data = SpaceCardData(
+        title=described.name,
+        sdk="static",
+        app_file="index.html",
+        license=None if license is None else _line(license),
+        tags=["image-classification", "convit"],
+    )
+    sections = (
+        f"---\n{data.to_yaml()}\n---",
+        *described.sections(),
+        "## Use\n\nOpen `index.html` in a browser and drop photos on it, or put this folder on a static host. The page "
+        "holds the whole classifier and makes no requests: no photo leaves the device.",
         f"## Reference\n\n{PAPER}",
     )
     return "\n\n".join(sections) + "\n"

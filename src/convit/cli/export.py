@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from convit import hub
 from convit.choices import OPSET
 from convit.classifier import Classifier
 from convit.cli.options.export import ExportCommand
@@ -13,6 +14,7 @@ from convit.data.select import Evaluating, Selection, select
 from convit.errors import InputError
 from convit.events import Advanced, PassBegan, Said
 from convit.export import BATCHES, TOLERANCE, Exported, Run, export_onnx, export_torch, onnx_runner
+from convit.export_space import PAGE, export_space, push_space
 from convit.export_web import MOST_DIFFERENCE, WebPage, export_web
 from convit.files import check_output, printable
 from convit.intervals import rate_with_interval
@@ -23,14 +25,22 @@ from convit.training.run_folder import RunFolder
 def main(options: ExportCommand) -> None:
     """Exports, compares with PyTorch, and says how near the file is."""
     _check_format(options)
+    if options.push is not None:
+        hub.check_repo_id(options.push)
     onnx = "model-int8.onnx" if options.int8 else "model.onnx"
-    name = {"torch": "model.pt2", "web": "model.html", "onnx": onnx}[options.format]
+    name = {"torch": "model.pt2", "web": "model.html", "space": "space", "onnx": onnx}[options.format]
     path = options.out or options.run / name
     if options.run.is_dir():  # else that is what is wrong
-        check_output("out", path)
+        check_output("out", path, folder=options.format == "space")
     classifier = load_run(options.run, "cpu", options.views)
-    if path.is_file() and not options.overwrite:
-        raise InputError(f"{path}: exists; expected another --out FILE, or --overwrite")
+    there = path / PAGE if options.format == "space" else path
+    if there.is_file() and not options.overwrite:
+        raise InputError(f"{there}: exists; expected another --out, or --overwrite")
+    if options.format == "space":
+        _show_page(export_space(classifier, path, license=options.license), classifier)
+        if options.push is not None:
+            print(f"uploaded to {push_space(path, options.push)}")
+        return
     if options.format == "web":
         _show_page(export_web(classifier, path), classifier)
         return
@@ -54,11 +64,13 @@ def main(options: ExportCommand) -> None:
 
 def _check_format(options: ExportCommand) -> None:
     """Options that only some formats have."""
-    if options.format == "web" and options.views != "one":
-        raise InputError(f"views: got {options.views} with --format web, expected one: the page shows how it answers")
-    fitting = {"int8": ("onnx",), "opset": ("onnx",), "dynamic-size": ("onnx", "torch"), "data": ("onnx", "torch")}
+    files = ("onnx", "torch")
+    fitting = {"int8": ("onnx",), "opset": ("onnx",), "dynamic-size": files, "data": files, "views": files}
+    fitting |= {"license": ("space",), "push": ("space",)}
     given = {"int8": options.int8, "opset": options.opset != OPSET, "dynamic-size": options.dynamic_size}
-    for name, is_given in (given | {"data": options.data is not None}).items():
+    given |= {"data": options.data is not None, "views": options.views != "one"}
+    given |= {"license": options.license is not None, "push": options.push is not None}
+    for name, is_given in given.items():
         if is_given and options.format not in fitting[name]:
             others = " or ".join(f"--format {other}" for other in fitting[name])
             raise InputError(f"format: got {options.format} with --{name}, expected {others}")

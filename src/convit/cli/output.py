@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from convit import files
 from convit.choices import IMAGE_SUFFIXES, RUN_FILES
 from convit.errors import InputError
-from convit.options import Options, options_of
+from convit.options import options_of
 
 if TYPE_CHECKING:  # help does not wait for NumPy
+    from convit.cli.options import Command
     from convit.data.scan import BadImage
 
 
@@ -21,7 +22,7 @@ def left_out_lines(bad: "Sequence[BadImage]") -> list[str]:
     return lines if len(bad) <= 10 else [*lines, f"and {len(bad) - 10} more"]
 
 
-def check_outputs(options: Options) -> None:
+def check_outputs(options: "Command") -> None:
     """Looks at every place that a command is told to write to, before its work (:func:`convit.files.check_output`).
 
     Raises:
@@ -30,11 +31,12 @@ def check_outputs(options: Options) -> None:
     places: dict[Path, str] = {}
     for option in options_of(type(options)):
         value = getattr(options, option.name)
-        if not option.arg.writes or value is None or str(value) == "-":
+        writes = options.writes(option)
+        if not writes or value is None or str(value) == "-":
             continue
         place = Path(value)
-        files.check_output(option.word, place, folder=option.arg.writes == "folder")
-        if option.arg.writes == "file":
+        files.check_output(option.word, place, folder=writes == "folder")
+        if writes == "file":
             for target in (place, files.absolute(place)):  # a link is written through
                 _check_name(option.word, place, target)
         if (other := places.setdefault(files.absolute(place), option.word)) != option.word:

@@ -4,11 +4,11 @@ mistyped option are answered before.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from convit.choices import Views
 from convit.errors import InputError
-from convit.options import Arg, Options, make, options_of
+from convit.options import Arg, Option, Options, make, options_of
 
 T = TypeVar("T", bound=Options)
 JsonTarget = Annotated[str | None, Arg("[FILE]", writes="file")]
@@ -35,6 +35,10 @@ class Command(Options):
     def modules(self) -> tuple[str, ...]:
         """What is to be loaded before the command's own module, which imports what every call of it needs."""
         return ()
+
+    def writes(self, option: Option) -> Literal["", "file", "folder"]:
+        """What it writes to the place that an option names, if it does."""
+        return option.arg.writes
 
     def look_ahead(self) -> None:
         """Checks, before the libraries of the command are loaded, that what it is to read is there.
