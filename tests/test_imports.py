@@ -26,7 +26,7 @@ TOOLS = {
     *MODEL,
 }
 OPTIONS = {"options", "options_file"}
-PARTS_OF_THE_TOP = {"training", "analysis", "export", "export_web", "benchmark", "checks"}
+PARTS_OF_THE_TOP = {"training", "analysis", "export", "export_web", "export_space", "benchmark", "checks"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "choices": set(),
@@ -73,6 +73,7 @@ ALLOWED: dict[str, set[str]] = {
     "benchmark": {"figures", "events", "files", *TOOLS},
     # Each of these stands on one or two of them.
     "export_web": {"export", "files", "pages", *TOOLS},
+    "export_space": {"export_web", "files", *TOOLS},
     "checks": {"events", "files", "options", "pages", "training", *TOOLS},
     "entry": {"training", "analysis", "events"},
     "experiments": {"entry", "figures", "intervals", "lock", *OPTIONS, "events", "files", *TOOLS, *PARTS_OF_THE_TOP},

@@ -127,3 +127,13 @@ def paired_difference(both: int, first: int, second: int, neither: int) -> tuple
 def _joined(one: float, other: float, phi: float) -> float:
     """The length of the difference of two lengths whose correlation is phi."""
     return sqrt(max(0.0, one**2 - 2 * phi * one * other + other**2))
+
+
+def short_interval(percent: float, total: int) -> str:
+    """The ends alone, to a tenth of a percent, for tables and lines of many numbers.
+
+    >>> short_interval(90.909, 11)
+    '62.3 to 98.4'
+    """
+    low, high = wilson_interval(round(percent / 100 * total), total)
+    return f"{100 * low:.1f} to {100 * high:.1f}"

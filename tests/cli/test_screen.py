@@ -10,7 +10,14 @@ from convit.cli.experiment import GridScreen
 from convit.cli.screen import Screen
 from convit.events import Advanced, EpochEnded, PassBegan, Said
 
-RECORD = {"epoch": 2, "train_loss": 1.25, "val_loss": 1.5, "val_top1": 62.5, "images_per_second": 1234.5}
+RECORD = {
+    "epoch": 2,
+    "train_loss": 1.25,
+    "val_loss": 1.5,
+    "val_images": 8,
+    "val_top1": 62.5,
+    "images_per_second": 1234.5,
+}
 
 
 def test_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,8 +30,8 @@ def test_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert got.err == ""
     assert got.out.splitlines() == [
         "[bold]a[/bold] " + "x" * 200,
-        "epoch  2/10  loss 1.250 (val 1.500)  top-1  62.5%  1,234 images/s",
-        "epoch  2/10  loss 1.250 (val 1.500)  top-1  62.5%  top-5 100.0%  1,234 images/s",
+        "epoch  2/10  loss 1.250 (val 1.500)  top-1  62.5% (30.6 to 86.3)  1,234 images/s",
+        "epoch  2/10  loss 1.250 (val 1.500)  top-1  62.5% (30.6 to 86.3)  top-5 100.0%  1,234 images/s",
     ]
 
 

@@ -71,8 +71,9 @@ def test_files_of_the_contract(run: Path) -> None:
 
 def test_metrics(run: Path) -> None:
     lines = metrics(run)
-    keys = ["epoch", "train_loss", "val_loss", "val_top1", "lr", "images", "seconds", "images_per_second", "gates"]
-    assert [list(line) for line in lines] == [keys, keys]
+    keys = ["epoch", "train_loss", "val_loss", "val_images", "val_top1", "lr", "images", "seconds", "images_per_second"]
+    assert [list(line) for line in lines] == [[*keys, "gates"]] * 2
+    assert [line["val_images"] for line in lines] == [3, 3]
     assert [line["epoch"] for line in lines] == [1, 2]
     assert [len(layer) for layer in lines[0]["gates"]] == [9] * 3
     assert all(0 < gate < 1 for layer in lines[0]["gates"] for gate in layer)

@@ -21,7 +21,7 @@ from convit.data.select import Evaluating, Known, Selection, select
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, Said
 from convit.files import absolute, check_apart, check_output, composed, printable
-from convit.intervals import wilson_interval
+from convit.intervals import short_interval
 from convit.training import Evaluation, evaluate
 from convit.training.comparison import Comparison, write_comparison
 from convit.training.evaluation_files import others_in, write_evaluation
@@ -246,5 +246,5 @@ def _show(result: Evaluation, title: str, model: str) -> None:
 
 def _recall(right: int, images: int) -> str:
     """In a table: to a tenth of a percent."""
-    low, high = wilson_interval(right, images)
-    return f"{right / images:.1%} ({100 * low:.1f} to {100 * high:.1f})" if images else "-"
+    rate = 100 * right / images if images else 0
+    return f"{rate:.1f}% ({short_interval(rate, images)})" if images else "-"

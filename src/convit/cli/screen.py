@@ -11,6 +11,7 @@ from rich.text import Text
 from convit.cli.console import Console
 from convit.events import Advanced, EpochEnded, Event, PassBegan, RunEnded, Said
 from convit.files import printable
+from convit.intervals import short_interval
 
 WIDEST = 110
 """Columns of a text on a terminal: longer lines are hard to read."""
@@ -131,9 +132,10 @@ class Screen:
 
 def _epoch(record: dict[str, Any], epochs: int) -> str:
     """An epoch's figures in a line."""
+    interval = short_interval(record["val_top1"], record["val_images"])
     top5 = f"top-5 {record['val_top5']:5.1f}%  " if "val_top5" in record else ""
     return (
         f"epoch {record['epoch']:{len(str(epochs))}}/{epochs}  "
         f"loss {record['train_loss']:.3f} (val {record['val_loss']:.3f})  "
-        f"top-1 {record['val_top1']:5.1f}%  {top5}{record['images_per_second']:,.0f} images/s"
+        f"top-1 {record['val_top1']:5.1f}% ({interval})  {top5}{record['images_per_second']:,.0f} images/s"
     )

@@ -234,6 +234,7 @@ class Trainer:
             "epoch": progress.epoch + 1,
             "train_loss": progress.loss_sum / plan.steps_per_epoch,
             "val_loss": result.loss,
+            "val_images": result.num_images,
             "val_top1": result.top1,
             **({} if result.top5 is None else {"val_top5": result.top5}),
             "lr": self.learner.lr,

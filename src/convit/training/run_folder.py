@@ -28,6 +28,7 @@ from convit.files import (
     write,
     write_json,
 )
+from convit.intervals import percent_with_interval
 from convit.lock import FILE as LOCK
 from convit.lock import locked
 from convit.model_card import MARKER
@@ -289,7 +290,8 @@ class RunFolder:
             top5 = f"top-5 {record['val_top5']:.2f}%, " if "val_top5" in record else ""
             self.log(
                 f"epoch {record['epoch']}/{event.epochs}: train loss {record['train_loss']:.4f}, "
-                f"val loss {record['val_loss']:.4f}, top-1 {record['val_top1']:.2f}%, {top5}"
+                f"val loss {record['val_loss']:.4f}, "
+                f"top-1 {percent_with_interval(record['val_top1'], record['val_images'])}, {top5}"
                 f"{record['images_per_second']:.0f} images/s"
             )
         elif isinstance(event, RunEnded):
