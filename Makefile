@@ -11,7 +11,7 @@ QUICK = tests/ops tests/layers tests/test_grid.py tests/test_options.py tests/te
 	$(addprefix tests/training/test_,options.py plan.py recipes.py objective.py parameters.py evaluation.py) \
 	$(addprefix tests/cli/test_,words.py help.py bad_options.py) tests/experiments/test_settings.py tests/experiments/test_tables.py
 
-.PHONY: demo test test-quick oldest fault-tests browser-tests check timm-tests bench format clean help
+.PHONY: demo test test-quick oldest fault-tests browser-tests docs check timm-tests bench format clean help
 
 help:
 	@echo "make demo           train on the embedded digits, evaluate, predict, look inside (about 5 minutes with set-up)"
@@ -20,6 +20,7 @@ help:
 	@echo "make oldest         all tests on the oldest versions of the libraries that pyproject.toml allows"
 	@echo "make fault-tests    kills, damage, full disks, dead workers and processes, done to real runs (a short form is in all tests)"
 	@echo "make browser-tests  the attention page in Chromium (part of all tests where there is one)"
+	@echo "make docs           the guides and the API as a site, in build/docs"
 	@echo "make check          formatting, lint, types"
 	@echo "make bench          speed against plain attention and timm"
 	@echo "make timm-tests     timm's own model tests, out of its source distribution, on our models"
@@ -72,6 +73,10 @@ fault-tests: $(VENV)/installed
 
 browser-tests: $(VENV)/installed
 	$(BIN)/python -m pytest -m browser tests/browser
+
+docs: $(VENV)/installed
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
+	@echo "open build/docs/index.html"
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check .

@@ -31,14 +31,15 @@ UNPACKED = (".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff")
 class ImageSet(ABC):
     """N images with their names and targets. It is immutable, and can be pickled for loader workers.
 
-    names: N stable identifiers with forward slashes, such as ``train/cat/7.jpg`` or ``digits/0123``.
-    targets: (N,) int64, positions in ``class_names``.
-    class_names: every class of the source, also those without an image here.
-    full_scale: the value that is white where grey values are floats or have more than 8 bits
-        (:func:`convit.preprocess.to_rgb`); None where it is not known.
+    Args:
+        names: N stable identifiers with forward slashes, such as ``train/cat/7.jpg`` or ``digits/0123``.
+        targets: (N,) int64, positions in ``class_names``.
+        class_names: every class of the source, also those without an image here.
     """
 
     full_scale: float | None = None
+    """The value that is white where grey values are floats or have more than 8 bits
+    (:func:`convit.preprocess.to_rgb`); None where it is not known."""
 
     def __init__(self, names: Sequence[str], targets: ArrayLike, class_names: Sequence[str]) -> None:
         self.names = tuple(names)
