@@ -11,7 +11,7 @@ QUICK = tests/ops tests/layers tests/test_grid.py tests/test_options.py tests/te
 	$(addprefix tests/training/test_,options.py plan.py recipes.py objective.py parameters.py evaluation.py) \
 	$(addprefix tests/cli/test_,words.py help.py bad_options.py) tests/experiments/test_settings.py tests/experiments/test_tables.py
 
-.PHONY: demo test test-quick oldest fault-tests browser-tests docs check timm-tests bench format clean help
+.PHONY: demo test test-quick oldest fault-tests browser-tests docs wheel check timm-tests bench format clean help
 
 help:
 	@echo "make demo           train on the embedded digits, evaluate, predict, look inside (about 5 minutes with set-up)"
@@ -21,6 +21,7 @@ help:
 	@echo "make fault-tests    kills, damage, full disks, dead workers and processes, done to real runs (a short form is in all tests)"
 	@echo "make browser-tests  the attention page in Chromium (part of all tests where there is one)"
 	@echo "make docs           the guides and the API as a site, in build/docs"
+	@echo "make wheel          builds the wheel, and trains, inspects and exports with it alone, outside of the checkout"
 	@echo "make check          formatting, lint, types"
 	@echo "make bench          speed against plain attention and timm"
 	@echo "make timm-tests     timm's own model tests, out of its source distribution, on our models"
@@ -77,6 +78,17 @@ browser-tests: $(VENV)/installed
 docs: $(VENV)/installed
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
 	@echo "open build/docs/index.html"
+
+# Its libraries are those of the environment, whose own convit comes after PYTHONPATH.
+wheel: $(VENV)/installed
+	rm -rf build/lib build/bdist.* build/wheel
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	set -e; bin=$(abspath $(BIN)); new=$$(mktemp -d); trap "rm -rf $$new" EXIT; export PYTHONPATH=$$new/site; \
+	$$bin/pip install --quiet --no-deps --target $$new/site build/wheel/*.whl; cd $$new; \
+	$$bin/python -c "import convit; assert convit.__file__.startswith('$$new'), convit.__file__"; \
+	$$bin/python -m convit train digits --per-class 20 --epochs 1 --out run; \
+	$$bin/python -m convit inspect run; $$bin/python -m convit export run --format web
+	@echo "the wheel is in build/wheel"
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check .
