@@ -55,8 +55,8 @@ def thresholds(calibration: Calibration | None, reject: float | None, coverage: 
     for option, value in (("reject", reject), ("coverage", coverage)):
         if value is not None and calibration is None:
             raise InputError(
-                f"{option}: got {value:g} for a model that is {NOT_CALIBRATED}; expected the run of a training that "
-                "came to its end"
+                f"{option}: got {value:g} for a model that is {NOT_CALIBRATED}; expected one run, "
+                "of a training that came to its end, and one view"
             )
     if calibration is None:
         return Thresholds(reject=None, coverage=None)

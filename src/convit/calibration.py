@@ -26,7 +26,10 @@ RATES = tuple(f"{percent / 100:.2f}" for percent in range(1, 51))
 """The rates of false alarms that a threshold is kept for: 1% to 50%."""
 COVERAGES = tuple(f"{percent / 100:.2f}" for percent in range(50, 100))
 """The coverages of prediction sets that a threshold is kept for: 50% to 99%."""
-NOT_CALIBRATED = "not calibrated: the model has no temperature fitted on validation images"
+NOT_CALIBRATED = (
+    "not calibrated: no temperature was fitted to these answers on validation images (a mean of several runs or views "
+    "has none of its own)"
+)
 _CHUNK = 1 << 20
 
 

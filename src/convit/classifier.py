@@ -192,7 +192,7 @@ class Classifier:
 
     def save(self, folder: str | Path) -> None:
         """Writes ``model.safetensors`` and ``config.json`` into ``folder``; timm can read the latter too."""
-        self._check_single()
+        self.check_single()
         if self.model.num_classes != len(self.class_names):
             raise InputError(
                 f"class_names: got {len(self.class_names)} for a model of {self.model.num_classes} outputs, "
@@ -231,7 +231,7 @@ class Classifier:
             },
         )
 
-    def _check_single(self) -> None:
+    def check_single(self) -> None:
         """Raises :class:`InputError` for the average of several models, which is no model of a name."""
         if isinstance(self.model, AverageOf):
             several = f"{len(self.model.models)} runs" if isinstance(self.model, Average) else "two views"
@@ -255,7 +255,7 @@ class Classifier:
 
     def described(self) -> Described:
         """What its card says of it."""
-        self._check_single()
+        self.check_single()
         model = self.model
         gpsa = sum(isinstance(module, GatedPositionalSelfAttention) for module in model.modules())
         parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6

@@ -1,5 +1,6 @@
 """A classifier as a folder for a static host: its web page, and a README.md that makes it a Space of the Hub."""
 
+import re
 from pathlib import Path
 
 from convit import files, hub
@@ -24,6 +25,8 @@ def export_space(classifier: Classifier, folder: str | Path, *, license: str | N
         InputError: as :func:`convit.export_web.export_web`; the folder has a README.md that convit did not write.
             Nothing is written then.
     """
+    if license is not None and re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license) is None:
+        raise InputError(f"license: got {license!r}, expected a name such as mit, apache-2.0 or cc-by-4.0")
     folder = Path(folder)
     card = folder / CARD
     if card.exists() and MARKER.encode() not in files.read(card):

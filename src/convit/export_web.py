@@ -84,9 +84,10 @@ def web_page(classifier: Classifier) -> tuple[str, str, float]:
     """The page, the type of its weights, and the largest change of a logit by fp16; see :class:`WebPage`."""
     if classifier.preprocess.full_scale is not None:
         raise InputError(
-            "format: got web for a model of pictures of more than 8 bits, which browsers read as 8 bits, expected "
-            "--format onnx"
+            "format: got a web page for a model of pictures of more than 8 bits, which browsers read as 8 bits, "
+            "expected --format onnx; or a run on pictures of 8 bits: 'convit check' names the others"
         )
+    classifier.check_single()
     model = checked_model(classifier)
     size = classifier.preprocess.image_size
     spec, tensors = described(model, size)

@@ -67,6 +67,10 @@ def test_an_exported_file_has_both_views(trained: Path, album: Path, tmp_path: P
     assert shell("export", trained, "--out", path, "--views", "flip").status == 0
     assert shell("export", trained, "--out", plain).status == 0
     assert path.stat().st_size < 1.3 * plain.stat().st_size + 50_000, "the weights are there twice"
+    small, plain_small = tmp_path / "flip-int8.onnx", tmp_path / "int8.onnx"
+    assert shell("export", trained, "--out", small, "--views", "flip", "--int8").status == 0
+    assert shell("export", trained, "--out", plain_small, "--int8").status == 0
+    assert small.stat().st_size < 1.3 * plain_small.stat().st_size + 50_000, "its weights are not int8"
     names = convit.load(trained).class_names
     assert said(shell("predict", path, album, "--json").out, names) == pytest.approx(by_hand(trained, album), abs=1e-4)
     shell.refuses("predict", path, album, "--views", "flip", says=("views: got flip for an .onnx file",))

@@ -47,7 +47,9 @@ def chosen(
     """
     selection = select(data, Checking(data_root=data_root, folders=folders or {}, full_scale=full_scale))
     order = sorted(selection.splits, key=("train", "all", "val", "test").index)
-    return replace(selection, splits={split: selection.splits[split] for split in order})
+    alone = ("one class alone: training needs two",) if len(selection.class_names) == 1 else ()
+    splits = {split: selection.splits[split] for split in order}
+    return replace(selection, splits=splits, notes=(*selection.notes, *alone))
 
 
 def check(

@@ -16,6 +16,7 @@ from convit.cli.output import print_or_write_json
 from convit.cli.screen import Screen
 from convit.data.images import ignored_notes
 from convit.data.select import Selection
+from convit.errors import InputError
 from convit.events import Listener, Said
 from convit.files import check_apart, check_output, printable
 
@@ -51,18 +52,23 @@ def _check(options: CheckCommand) -> int:
         for note in (*ignored_notes(selection.ignored), *selection.notes):
             screen(Said(note))
         report = check(selection, tell=screen, **_labels(options, selection, out, screen))
+        refused: InputError | None = None
         if options.write is not None:
-            gone = left_out(report, options.leave_out, options.write)
-            report = write_list(report, gone, options.write)
+            try:
+                report = write_list(report, left_out(report, options.leave_out, options.write), options.write)
+            except InputError as error:  # what was found is said nevertheless
+                refused = error
         write_report(report, out, screen)
     if options.json:
         print_or_write_json(report.to_dict(), options.json)
     if options.json != "-":
         _show(report)
-        if options.write is not None:
+        if options.write is not None and refused is None:
             kept = len(report.pictures) - len(report.left_out)
             print(f"written to {printable(str(options.write))}: {kept} images, without {len(report.left_out)}")
         print(f"written to {printable(str(out))}: {', '.join(FILES)}")
+    if refused is not None:
+        raise refused
     return 0
 
 

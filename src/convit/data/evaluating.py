@@ -114,12 +114,15 @@ def _said_of_learned(images: ImageSet, known: Known, asked_and_taken: tuple[str,
         own: whether the data is what the model was trained on.
     """
     asked, taken = asked_and_taken
-    if asked in ("train", "all") or not known.class_names:
+    if asked == "train" or not known.class_names:
         return []
+    learned = _learned(known).intersection(map(composed, images.names))
+    if asked == "all" and own and learned:
+        return [f"the run learned from {len(learned)} of the {len(images)} images: accuracy on them says too much"]
     if (asked, taken) == ("auto", "all"):
         if known.root is None:
             return ["it is not known which images the model learned from: they may be among these"]
-        if learned := _learned(known).intersection(map(composed, images.names)):
+        if learned:
             return [
                 f"{len(learned)} of the {len(images)} files have names of images that the run learned from: "
                 + ("if they are the same ones, take --split val" if "val" in known.split else UNFAIR)

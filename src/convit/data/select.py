@@ -272,9 +272,12 @@ def _check_folds(source: Source, whole: ImageSet, folds: int) -> None:
     counts = whole.counts()
     label = int(np.where(counts > 0, counts, counts.max() + 1).argmin())
     if folds > counts[label]:
+        least = int(counts[label])
+        some = f"{least} image" if least == 1 else f"{least} images"
+        expected = f"2 to {least}" if least > 1 else "at least 2 images of each class"
         raise InputError(
-            f"folds: got {folds}, expected 2 to {counts[label]}: class {source.class_names[label]!r} of {source.name} "
-            f"has {counts[label]} images to learn from, and each fold needs one"
+            f"folds: got {folds}, expected {expected}: class {source.class_names[label]!r} of {source.name} has {some} "
+            "to learn from, and each fold needs one"
         )
 
 

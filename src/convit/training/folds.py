@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from convit.classifier import Classifier, average, load_folder
 from convit.classifier_folder import FOLD, FOLDS
+from convit.data.record import first_change
 from convit.data.select import select
 from convit.device import pick_device
 from convit.errors import InputError, one_line
@@ -249,7 +250,10 @@ def _predicted(own: RunFolder, number: int, classifier: Classifier, asked: Asked
     data = asked.data or options.data
     assert data is not None
     choice = learning(options, own.read_skipped(), recorded=own.read_split())
-    images = select(data, replace(choice, data_root=asked.data_root)).splits["val"]
+    selection = select(data, replace(choice, data_root=asked.data_root))
+    if change := first_change(own.read_record(), selection.record):
+        raise InputError(f"{data}: other images than when the run in {own.path} started: {change}; expected the same")
+    images = selection.splits["val"]
     tell(PassBegan(f"out-of-fold predictions, fold {number}", len(images)))
     model, way, temperature = classifier.model, classifier.preprocess, classifier.temperature
     found = probabilities(model, images, way, temperature, lambda count: tell(Advanced(count)))

@@ -46,9 +46,11 @@ class ExportCommand(Command):
 
     def look_ahead(self) -> None:
         """The run, and the data if there is any."""
-        from convit.classifier_folder import check_source
+        from convit.classifier_folder import check_source, refuse_folds
 
         check_source(self.run)
+        if self.format in ("web", "space"):
+            refuse_folds(self.run, f"for --format {self.format}")
         if self.data is not None:
             from convit.data.sources import kind_of_source
 

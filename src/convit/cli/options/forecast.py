@@ -27,6 +27,8 @@ class ForecastCommand(Command):
 
     def look_ahead(self) -> None:
         """The run."""
+        from convit.classifier_folder import refuse_folds
         from convit.training.look_ahead import check_begun
 
+        refuse_folds(self.run, "to forecast from")
         check_begun(self.run, "run")

@@ -99,6 +99,8 @@ class _Found:
         hollow = [name for name, names in classes.items() if not names]
         if hollow and not empty:
             raise InputError(f"{folder}: no image in class {listing(hollow)}{_only_others(hollow, self.ignored)}")
+        if hollow:
+            self.notes.append(f"{folder}: no image in class {listing(hollow)}: left out; training needs one")
         if loose := loose_images(folder):
             self.notes.append(loose_note(folder, loose))
         class_names = class_order(name for name in classes if classes[name])
