@@ -19,6 +19,8 @@ from PIL import Image, ImageOps
 
 def prepare(image: Image.Image, settings: dict[str, Any]) -> np.ndarray:
     """A picture of any size to ``(3, height, width)``: scaled to cover the size, its centre cut out, normalised."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        raise SystemExit(f"a picture of more than 8 bits ({image.mode}), which 'convit predict' takes")
     image = ImageOps.exif_transpose(image).convert("RGB")
     height, width = settings["image_size"]
     target = [math.floor(side / settings["crop_pct"]) for side in (height, width)]
