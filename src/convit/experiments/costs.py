@@ -4,9 +4,10 @@ A step is that of a run: forward, backward and the optimiser's step, in the run'
 noise; and, where no other process loads the images, the loading of a batch. The models take turns, one step each, in
 many rounds; what counts is the least time of each. On a CPU it is the processor's time of this process alone. Other
 work on the machine can make a step slower and never faster, and not all models alike: so there are more rounds until
-the ratios stay the same, and it is said if they do not.
+the ratios stay the same, and it is said if they do not, or if other programs run.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ LOADING = "loading"
 ROUNDS, WARMUP = 10, 2
 MOST = 8
 """So many times as many rounds are made at most."""
+BUSY = 1.5
+"""Of so many running processes one at least is not this one."""
 STEADY = 0.01
 """A ratio that the latest rounds changed by no more than this part of it is steady."""
 Size = tuple[int, int]
@@ -207,15 +210,21 @@ def _times(plans: Mapping[str, Plan], to_learn: ImageSet, device: torch.device, 
                 total[name] += part * (min(seconds[name]) + min(seconds[LOADING])) / batch_size
         return total
 
+    busy = _load() > BUSY
     found, steady = steadily_least(least)
-    if not steady:
+    if busy or not steady:
         tell(
             Said(
-                "these costs are not steady: the machine does other work. Delete "
-                f"{FILE} and start again where it does not, or the runs are of equal minutes only by and large"
+                "these costs were measured beside other work, which slows the models unequally: the runs are of equal "
+                f"minutes only by and large. To measure again, delete {FILE} and start where nothing else runs"
             )
         )
     return found
+
+
+def _load() -> float:
+    """How many processes wanted a processor in the last minute, on average; 0 where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def steadily_least(measure: Callable[[], Mapping[str, float]]) -> tuple[dict[str, float], bool]:

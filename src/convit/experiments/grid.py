@@ -123,6 +123,8 @@ def run_cells(
     pending, running, failed = [cell for cell in cells if not folder.has(cell)], list[_Process](), dict[str, str]()
     before = len(cells) - len(pending)
     tell(Said(f"{len(cells)} runs" + (f", {before} of them complete before" if before else "")))
+    if pending:  # in a pipe nothing more is said until the first of them ends
+        tell(Said(f"how far each is: log.txt in its folder, such as {folder.run(pending[0])}"))
     began, worked = time.monotonic(), 0.0
 
     def standing() -> Standing:
