@@ -51,7 +51,8 @@ demo: $(VENV)/installed
 	@echo "    $(BIN)/convit predict runs/photos PHOTO.jpg"
 	@echo "    $(BIN)/convit inspect runs/photos PHOTO.jpg"
 
-# One thread each: two processes of two threads on two cores would slow each other down many times over.
+# One thread each, here and below: two processes of two threads on two cores would slow each other down many times over,
+# and burn the processor's time that a test limits.
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
@@ -70,7 +71,7 @@ oldest: $(VENV)-oldest/installed
 
 # A quarter of an hour; prints its counts at the end.
 fault-tests: $(VENV)/installed
-	FAULTS=full $(BIN)/python -m pytest tests/faults tests/training/test_distributed.py::test_killed_process
+	FAULTS=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults tests/training/test_distributed.py::test_killed_process
 
 browser-tests: $(VENV)/installed
 	$(BIN)/python -m pytest -m browser tests/browser
