@@ -57,21 +57,27 @@ class Report:
         return {split: splits.count(split) for split in dict.fromkeys(splits)}
 
     def examples(self, most: int) -> list[str]:
-        """Lines that name up to so many of each kind of fault, the worst first."""
+        """Lines that name up to so many of each kind of fault, the worst first, and say how many more there are."""
         named = self.pictures.name
-        lines = [f"does not decode: {named(i)}: {reason}" for i, reason in self.unreadable[:most]]
+        kinds = [[f"does not decode: {named(i)}: {reason}" for i, reason in self.unreadable]]
         for groups, what in ((self.exact, "the same"), (self.near, "nearly the same")):
-            for group in groups[:most]:
+            kinds.append([])
+            for group in groups:
                 some = " and ".join(f"{named(i)} ({self.pictures.class_name(i)})" for i in group.images[:2])
-                lines.append(f"{what}: {some}" + (f" and {len(group.images) - 2} more" * (len(group.images) > 2)))
-        for doubt in self.labels.doubts[:most] if self.labels is not None else ():
+                kinds[-1].append(f"{what}: {some}" + (f" and {len(group.images) - 2} more" * (len(group.images) > 2)))
+        kinds.append([])
+        for doubt in self.labels.doubts if self.labels is not None else ():
             label, better = self.pictures.class_name(doubt.image), self.pictures.class_names[doubt.suggested]
             sure = f"{doubt.suggested_probability:.0%}, its label {doubt.given_probability:.0%}"
-            lines.append(f"label {label}, probably {better} ({sure}): {named(doubt.image)}")
-        lines += [f"class {one.name}: {one.why}" for one in self.small[:most]]
+            kinds[-1].append(f"label {label}, probably {better} ({sure}): {named(doubt.image)}")
+        kinds.append([f"class {one.name}: {one.why}" for one in self.small])
         for kind in ("size", "brightness", "blur"):
-            lines += [f"{kind}: {named(odd.image)}: {odd.why}" for odd in self.odd_of(kind)[:most]]
-        return lines
+            kinds.append([f"{kind}: {named(odd.image)}: {odd.why}" for odd in self.odd_of(kind)])
+        return [
+            line
+            for lines in kinds
+            for line in (*lines[:most], *([f"and {len(lines) - most} more like this"] if len(lines) > most else []))
+        ]
 
     def rows(self) -> list[tuple[str, int, str]]:
         """Each kind of fault, how many there are, and what to know of it."""
