@@ -81,7 +81,7 @@ def test_torch(run: Path, animals: Path, tmp_path: Path, shell: Shell) -> None:
         ("RUN --out RUN/x.pt2", ("x.pt2: got a name that ends in '.pt2', expected '.onnx'",)),
         ("RUN --format torch --out x.onnx", ("x.onnx", "expected '.pt2'")),
         ("RUN --format torch --int8", ("format: got torch with --int8, expected --format onnx",)),
-        ("RUN --format tflite", ("format: got tflite, expected onnx, torch or web",)),
+        ("RUN --format tflite", ("format: got tflite, expected onnx, torch, web or space",)),
         ("RUN --opset 5", ("opset: got 5, expected 18 or later",)),
         ("RUN --out none/x.onnx", ("none/x.onnx", "expected a folder")),
         ("RUN --data missing", ("missing", "expected")),

@@ -37,7 +37,7 @@ def interleaved(
     repeats: int = 1,
     wait: Callable[[], None] = lambda: None,
     on_sample: Callable[[], None] = lambda: None,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] | None = None,
 ) -> dict[str, list[float]]:
     """Seconds of every step in every round, in which each runs once, every round another one first.
 
@@ -48,13 +48,14 @@ def interleaved(
         repeats: how often a step runs in a row; the time is their mean.
         wait: returns when the device is done.
         on_sample: called after each, outside of its time.
-        clock: gives seconds; ``time.process_time`` counts those of this process alone.
+        clock: gives seconds [``time.perf_counter``]; ``time.process_time`` counts those of this process alone.
 
     Example:
         >>> seconds = interleaved({"sum": lambda: sum(range(9)), "nothing": lambda: None}, rounds=3)
         >>> [len(times) for times in seconds.values()]
         [3, 3]
     """
+    clock = clock or time.perf_counter
     names = list(steps)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(warmup + rounds):
