@@ -9,32 +9,40 @@ from torch import Tensor, nn
 
 
 class AverageOf(nn.Module):
-    """What averages have in common: the shape of what each model takes and gives."""
+    """What averages have in common: the shape of what each model takes and gives.
+
+    Args:
+        models: one or more, all for the same images and classes.
+    """
+
+    def __init__(self, models: Sequence[nn.Module]) -> None:
+        super().__init__()
+        assert models
+        self.models = nn.ModuleList(models)
 
     @property
-    def first(self) -> Any:
-        """One of the models; all are for the same images and classes."""
-        raise NotImplementedError
+    def _first(self) -> Any:
+        return self.models[0]
 
     @property
     def num_classes(self) -> int:
         """The number of classes."""
-        return int(self.first.num_classes)
+        return int(self._first.num_classes)
 
     @property
     def in_chans(self) -> int:
         """The channels of an image."""
-        return int(self.first.in_chans)
+        return int(self._first.in_chans)
 
     @property
     def patch_size(self) -> int:
         """The side of a patch of each model, in pixels."""
-        return int(self.first.patch_size)
+        return int(self._first.patch_size)
 
     @property
     def global_pool(self) -> str:
         """What the classifiers read; see :class:`convit.ConViT`."""
-        return str(self.first.global_pool)
+        return str(self._first.global_pool)
 
 
 class Average(AverageOf):
@@ -56,9 +64,7 @@ class Average(AverageOf):
     """
 
     def __init__(self, models: Sequence[nn.Module], temperatures: Sequence[float] | None = None) -> None:
-        super().__init__()
-        assert models
-        self.models = nn.ModuleList(models)
+        super().__init__(models)
         self.temperatures = tuple(temperatures or [1.0] * len(models))
         assert len(self.temperatures) == len(models)
 
@@ -68,11 +74,6 @@ class Average(AverageOf):
             for model, temperature in zip(self.models, self.temperatures, strict=True)
         ]
         return torch.stack(answers).logsumexp(dim=0) - torch.log(torch.tensor(float(len(answers))))
-
-    @property
-    def first(self) -> Any:
-        """The first one."""
-        return self.models[0]
 
 
 class Mirrored(AverageOf):
@@ -91,15 +92,9 @@ class Mirrored(AverageOf):
     """
 
     def __init__(self, model: nn.Module, temperature: float = 1.0) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__([model])
         self.temperature = temperature
 
     def forward(self, x: Tensor) -> Tensor:
-        both = self.model(torch.cat((x, x.flip(-1)))).float() / self.temperature  # in one pass: a file has one copy
+        both = self._first(torch.cat((x, x.flip(-1)))).float() / self.temperature  # in one pass: a file has one copy
         return both.log_softmax(dim=-1).reshape(2, x.shape[0], -1).logsumexp(dim=0) - math.log(2)
-
-    @property
-    def first(self) -> Any:
-        """The model."""
-        return self.model
