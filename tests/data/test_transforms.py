@@ -11,6 +11,7 @@ import timm.data
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
+from torchvision import transforms
 
 from convit.data import (
     ArrayImages,
@@ -24,7 +25,7 @@ from convit.data import (
     seeded,
     training_transform,
 )
-from convit.data.transforms import pixels_of
+from convit.data.transforms import pixels_of, shifted
 from convit.errors import InputError
 
 EVERYTHING = Augmentation(
@@ -122,6 +123,18 @@ def test_each_option_has_an_effect(options: dict[str, object]) -> None:
     dataset = SampleDataset(image_set(1, 16), transform, seed=0)
     plain = evaluation_transform(preprocess)(dataset.images.read(0))
     assert any(not torch.equal(normalised(dataset[epoch, 0][0][None], preprocess)[0], plain) for epoch in range(10))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (24, 40), (8, 9), (7, 64), (1, 5)])
+def test_shift_is_torchvisions_random_crop(size: tuple[int, int]) -> None:
+    height, width = size
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    crop = transforms.RandomCrop(size, padding=[width // 8, height // 8], padding_mode="reflect")
+    for seed in range(30):
+        with seeded(seed):
+            expected = crop(image)
+        with seeded(seed):
+            assert np.array_equal(shifted(image), expected)
 
 
 def test_shift_moves_by_up_to_an_eighth() -> None:

@@ -33,10 +33,10 @@ BACKENDS = ("auto", "factorized", "naive", "triton")
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
 _TRITON_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 _TRITON_MAX_WIDTH = 128
-_FEW_TOKENS, _SOME_IMAGES = 36, 8
-"""With up to so many tokens and from so many images on, ``auto`` is naive on a CPU. A training step of ``nano`` with 32
-images then takes 0.83 of the factorized form's time at 36 tokens, 0.87 at 16 (at 64 it would be 1.24); one image takes
-1.2 times as long, as there are more operations."""
+_SOME_IMAGES = 8
+"""From so many images on ``auto`` is naive on a CPU if there are few tokens (:data:`convit.ops.factorized.FEW_TOKENS`).
+With 32 images, forward and backward take 0.8 to 1.04 of the factorized form's time at 16 to 36 tokens and head widths
+of 8 and 16 (at 64 it would be 1.3); forward of one image 1.3, as there are more operations."""
 
 
 def gated_attention(
@@ -184,7 +184,7 @@ def _prefers_naive(q: Tensor) -> bool:
     """Whether ``auto`` is naive for its speed. Compiled and exported graphs have one form for all sizes."""
     if torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.jit.is_tracing():
         return False
-    few = q.shape[2] <= _FEW_TOKENS and q.shape[0] >= _SOME_IMAGES
+    few = q.shape[2] <= factorized.FEW_TOKENS and q.shape[0] >= _SOME_IMAGES
     return few and q.device.type == "cpu" and q.dtype == torch.float32
 
 

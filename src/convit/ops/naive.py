@@ -54,7 +54,7 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 def content_map(q: Tensor, k: Tensor, scale: float | None = None) -> Tensor:
     """``softmax(q k^T / sqrt(d))``, ``(B, h, P + N, P + N)``; another ``scale`` in place of ``1 / sqrt(d)``."""
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    return torch.softmax((q @ k.transpose(-2, -1)) * scale, dim=-1, dtype=compute_dtype(q.dtype))
+    return torch.softmax((q * scale) @ k.transpose(-2, -1), dim=-1, dtype=compute_dtype(q.dtype))
 
 
 def positional_logits(pos_weight: Tensor, grid: Grid, dtype: torch.dtype) -> Tensor:

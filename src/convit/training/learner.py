@@ -6,7 +6,6 @@ from typing import TypeVar, cast
 
 import numpy as np
 import torch
-from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from convit.models import ConViT
 from convit.training.distributed import ALONE, World
 from convit.training.evaluation import AUTOCAST
 from convit.training.objective import Objective, class_weights
+from convit.training.optimizers import make_optimizer
 from convit.training.parallel import data_parallel, draw_by_rows, share_batch_norm
 from convit.training.parameters import hold_frozen_norms, parameter_groups
 from convit.training.plan import Plan
@@ -48,7 +48,7 @@ class Learner:
             layer_decay=decided(options.layer_decay),
             position_lr=decided(options.position_lr),
         )
-        self.optimizer = create_optimizer_v2(groups, opt=decided(options.opt), lr=decided(options.lr))
+        self.optimizer = make_optimizer(groups, decided(options.opt), decided(options.lr))
         self.scheduler = _scheduler(plan, self.optimizer)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == "fp16")
         self.objective = _objective(plan, self.device)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
 from convit.data import seeded
 from convit.training.evaluation import AUTOCAST
 from convit.training.learner import Learner, decided
+from convit.training.optimizers import make_optimizer
 from convit.training.state import KEEP
 
 
@@ -37,7 +37,7 @@ def _moment_bytes(learner: Learner) -> int:
                 kind = parameter.shape, parameter.dtype
                 alike[first.setdefault(kind, nn.Parameter(torch.empty_like(parameter, device="meta")))] += 1
         groups.append(group | {"params": list(first.values())})
-    like = create_optimizer_v2(groups, opt=decided(learner.plan.options.opt), lr=1.0)
+    like = make_optimizer(groups, decided(learner.plan.options.opt), 1.0)
     for parameter in alike:
         parameter.grad = torch.empty_like(parameter)
     like.step()

@@ -155,7 +155,7 @@ class TrainingOptions:
     accumulate: Count = 1
     """Compute each step in so many parts, one after the other: as if in one, in less memory."""
     opt: OptimizerName | None = None
-    """Optimiser, by timm's name; muon is Muon for matrices and AdamW for the rest [muon; adamw for finetune, paper]."""
+    """Optimiser; muon is Muon for matrices and AdamW for the rest [muon; adamw for finetune, paper]."""
     lr: Positive | None = None
     """Peak learning rate [0.002 * sqrt(batch size / 64), 2.8 times it for muon; half of it when fine-tuning]."""
     layer_decay: Annotated[float, Meta(ge=0.01, le=1)] | None = None

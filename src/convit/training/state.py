@@ -17,6 +17,7 @@ from torch import nn
 
 from convit.errors import InputError, brief, one_line
 from convit.files import MOST_JSON, opened, parse_json, read, replacing_folder
+from convit.training.optimizers import kept_of
 from convit.training.plan import MAY_CHANGE
 from convit.training.run_folder import first_difference
 
@@ -111,7 +112,6 @@ def _files(state: State) -> Iterator[tuple[str, bytes]]:
     meta = {
         "progress": asdict(state.progress),
         "param_groups": optimizer["param_groups"],
-        "moments": _plain(optimizer["state"]),
         "scaler": state.scaler.state_dict() if state.scaler is not None else {},
         "plan": state.plan,
         "options": state.options,
@@ -122,24 +122,13 @@ def _files(state: State) -> Iterator[tuple[str, bytes]]:
     yield META, f"{check}\n{body}\n".encode()
 
 
-def _plain(moments: dict[int, dict[str, Any]]) -> dict[str, dict[str, bool | int | float]]:
-    """What an optimiser keeps of each parameter besides tensors, such as Muon's mark of those that it handles."""
-    kept = {
-        str(index): {key: value for key, value in entries.items() if not isinstance(value, torch.Tensor)}
-        for index, entries in moments.items()
-    }
-    assert all(type(value) in (bool, int, float) for entries in kept.values() for value in entries.values())
-    return {index: entries for index, entries in kept.items() if entries}
-
-
-def _tensors(state: State, moments: dict[int, dict[str, Any]]) -> dict[str, torch.Tensor]:
+def _tensors(state: State, moments: dict[int, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """All tensors of a state, on the CPU."""
     tensors = {f"model.{key}": value for key, value in state.model.state_dict().items()}
     if state.ema is not None:
         tensors |= {f"ema.{key}": value for key, value in state.ema.state_dict().items()}
     for index, entries in moments.items():
-        found = {key: value for key, value in entries.items() if isinstance(value, torch.Tensor)}
-        tensors |= {f"optimizer.{index}.{key}": value for key, value in found.items()}
+        tensors |= {f"optimizer.{index}.{key}": value for key, value in entries.items()}
     return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
 
 
@@ -252,7 +241,7 @@ def _restore(meta: dict[str, Any], tensors: dict[str, torch.Tensor], state: Stat
     for prefix, module in (("model.", state.model), ("ema.", state.ema)):
         if module is not None:
             module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-    moments: dict[int, dict[str, Any]] = {int(index): dict(entries) for index, entries in meta["moments"].items()}
+    moments: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
@@ -287,16 +276,12 @@ def _group(own: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     return group
 
 
-def _check_moments(moments: dict[int, dict[str, Any]], optimizer: torch.optim.Optimizer) -> None:
+def _check_moments(moments: dict[int, dict[str, torch.Tensor]], optimizer: torch.optim.Optimizer) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, entries in moments.items():
-        if "use_muon" in entries:  # of timm's Muon: whether it takes the parameter, or its AdamW does
-            needed = {"momentum_buffer"} if entries["use_muon"] else {"exp_avg", "exp_avg_sq", "step"}
-            if not needed <= entries.keys() or (entries["use_muon"] and parameters[index].ndim < 2):
-                raise ValueError(f"use_muon of parameter {index} is {brief(entries['use_muon'])}")
+        expected = kept_of(optimizer, parameters[index])
+        if entries.keys() != expected:
+            raise ValueError(f"of parameter {index} it has {sorted(entries)}, expected {sorted(expected)}")
         for name, value in entries.items():
-            if not isinstance(value, torch.Tensor):
-                if type(value) not in (bool, int, float):
-                    raise ValueError(f"{name} of parameter {index} is {brief(value)}")
-            elif value.ndim and value.shape != parameters[index].shape:
+            if value.shape != (() if name == "step" else parameters[index].shape):
                 raise ValueError(f"{name} of parameter {index} has the shape {tuple(value.shape)}")

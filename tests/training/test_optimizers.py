@@ -1,0 +1,113 @@
+"""Muon and AdaMuon beside timm's, whose iterations are computed in fp32 for it."""
+
+import functools
+from collections.abc import Iterator
+from unittest import mock
+
+import pytest
+import timm.optim.muon as of_timm
+import torch
+from timm.optim import create_optimizer_v2
+from torch import Tensor, nn
+
+import convit
+from convit.choices import OptimizerName
+from convit.training.optimizers import is_matrix, make_optimizer, orthogonalized
+from convit.training.parameters import parameter_groups
+
+
+@pytest.fixture
+def timm_in_fp32() -> Iterator[None]:
+    precise = functools.partial(of_timm.zeropower_via_newtonschulz, dtype=torch.float32)
+    with mock.patch.object(of_timm, "zeropower_via_newtonschulz", precise):
+        yield
+
+
+def model() -> convit.ConViT:
+    torch.manual_seed(0)
+    return convit.create_model("convit_nano_patch4_32", num_classes=10)
+
+
+def groups_of(model: convit.ConViT) -> list[dict[str, object]]:
+    return parameter_groups(model, weight_decay=0.05, layer_decay=0.8, position_lr=3.0)
+
+
+@pytest.mark.usefixtures("timm_in_fp32")
+@pytest.mark.parametrize("opt", ["muon", "adamuon"])
+def test_moves_as_timm_does(opt: OptimizerName) -> None:
+    ours, theirs = model(), model()
+    optimizers = make_optimizer(groups_of(ours), opt, 1e-2), create_optimizer_v2(groups_of(theirs), opt=opt, lr=1e-2)
+    for _ in range(5):
+        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for (name, one), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("name", ["convit_nano_patch4_32", "convit_tiny_patch16_224", "convit_base_patch16_224"])
+def test_takes_the_parameters_that_timm_takes(name: str) -> None:
+    parameters = list(convit.create_model(name, device="meta").named_parameters())
+    odd = [(3, 64), (4, 513), (4, 512), (16, 1, 3, 3), (1, 5, 8), (8, 3, 1, 1), (64,), (16, 3, 2), ()]
+    parameters += [(str(shape), nn.Parameter(torch.empty(shape, device="meta"))) for shape in odd]
+    taken = [name for name, parameter in parameters if is_matrix(parameter)]
+    assert taken == [name for name, parameter in parameters if of_timm._is_suitable_for_muon(parameter)]
+    assert 0 < len(taken) < len(parameters)
+
+
+@pytest.mark.parametrize("shape", [(3, 12, 12), (2, 8, 40), (1, 40, 8)])
+def test_the_nearest_orthogonal_matrix(shape: tuple[int, ...]) -> None:
+    """Whatever the size of the matrix; U and V as the singular value decomposition has them."""
+    u, _, vt = torch.linalg.svd(torch.randn(shape, dtype=torch.float64), full_matrices=False)
+    values = torch.linspace(1, 0.03, u.shape[-1], dtype=torch.float64)
+    for scale in (1e-3, 1.0, 1e3):
+        found = orthogonalized((u * values * scale) @ vt)
+        assert found.dtype == torch.float64
+        ratios = torch.diagonal(u.mT @ found @ vt.mT, dim1=-2, dim2=-1)
+        assert ratios.min() > 0.85
+        assert ratios.max() < 1.15
+        torch.testing.assert_close(found, (u * ratios[:, None]) @ vt, rtol=0, atol=1e-9)
+
+
+def test_small_values() -> None:
+    """Down to 0.003 of the norm."""
+    for least in torch.logspace(-2.5, 0, 40, dtype=torch.float64).tolist():
+        found = orthogonalized(torch.diag(torch.tensor([1.0, least], dtype=torch.float64))[None])[0].diagonal()
+        assert found.min() > 0.85
+        assert found.max() < 1.15
+
+
+@pytest.mark.parametrize("opt", ["muon", "adamuon"])
+def test_nothing_to_learn_from(opt: OptimizerName) -> None:
+    """A gradient of zeros moves nothing, none at all leaves no trace; neither makes numbers that are none."""
+    zeros, none = nn.Parameter(torch.randn(8, 8)), nn.Parameter(torch.randn(8, 8))
+    before = [zeros.detach().clone(), none.detach().clone()]
+    optimizer = make_optimizer([{"params": [zeros, none]}], opt, 0.1)
+    zeros.grad = torch.zeros_like(zeros)
+    optimizer.step()
+    assert torch.equal(zeros, before[0])
+    assert torch.equal(none, before[1])
+    assert none not in optimizer.state
+
+
+@pytest.mark.parametrize("opt", ["muon", "adamuon"])
+def test_matrices_of_one_shape_do_not_touch_each_other(opt: OptimizerName) -> None:
+    """Those of a shape are moved together: each as if it were alone."""
+    starts = [torch.randn(8, 6), torch.randn(8, 6), torch.randn(8, 2, 3), torch.randn(6, 8)]
+    grads = [torch.randn_like(start) * 10**i for i, start in enumerate(starts)]
+
+    def moved(chosen: list[int]) -> list[Tensor]:
+        parameters = [nn.Parameter(starts[i].clone()) for i in chosen]
+        optimizer = make_optimizer([{"params": parameters, "weight_decay": 0.1}], opt, 0.1)
+        for _ in range(2):
+            for parameter, i in zip(parameters, chosen, strict=True):
+                parameter.grad = grads[i].clone()
+            optimizer.step()
+        return [parameter.detach() for parameter in parameters]
+
+    together = moved([0, 1, 2, 3])
+    for i, found in enumerate(together):
+        torch.testing.assert_close(found, moved([i])[0], rtol=1e-5, atol=1e-6)
+        assert not torch.equal(found, starts[i])
