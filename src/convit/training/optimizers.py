@@ -148,6 +148,7 @@ class Muon(torch.optim.Optimizer):
             [self._moment(parameter, "exp_avg_sq") for parameter in parameters],
             [],
             [self.state[parameter]["step"] for parameter in parameters],
+            fused=True if parameters[0].device.type == "cpu" else None,  # one call in place of hundreds
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
