@@ -93,3 +93,18 @@ def test_time_is_that_of_the_run(data: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("convit.training.dry_run.measured", lambda *_: speed)
     seconds = 2 * (4 * 10 + 2 * 1 + 7) + 2 + 16 + END
     assert f"time: about {seconds / 60:.0f} minutes, by 10000 ms a step" in told(data, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("side", "given", "advised"),
+    [(64, {}, True), (63, {}, False), (64, {"weights": "run"}, False), (64, {"teacher_weights": "run"}, False)],
+)
+def test_advises_published_weights_for_few_photos(
+    side: int, given: dict[str, str], advised: bool, tmp_path: Path
+) -> None:
+    """Not for small pictures, and not where the run learns from more than its images."""
+    few = photos(tmp_path / "few", {"dark": 6, "light": 6}, (side, side))
+    if given:
+        train(options(few, tmp_path / "run", epochs=1))
+    said = told(few, tmp_path / "new", **{name: tmp_path / folder for name, folder in given.items()})
+    assert ("--pretrained" in said) is advised

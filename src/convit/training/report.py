@@ -33,6 +33,9 @@ from convit.training.plots import spared
 from convit.training.run_folder import SKIPPED
 from convit.training.workers import WorkerDied
 
+FEW_PHOTOS, PHOTO = 1000, 64
+"""So few images to learn from are few, if half of them have at least so many pixels on the shorter side: the published
+weights, of photos, are of little use for small pictures."""
 MOST_CLASSES = 8
 """The images of so many classes are told of each; of more, of the smallest and the largest."""
 
@@ -61,9 +64,21 @@ def introduction(trainer: Trainer, selection: Selection) -> Iterator[str]:
         yield trainer.learner.distiller.about
     for option, why in plan.reasons.items():
         yield f"  --{option.replace('_', '-')}: {why}" if option != "augmentation" else f"  {option}: {why}"
+    if _may_be_too_few(plan):
+        yield (
+            f"{plan.images} photos are few to learn from scratch: with --pretrained, which starts from weights of "
+            "ImageNet-1k, far more of them are usually right"
+        )
     yield from _costs(trainer)
     parameters = sum(p.numel() for p in trainer.model.parameters()) / 1e6
     yield f"{parameters:.2f} million parameters, on {trainer.device}; run folder {trainer.folder.path}"
+
+
+def _may_be_too_few(plan: Plan) -> bool:
+    """Whether a run from scratch learns from so few photos that published weights are the better start."""
+    options = plan.options
+    learns_alone = not plan.starts_from_weights and options.teacher is None and options.teacher_weights is None
+    return learns_alone and plan.images < FEW_PHOTOS and plan.facts.native_size >= PHOTO
 
 
 def _costs(trainer: Trainer) -> Iterator[str]:
