@@ -23,6 +23,7 @@ from convit.experiments.study import Report, Study
 from convit.experiments.tables import chosen
 from convit.figures import save
 from convit.files import absolute, check_output, fingerprint, fingerprint_of_files, write
+from convit.intervals import wilson_interval
 from convit.options import options_of
 from convit.training.stopping import stop_on_signals
 
@@ -135,8 +136,10 @@ def _caption(study: Study, settings: Settings, results: Sequence[Result]) -> str
     epochs = sorted({result.epochs for result in results})
     length = " to ".join(map(str, epochs[:1] + epochs[1:][-1:]))
     over = f"mean ± standard error over the seeds {seeds}" if len(settings.seeds) > 1 else f"seed {seeds}"
+    low, high = wilson_interval(first.images // 2, first.images)
+    chance = f"the 95% interval of one accuracy on so many images is up to ± {50 * (high - low):.1f} points"
     paper = "" if study.paper is None else " Columns in italics are the paper's figures: another data set."
     return (
         f"{Path(settings.data).name}: accuracy in percent on {images}. {', '.join(settings.models)}; {length} epochs; "
-        f"{over}.{paper}"
+        f"{over}; {chance}.{paper}"
     )
