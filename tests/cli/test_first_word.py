@@ -121,3 +121,21 @@ def test_published_weights_without_a_network(no_hub: str, place: Path, tmp_path:
         "FILE --model convit_tiny_patch16_224 in place of --pretrained (in Python checkpoint_path=FILE)\n"
     )
     assert time.perf_counter() - began < PATIENCE + 15  # the client alone takes 23 s; the rest is for a loaded machine
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "30000 None"), ({"GOMP_SPINCOUNT": "7"}, "7 None"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None ACTIVE")],
+)
+def test_threads_do_not_hold_a_busy_processor(given: dict[str, str], expected: str) -> None:
+    """Said before PyTorch is there, which reads it once; whoever has set how threads wait is left in peace."""
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in names} | given
+    code = f"""
+import atexit, os, sys, convit_launcher
+sys.argv = ["convit", "--version"]
+atexit.register(lambda: print(*map(os.environ.get, {names}), "torch" in sys.modules))
+convit_launcher.program()
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"{expected} False"
