@@ -23,7 +23,7 @@ COMMANDS = {
     "models": "the models: parameters, FLOPs, input size, accuracy in the paper",
 }
 
-SPINS, MOST_SPINS = "GOMP_SPINCOUNT", "30000"
+SPIN_VARIABLE, SPIN_COUNT = "GOMP_SPINCOUNT", "30000"
 """How often a thread of PyTorch looks whether the others are ready, before it lets other programs run: GNU's OpenMP
 reads it, and has 300,000 by default. On two cores beside four busy programs a training step of ``mini`` on two threads
 takes 1.3 s with it and 4.9 to 7.9 s without; where nothing else runs, up to 4% more (``nano``)."""
@@ -45,9 +45,12 @@ example, without any data of your own:
 
 
 def program() -> NoReturn:
-    """What a shell starts: :func:`main`, and to the end of the process Ctrl-C shows no traceback."""
-    if not {"OMP_WAIT_POLICY", SPINS} & os.environ.keys():
-        os.environ[SPINS] = MOST_SPINS
+    """What a shell starts: :func:`main`, and to the end of the process Ctrl-C shows no traceback.
+
+    Before that it sets how PyTorch's threads wait, which is read when PyTorch is loaded.
+    """
+    if not {"OMP_WAIT_POLICY", SPIN_VARIABLE} & os.environ.keys():
+        os.environ[SPIN_VARIABLE] = SPIN_COUNT
     status = main()
     for stream in (sys.stdout, sys.stderr):
         _drop_unwritten(stream)

@@ -13,7 +13,7 @@ RecipeName = Literal["small", "finetune", "paper"]
 """Where training takes the values of options that are left open."""
 
 OptimizerName = Literal["muon", "adamuon", "adamw"]
-"""Optimisers by timm's names: Muon and its adaptive form for matrices with AdamW for the rest, or AdamW for all."""
+"""Optimisers: Muon and its adaptive form for matrices with AdamW for the rest, or AdamW for all."""
 
 Mode = Literal["forward", "train"]
 """What a benchmark measures: a forward pass, or a training step."""

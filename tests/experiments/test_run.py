@@ -78,7 +78,7 @@ def test_report_of_each(name: str, pets: Path, tmp_path: Path, how: Callable[[st
     assert (out / "table.md").read_text() == outcome.markdown + "\n"
     assert ("italics" in outcome.markdown) == (name not in ("design", "small-data"))
     assert ("50 test images" in outcome.markdown) == (name != "design")
-    assert "up to ± 13.4 points" in outcome.markdown  # of 25 right of 50, by Wilson's formula
+    assert "about ± 13.4 points" in outcome.markdown  # of 25 right of 50, by Wilson's formula
     said.clear()
     how("dying")  # nothing is made again
     assert go().markdown == outcome.markdown

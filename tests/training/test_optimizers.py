@@ -1,7 +1,9 @@
 """Muon and AdaMuon beside timm's, whose iterations are computed in fp32 for it."""
 
+import copy
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import get_args
 from unittest import mock
 
 import pytest
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 import convit
 from convit.choices import OptimizerName
-from convit.training.optimizers import is_matrix, make_optimizer, orthogonalized
+from convit.training.optimizers import is_matrix, kept_of, make_optimizer, orthogonalized
 from convit.training.parameters import parameter_groups
 
 
@@ -50,7 +52,7 @@ def test_moves_as_timm_does(opt: OptimizerName) -> None:
 @pytest.mark.parametrize("name", ["convit_nano_patch4_32", "convit_tiny_patch16_224", "convit_base_patch16_224"])
 def test_takes_the_parameters_that_timm_takes(name: str) -> None:
     parameters = list(convit.create_model(name, device="meta").named_parameters())
-    odd = [(3, 64), (4, 513), (4, 512), (16, 1, 3, 3), (1, 5, 8), (8, 3, 1, 1), (64,), (16, 3, 2), ()]
+    odd = [(3, 64), (4, 513), (4, 512), (16, 1, 3, 3), (1, 5, 8), (8, 3, 1, 1), (64,), (16, 3, 2), (5, 0), (0, 5), ()]
     parameters += [(str(shape), nn.Parameter(torch.empty(shape, device="meta"))) for shape in odd]
     taken = [name for name, parameter in parameters if is_matrix(parameter)]
     assert taken == [name for name, parameter in parameters if of_timm._is_suitable_for_muon(parameter)]
@@ -111,3 +113,47 @@ def test_matrices_of_one_shape_do_not_touch_each_other(opt: OptimizerName) -> No
     for i, found in enumerate(together):
         torch.testing.assert_close(found, moved([i])[0], rtol=1e-5, atol=1e-6)
         assert not torch.equal(found, starts[i])
+
+
+@pytest.mark.parametrize("opt", get_args(OptimizerName))
+def test_layout_in_memory_makes_no_difference(opt: OptimizerName) -> None:
+    """Of parameters, gradients and moments, each with its own."""
+    starts = {"matrix": torch.randn(6, 8), "narrow": torch.randn(6, 3), "kernel": torch.randn(8, 4, 3, 3)}
+
+    def moved(change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        torch.manual_seed(1)
+        found = {name: nn.Parameter(change(start)) for name, start in starts.items()}
+        optimizer = make_optimizer([{"params": list(found.values())}], opt, 0.1)
+        for step in range(3):
+            for parameter in found.values():
+                parameter.grad = torch.randn(parameter.shape)
+                if step == 1:
+                    parameter.grad = change(parameter.grad)
+            optimizer.step()
+            for state in optimizer.state.values():  # as a state that was read has them
+                state.update({name: value.contiguous() for name, value in state.items()})
+        return {name: parameter.detach() for name, parameter in found.items()}
+
+    rows = moved(lambda tensor: tensor.clone())
+    columns = moved(lambda tensor: tensor.transpose(0, 1).clone(memory_format=torch.contiguous_format).transpose(0, 1))
+    for name, start in starts.items():
+        torch.testing.assert_close(columns[name], rows[name], rtol=1e-5, atol=1e-6)
+        assert not torch.equal(rows[name], start)
+
+
+@pytest.mark.parametrize("opt", get_args(OptimizerName))
+def test_a_copy_goes_on_as_the_original(opt: OptimizerName) -> None:
+    parameters = [nn.Parameter(torch.randn(shape)) for shape in [(6, 8), (6, 3), (5,)]]
+    optimizer = make_optimizer([{"params": parameters}], opt, 0.1)
+    for _ in range(2):
+        for parameter in parameters:
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    assert all(optimizer.state[parameter].keys() == kept_of(optimizer, parameter) for parameter in parameters)
+    other = copy.deepcopy(optimizer)
+    for one in (optimizer, other):
+        for number, parameter in enumerate(one.param_groups[0]["params"]):
+            torch.manual_seed(number)
+            parameter.grad = torch.randn_like(parameter)
+        one.step()
+    assert all(map(torch.equal, parameters, other.param_groups[0]["params"]))

@@ -142,7 +142,7 @@ def shifted(image: Image.Image) -> Image.Image:
     """An image moved by up to an eighth of its width and height, at random; what is missing at a border is its mirror
     image.
 
-    The same to the bit as torchvision's ``RandomCrop`` with reflected padding, in half the time: only the part
+    The same image to the bit as torchvision's ``RandomCrop`` with reflected padding, in half the time: only the part
     that is seen is made.
     """
     values = np.asarray(image)

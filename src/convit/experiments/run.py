@@ -137,7 +137,7 @@ def _caption(study: Study, settings: Settings, results: Sequence[Result]) -> str
     length = " to ".join(map(str, epochs[:1] + epochs[1:][-1:]))
     over = f"mean ± standard error over the seeds {seeds}" if len(settings.seeds) > 1 else f"seed {seeds}"
     low, high = wilson_interval(first.images // 2, first.images)
-    chance = f"the 95% interval of one accuracy on so many images is up to ± {50 * (high - low):.1f} points"
+    chance = f"the 95% interval of one accuracy on so many images is about ± {50 * (high - low):.1f} points"
     paper = "" if study.paper is None else " Columns in italics are the paper's figures: another data set."
     return (
         f"{Path(settings.data).name}: accuracy in percent on {images}. {', '.join(settings.models)}; {length} epochs; "

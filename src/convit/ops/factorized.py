@@ -68,8 +68,9 @@ def attend_by_position(v: Tensor, pos_weight: Tensor, grid: tuple[int, int]) -> 
     batch, heads, patches, dim = v.shape
     height, width = grid
     along_x, along_y = both_axes(pos_weight, grid, v.dtype)
-    # All images side by side: one product for each head along y, and one for each of its rows along x, in place of one
-    # for each image. With the narrow heads of small models the many tiny products would cost two to three times more.
+    # All images side by side, as (h, H, W B d) and (h, H, W, B d): one product for each head along y, and one for each
+    # of its rows along x, in place of one for each image. With the narrow heads of small models the many tiny products
+    # would cost two to three times more. What comes back is a view of (h, N, B, d).
     mixed = torch.matmul(along_y, v.permute(1, 2, 0, 3).reshape(heads, height, width * batch * dim))
     mixed = torch.matmul(along_x[:, None], mixed.view(heads, height, width, batch * dim))
     return mixed.view(heads, patches, batch, dim).permute(2, 0, 1, 3)
@@ -84,23 +85,25 @@ def content_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0, s
     """
     if torch.jit.is_scripting():
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=scale)
-    if dropout_p == 0 and (q.dtype == torch.float64 or _is_slow_fused(q)):
+    if dropout_p == 0 and (q.dtype == torch.float64 or _is_faster_written_out(q)):
         return naive.content_map(q, k, scale) @ v
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=scale)
 
 
 FEW_TOKENS = 36
 """Up to so many tokens on a CPU, in fp32, PyTorch's fused kernel takes longer than the equation as written: 1.2 times
-as long at 36 tokens and a head width of 8, forward and backward 1.7 times; at 64 forward and backward 1.1 times."""
+as long at 36 tokens and a head width of 8, forward and backward 1.7 times."""
+MORE_TOKENS, NARROW = 64, 8
+"""Forward and backward it does so up to so many tokens too, 1.1 times as long, if heads are no wider than this."""
 
 
-def _is_slow_fused(q: Tensor) -> bool:
+def _is_faster_written_out(q: Tensor) -> bool:
     """Whether the fused kernel is the slower form. Compiled and exported graphs have one form for all sizes."""
     if torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.jit.is_tracing():
         return False
     tokens, width = q.shape[-2:]
-    learns = q.requires_grad and tokens <= 64 and width <= 8
-    return q.device.type == "cpu" and q.dtype == torch.float32 and (tokens <= FEW_TOKENS or learns)
+    in_training = q.requires_grad and tokens <= MORE_TOKENS and width <= NARROW
+    return q.device.type == "cpu" and q.dtype == torch.float32 and (tokens <= FEW_TOKENS or in_training)
 
 
 RECOMPUTE_FROM = 1024

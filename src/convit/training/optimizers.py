@@ -1,11 +1,11 @@
 """The optimisers that a training can have."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
@@ -22,8 +22,8 @@ COEFFICIENTS = (
 them is ``quintic``."""
 LEAST_SIDE, LONGEST = 4, 128
 """A matrix has at least so many rows and columns, and a longer side of at most so many times the shorter."""
-MOMENTS = {"exp_avg", "exp_avg_sq", "step"}
-"""What AdamW keeps of a parameter."""
+KEPT_BY_ADAMW = {"exp_avg", "exp_avg_sq", "step"}
+"""Of each parameter: its two moments, and how often it was moved."""
 
 
 def make_optimizer(groups: list[dict[str, Any]], opt: OptimizerName, lr: float) -> torch.optim.Optimizer:
@@ -35,16 +35,15 @@ def make_optimizer(groups: list[dict[str, Any]], opt: OptimizerName, lr: float) 
         lr: the peak learning rate.
     """
     if opt == "adamw":
-        adamw_of_torch: torch.optim.Optimizer = create_optimizer_v2(groups, opt=opt, lr=lr)
-        return adamw_of_torch
+        return torch.optim.AdamW(groups, lr=lr, weight_decay=0.0)
     return Muon(groups, lr=lr, adaptive=opt == "adamuon")
 
 
 def kept_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> set[str]:
     """The names of all that an optimiser keeps of a parameter that it has moved."""
     if not isinstance(optimizer, Muon) or not is_matrix(parameter):
-        return MOMENTS
-    return {"momentum_buffer", "exp_avg_sq"} if optimizer.adaptive else {"momentum_buffer"}
+        return KEPT_BY_ADAMW
+    return {"momentum_buffer", "exp_avg_sq"} if optimizer.defaults["adaptive"] else {"momentum_buffer"}
 
 
 def is_matrix(parameter: Tensor) -> bool:
@@ -55,7 +54,7 @@ def is_matrix(parameter: Tensor) -> bool:
     """
     if parameter.ndim < 2 or 1 in parameter.shape[:2]:
         return False
-    less, more = sorted((parameter.shape[0], parameter[0].numel()))
+    less, more = sorted((parameter.shape[0], math.prod(parameter.shape[1:])))
     return less >= LEAST_SIDE and more <= LONGEST * less
 
 
@@ -93,9 +92,9 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         adaptive: bool = False,
     ) -> None:
+        # In every group, as an optimiser's copies and states have these alone.
         defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(groups, defaults)
-        self.adaptive = adaptive
+        super().__init__(groups, defaults | {"adaptive": adaptive})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -130,7 +129,7 @@ class Muon(torch.optim.Optimizer):
         for matrix, found in zip(matrices, orthogonalized(momenta), strict=True):
             direction = found.to(matrix.dtype).reshape(matrix.shape)
             scale = 0.2 * max(rows, columns) ** 0.5
-            if self.adaptive:
+            if group["adaptive"]:
                 squares = self._moment(matrix, "exp_avg_sq")
                 squares.lerp_(direction.square(), 1 - group["betas"][1])
                 direction = direction / (squares.sqrt() + group["eps"])
@@ -141,14 +140,19 @@ class Muon(torch.optim.Optimizer):
     def _move_rest(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
         for parameter in parameters:
             self.state[parameter].setdefault("step", torch.zeros((), dtype=torch.float32))
+        grads = [_grad(parameter) for parameter in parameters]
+        first, second = ([self._moment(p, name) for p in parameters] for name in ("exp_avg", "exp_avg_sq"))
+        # One call in place of hundreds; it takes all tensors of a parameter to have one layout in memory.
+        all_tensors = (*parameters, *grads, *first, *second)
+        fused = all(tensor.device.type == "cpu" and tensor.is_contiguous() for tensor in all_tensors)
         adamw(
-            list(parameters),
-            [_grad(parameter) for parameter in parameters],
-            [self._moment(parameter, "exp_avg") for parameter in parameters],
-            [self._moment(parameter, "exp_avg_sq") for parameter in parameters],
+            list[Tensor](parameters),
+            grads,
+            first,
+            second,
             [],
             [self.state[parameter]["step"] for parameter in parameters],
-            fused=True if parameters[0].device.type == "cpu" else None,  # one call in place of hundreds
+            fused=True if fused else None,
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
@@ -176,7 +180,7 @@ def orthogonalized(matrices: Tensor) -> Tensor:
 
     Each iteration is ``X <- a X + (b X X^T + c (X X^T)^2) X``, which takes every singular value x to
     ``a x + b x^3 + c x^5`` and leaves U and V as they are. Five bring
-    every value that is at least 0.003 of the matrix's Frobenius norm between 0.85 and 1.15.
+    every value that is at least 0.003 of the matrix's Frobenius norm between 0.85 and 1.15, up to rounding.
 
     Args:
         matrices: ``(count, m, n)``; one of zeros stays so.

@@ -78,6 +78,8 @@ def _may_be_too_few(plan: Plan) -> bool:
     """Whether a run from scratch learns from so few photos that published weights are the better start."""
     options = plan.options
     learns_alone = not plan.starts_from_weights and options.teacher is None and options.teacher_weights is None
+    if "model" in plan.given:  # few models have published weights
+        return False
     return learns_alone and plan.images < FEW_PHOTOS and plan.facts.native_size >= PHOTO
 
 
