@@ -95,16 +95,25 @@ def test_time_is_that_of_the_run(data: Path, tmp_path: Path, monkeypatch: pytest
     assert f"time: about {seconds / 60:.0f} minutes, by 10000 ms a step" in told(data, tmp_path / "run")
 
 
+OPEN = {"model": None, "image_size": None, "patch_size": None}
+
+
 @pytest.mark.parametrize(
     ("side", "given", "advised"),
-    [(64, {}, True), (63, {}, False), (64, {"weights": "run"}, False), (64, {"teacher_weights": "run"}, False)],
+    [
+        (64, OPEN, True),
+        (63, OPEN, False),
+        (64, {}, False),
+        (64, OPEN | {"weights": "run"}, False),
+        (64, OPEN | {"teacher_weights": "run"}, False),
+    ],
 )
 def test_advises_published_weights_for_few_photos(
-    side: int, given: dict[str, str], advised: bool, tmp_path: Path
+    side: int, given: dict[str, str | None], advised: bool, tmp_path: Path
 ) -> None:
-    """Not for small pictures, and not where the run learns from more than its images."""
+    """Not for small pictures, nor where the model is named, nor where the run learns from more than its images."""
     few = photos(tmp_path / "few", {"dark": 6, "light": 6}, (side, side))
-    if given:
+    if "run" in given.values():
         train(options(few, tmp_path / "run", epochs=1))
-    said = told(few, tmp_path / "new", **{name: tmp_path / folder for name, folder in given.items()})
+    said = told(few, tmp_path / "new", **{name: value and tmp_path / value for name, value in given.items()})
     assert ("--pretrained" in said) is advised
