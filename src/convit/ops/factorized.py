@@ -76,20 +76,6 @@ def attend_by_position(v: Tensor, pos_weight: Tensor, grid: tuple[int, int]) -> 
     return mixed.view(heads, patches, batch, dim).permute(2, 0, 1, 3)
 
 
-def content_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0, scale: float | None = None) -> Tensor:
-    """``softmax(q k^T / sqrt(d)) v``, ``(B, h, P + N, d)``, by PyTorch's fused kernels; ``scale`` for ``1 / sqrt(d)``.
-
-    The fused kernels have no second derivative. In fp64, where speed matters less, and where they are slower
-    (:data:`FEW_TOKENS`), the equation is computed as written and has one; elsewhere it has one within
-    ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
-    """
-    if torch.jit.is_scripting():
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=scale)
-    if dropout_p == 0 and (q.dtype == torch.float64 or _is_faster_written_out(q)):
-        return naive.content_map(q, k, scale) @ v
-    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=scale)
-
-
 FEW_TOKENS = 36
 """Up to so many tokens on a CPU, in fp32, PyTorch's fused kernel takes longer than the equation as written: 1.2 times
 as long at 36 tokens and a head width of 8, forward and backward 1.7 times."""
@@ -104,6 +90,20 @@ def _is_faster_written_out(q: Tensor) -> bool:
     tokens, width = q.shape[-2:]
     in_training = q.requires_grad and tokens <= MORE_TOKENS and width <= NARROW
     return q.device.type == "cpu" and q.dtype == torch.float32 and (tokens <= FEW_TOKENS or in_training)
+
+
+def content_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0, scale: float | None = None) -> Tensor:
+    """``softmax(q k^T / sqrt(d)) v``, ``(B, h, P + N, d)``, by PyTorch's fused kernels; ``scale`` for ``1 / sqrt(d)``.
+
+    The fused kernels have no second derivative. In fp64, where speed matters less, and where they are slower
+    (:data:`FEW_TOKENS`), the equation is computed as written and has one; elsewhere it has one within
+    ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
+    """
+    if torch.jit.is_scripting():
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=scale)
+    if dropout_p == 0 and (q.dtype == torch.float64 or _is_faster_written_out(q)):
+        return naive.content_map(q, k, scale) @ v
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=scale)
 
 
 RECOMPUTE_FROM = 1024

@@ -179,8 +179,8 @@ def orthogonalized(matrices: Tensor) -> Tensor:
     """About ``U V^T`` of each matrix ``U S V^T``, by Newton-Schulz iterations.
 
     Each iteration is ``X <- a X + (b X X^T + c (X X^T)^2) X``, which takes every singular value x to
-    ``a x + b x^3 + c x^5`` and leaves U and V as they are. Five bring
-    every value that is at least 0.003 of the matrix's Frobenius norm between 0.85 and 1.15, up to rounding.
+    ``a x + b x^3 + c x^5`` and leaves U and V as they are. Five of them bring every value that is at least 0.003 of the
+    matrix's Frobenius norm between 0.85 and 1.15, up to rounding.
 
     Args:
         matrices: ``(count, m, n)``; one of zeros stays so.

@@ -64,23 +64,25 @@ def introduction(trainer: Trainer, selection: Selection) -> Iterator[str]:
         yield trainer.learner.distiller.about
     for option, why in plan.reasons.items():
         yield f"  --{option.replace('_', '-')}: {why}" if option != "augmentation" else f"  {option}: {why}"
-    if _may_be_too_few(plan):
+    if _has_few_photos(plan):
         yield (
-            f"{plan.images} photos are few to learn from scratch: with --pretrained, which starts from weights of "
-            "ImageNet-1k, far more of them are usually right"
+            f"{plan.images} photos are few to learn from scratch; --pretrained starts from weights of ImageNet-1k, "
+            "which usually makes far fewer mistakes"
         )
     yield from _costs(trainer)
     parameters = sum(p.numel() for p in trainer.model.parameters()) / 1e6
     yield f"{parameters:.2f} million parameters, on {trainer.device}; run folder {trainer.folder.path}"
 
 
-def _may_be_too_few(plan: Plan) -> bool:
-    """Whether a run from scratch learns from so few photos that published weights are the better start."""
+def _has_few_photos(plan: Plan) -> bool:
+    """Whether a run from scratch learns from so few photos that published weights are the better start.
+
+    Not where the model was named: few have published weights.
+    """
     options = plan.options
-    learns_alone = not plan.starts_from_weights and options.teacher is None and options.teacher_weights is None
-    if "model" in plan.given:  # few models have published weights
-        return False
-    return learns_alone and plan.images < FEW_PHOTOS and plan.facts.native_size >= PHOTO
+    from_weights = plan.starts_from_weights or options.teacher is not None or options.teacher_weights is not None
+    few = plan.images < FEW_PHOTOS and plan.facts.native_size >= PHOTO
+    return few and not from_weights and "model" not in plan.given
 
 
 def _costs(trainer: Trainer) -> Iterator[str]:
