@@ -46,7 +46,7 @@ SCRIPTS = (
     *("attention/bytes.js", "attention/position.js", "attention/values.js", "attention/charts.js"),
     *("attention/pointing.js", "attention/page.js", "classifier/matrix.js", "classifier/model.js"),
     *("classifier/relevance.js", "classifier/weights.js", "classifier/resize.js", "classifier/live.js"),
-    "classifier/photos.js",
+    *("classifier/drawing.js", "classifier/photos.js"),
 )
 """Parts of the page's one script, in this order."""
 STYLES = ("attention/page.css", "classifier/page.css")

@@ -23,8 +23,9 @@ def chromium() -> Iterator[Any]:
         program = next(filter(None, map(shutil.which, CHROMIUM)), own)
         if not Path(program).exists():
             pytest.skip("there is no Chromium: apt-get install chromium, or playwright install chromium")
-        # A container's root has no sandbox to be in.
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        # A container's root has no sandbox to be in; a camera of the browser's own films a test pattern.
+        camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", *camera])
         yield browser
         browser.close()
 

@@ -96,7 +96,7 @@ function sayBelow(number) {
   $("pictures").children[number].lastChild.textContent = isNone(logits) ? "none of these" : `${answer} ${percent(probability)}`;
 }
 
-// Takes files, or [canvas, name] of the camera; the first of them is shown as soon as it is answered.
+// Takes files, or [canvas, name] of the camera or a drawing; the first of them is shown as soon as it is answered.
 async function take(files) {
   queue.push(...files);
   if (reading) return;
@@ -215,6 +215,7 @@ function listenForPhotos() {
   $("camera").addEventListener("click", openCamera);
   $("close").addEventListener("click", closeCamera);
   $("snap").addEventListener("click", snap);
+  listenForStrokes();
 }
 
 async function start() {
