@@ -43,7 +43,7 @@ demo: $(VENV)/installed
 	@echo "Everything is in $(RUN): the model (model.safetensors, config.json), curves.png, gates.png, confusion.png,"
 	@echo "metrics.jsonl, log.txt; the pictures that were just classified are in $(RUN)/test-images."
 	@echo "What came of it: open $(RUN)/report.html in a browser; what every head looks at: $(RUN)/inspect/attention.html;"
-	@echo "the classifier itself, to drop pictures on: $(RUN)/model.html."
+	@echo "the classifier itself, to draw a digit on: $(RUN)/model.html."
 	@echo "Next, with a folder of your own that has one sub-folder of photos per class:"
 	@echo "    $(BIN)/convit check PHOTOS"
 	@echo "    $(BIN)/convit train PHOTOS --out runs/photos"
