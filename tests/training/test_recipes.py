@@ -35,13 +35,23 @@ def test_paper() -> None:
     assert plus == PAPER | {"batch_size": 512, "lr": 4e-4}
 
 
-def test_up_to_64_pixels_only_fine_tuning_mixes() -> None:
-    """Short trainings from scratch underfit (docs/small-data.md); fine-tuning was measured with both."""
-    keys = ("rand_augment", "mixup", "cutmix")
-    for side, *expected in ((64, "", 0.0, 0.0), (65, MODERATE, 0.2, 1.0)):
-        assert [small(facts(100), asked(side))[key] for key in keys] == expected
+NONE, CHANGED, MIXED = ("", 0.0, 0.0), (MODERATE, 0.0, 0.0), (MODERATE, 0.2, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("side", "epochs", "expected"),
+    [(16, 30, NONE), (32, 29, NONE), (32, 30, CHANGED), (64, 30, CHANGED), (65, 29, NONE), (65, 30, MIXED)],
+)
+def test_images_that_are_shown_often_are_changed(side: int, epochs: int, expected: tuple[str, float, float]) -> None:
+    """Short trainings underfit (docs/small-data.md)."""
+    values = small(facts(100), asked(side, epochs=epochs))
+    assert (values["rand_augment"], values["mixup"], values["cutmix"]) == expected
+
+
+def test_fine_tuning_mixes() -> None:
     for side, *expected in ((16, "", 0.2, 0.0), (32, MODERATE, 0.2, 1.0)):
-        assert [finetune(facts(100), asked(side))[key] for key in keys] == expected
+        values = finetune(facts(100), asked(side))
+        assert [values[key] for key in ("rand_augment", "mixup", "cutmix")] == expected
 
 
 def test_published_code_leaves_color_jitter_out_beside_rand_augment() -> None:

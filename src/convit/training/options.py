@@ -198,7 +198,7 @@ class AugmentationOptions:
     crop_scale: Annotated[float, Meta(gt=0, le=1)] | None = None
     """Smallest part of the area that 'random_resized' takes [0.6 up to 64 px, 0.35 above; 0.08 for paper]."""
     rand_augment: str | None = None
-    """timm's RandAugment; '' for none [none up to 64 px (when fine-tuning up to 16 px), rand-m6-mstd0.5-inc1 above;
+    """timm's RandAugment; '' for none [none up to 16 px, and below 30 epochs from scratch; else rand-m6-mstd0.5-inc1;
     rand-m9-mstd0.5-inc1 for paper]."""
     color_jitter: Part | None = None
     """Largest change of brightness, contrast and saturation [0]."""
@@ -207,9 +207,9 @@ class AugmentationOptions:
     repeated_augmentation: Count | None = None
     """Show each image of an epoch so many times, varied anew each time, and that many times fewer [1; 3 for paper]."""
     mixup: Annotated[float, Meta(ge=0, le=100)] | None = None
-    """Mixup's alpha; 0 for none [0 up to 64 px, 0.2 above and when fine-tuning; 0.8 for paper]."""
+    """Mixup's alpha; 0 for none [0 up to 64 px or below 30 epochs, else 0.2; 0.2 when fine-tuning; 0.8 for paper]."""
     cutmix: Annotated[float, Meta(ge=0, le=100)] | None = None
-    """CutMix's alpha; 0 for none [0 up to 64 px (when fine-tuning up to 16 px), 1 above and for paper]."""
+    """CutMix's alpha; 0 for none [0 up to 64 px or below 30 epochs, else 1; when fine-tuning 1 from 17 px on; 1 for paper]."""
     mix_prob: Part | None = None
     """Probability that a batch is mixed, where --mixup or --cutmix is above 0 [0.5; 1 for paper]."""
 
