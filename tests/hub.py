@@ -1,13 +1,25 @@
 """The Hugging Face Hub without a network: a folder laid out as its client lays out its cache, and a fake client."""
 
+import socket
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import huggingface_hub
 import pytest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In each test of a module that imports this, nothing reaches for the network."""
+
+    def forbidden(*args: Any, **kwargs: Any) -> NoReturn:
+        raise SystemError(f"reached for the network: {args}")
+
+    monkeypatch.setattr(socket.socket, "connect", forbidden)
+    monkeypatch.setattr(socket, "getaddrinfo", forbidden)
 
 
 def add_to_cache(cache: Path, repo_id: str, files: dict[str, bytes]) -> None:

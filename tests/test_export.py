@@ -20,6 +20,7 @@ from convit.classifier import Classifier
 from convit.data import Preprocess
 from convit.errors import InputError
 from convit.export import export_onnx, export_torch, onnx_runner
+from convit.export_verification import verified
 from tests.helpers import randomise, relative_error
 
 WITHOUT = 'not installed: pip install "convit[export]"'
@@ -197,7 +198,7 @@ def test_a_file_that_differs_is_not_written(
 def test_not_a_number_is_a_difference(tmp_path: Path) -> None:
     model = made().model
     with pytest.raises(InputError, match="nan"):
-        export._verified(model, lambda x: model(x) * torch.nan, [(16, 16)], tmp_path, tolerance=None)
+        verified(model, lambda x: model(x) * torch.nan, [(16, 16)], tmp_path, tolerance=None)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +283,7 @@ def test_predicts_every_kind_of_picture_without_torch(odd_pictures: Path, tmp_pa
 def test_the_package_is_whole_after_the_predictor() -> None:
     code = "import convit_onnx, sys; assert 'torch' not in sys.modules; import convit; print(convit.load.__module__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "convit.classifier\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "convit.classifier_loading\n"), done.stderr
 
 
 EXAMPLE = """

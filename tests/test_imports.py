@@ -19,6 +19,7 @@ TOOLS = {
     "classifier",
     "classifier_config",
     "classifier_folder",
+    "classifier_loading",
     "data",
     "device",
     "hub",
@@ -26,7 +27,8 @@ TOOLS = {
     *MODEL,
 }
 OPTIONS = {"options", "options_file"}
-PARTS_OF_THE_TOP = {"training", "analysis", "export", "export_web", "export_space", "benchmark", "checks"}
+EXPORTS = {"export", "export_verification", "export_web", "export_space"}
+PARTS_OF_THE_TOP = {"training", "analysis", "benchmark", "checks", *EXPORTS}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "choices": set(),
@@ -66,10 +68,12 @@ ALLOWED: dict[str, set[str]] = {
         "prediction",
         *MODEL,
     },
+    "classifier_loading": {"calibration", "classifier", "classifier_config", "classifier_folder", "hub", *MODEL},
     # Training, analysis, export and benchmark stand side by side, and do not import each other.
     "training": {"figures", "intervals", "lock", "pages", *OPTIONS, "events", "files", *TOOLS},
     "analysis": {"figures", "files", "pages", "prediction", *TOOLS},
-    "export": {"files", *TOOLS},
+    "export_verification": {*TOOLS},
+    "export": {"export_verification", "files", *TOOLS},
     "benchmark": {"figures", "events", "files", *TOOLS},
     # Each of these stands on one or two of them.
     "export_web": {"export", "files", "pages", *TOOLS},

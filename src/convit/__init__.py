@@ -11,7 +11,8 @@ from convit.timm_names import add_to_timm
 
 if TYPE_CHECKING:
     from convit.analysis import inspect
-    from convit.classifier import Classifier, load
+    from convit.classifier import Classifier
+    from convit.classifier_loading import load
     from convit.entry import train
     from convit.layers import GatedPositionalSelfAttention as GPSA
     from convit.models import ConViT, create_model, list_models, load_weights
@@ -42,7 +43,7 @@ _HOMES = {
     "create_model": "models",
     "inspect": "analysis",
     "list_models": "models",
-    "load": "classifier",
+    "load": "classifier_loading",
     "load_weights": "models",
     "restore": "models.speed_up",
     "speed_up": "models.speed_up",

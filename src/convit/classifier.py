@@ -3,9 +3,7 @@
 import json
 import os
 import tempfile
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Self, overload
@@ -17,18 +15,17 @@ from torch import Tensor
 
 from convit import files, hub
 from convit.answers import Answer, answers, thresholds
-from convit.calibration import Calibration, checksum_with, entry_of
-from convit.classifier_config import check_class_names, fingerprint_of_config, read_config_file
-from convit.classifier_folder import CONFIG, HUB, WEIGHTS, check_folder, check_source, fold_folders
+from convit.calibration import Calibration, entry_of
+from convit.classifier_config import check_class_names, fingerprint_of_config
+from convit.classifier_folder import CONFIG, WEIGHTS
 from convit.data import Preprocess, evaluation_transform
 from convit.data.images import Encoded, Picture, as_rgb, is_file
-from convit.errors import InputError, brief, one_line
+from convit.errors import InputError, brief
 from convit.layers import GatedPositionalSelfAttention
 from convit.model_card import MARKER, Described, TrainingFacts, model_card
-from convit.models import ConViT, create_model
+from convit.models import ConViT
 from convit.models.average import Average, AverageOf, Mirrored
-from convit.models.checkpoints import check_numbers
-from convit.models.seal import checksum_in, checksum_of, config_of, read_sealed, sealed
+from convit.models.seal import checksum_in, sealed
 from convit.models.stem import patch_grid
 from convit.prediction import Prediction, ranked
 
@@ -198,9 +195,8 @@ class Classifier:
                 f"class_names: got {len(self.class_names)} for a model of {self.model.num_classes} outputs, "
                 "expected one per output"
             )
-        height, width = self.preprocess.image_size
         preprocess = self.preprocess.to_dict()
-        del preprocess["image_size"]
+        height, width = preprocess.pop("image_size")
         full_scale = preprocess.pop("full_scale")  # no word of timm's, which takes all of pretrained_cfg
         config = {
             "architecture": self.model_name,
@@ -223,13 +219,11 @@ class Classifier:
         weights = sealed(tensors, fingerprint_of_config(config))
         if self.calibration is not None:
             config["calibration"] = entry_of(self.calibration, checksum_in(weights))
-        _write(
-            Path(folder),
-            {
-                WEIGHTS: weights,
-                CONFIG: json.dumps(config, indent=2, ensure_ascii=False).encode(),
-            },
-        )
+        text = json.dumps(config, indent=2, ensure_ascii=False).encode()
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write(folder / WEIGHTS, weights)
+        files.write(folder / CONFIG, text)
 
     def check_single(self) -> None:
         """Raises :class:`InputError` for the average of several models, which is no model of a name."""
@@ -286,7 +280,7 @@ class Classifier:
         if card is None and path.exists() and MARKER.encode() not in files.read(path):
             raise InputError(f"{path}: exists and was not written by convit; expected a folder without, or card=TEXT")
         self.save(folder)
-        _write(Path(folder), {CARD: (self.card() if card is None else card).encode()})
+        files.write(path, (self.card() if card is None else card).encode())
 
     def push_to_hub(
         self,
@@ -320,114 +314,6 @@ class Classifier:
             return hub.upload(folder, repo_id, private=private, token=token, commit_message=commit_message)
 
 
-def load(
-    source: str | Path,
-    device: torch.device | str = "cpu",
-    *,
-    revision: str | None = None,
-    token: str | None = None,
-    cache_dir: str | Path | None = None,
-) -> Classifier:
-    """The classifier of a run folder, of the runs of ``--folds`` (:func:`average`), of a folder of
-    :meth:`Classifier.save_pretrained`, or on the Hugging Face Hub.
-
-    Nothing that its files name is imported, nothing in them is executed.
-
-    Args:
-        source: the folder; or ``"hf:owner/name"``, a repository on the Hub.
-        device: where the model goes.
-        revision: branch, tag or commit on the Hub.
-        token: for a private repository [that of ``hf auth login``].
-        cache_dir: where downloads are kept [the Hub client's]; what is in it works without a network.
-
-    Raises:
-        InputError: no such folder or repository, no network, files that do not fit together or are of something else,
-            or damaged weights (where they have a checksum: what this version wrote).
-    """
-    if not isinstance(source, str | Path):
-        raise InputError(f"source: got a {type(source).__name__}, expected the path of a folder, or 'hf:owner/name'")
-    check_source(source)
-    if not str(source).startswith(HUB):
-        if revision is not None:
-            raise InputError(f"revision: got {revision!r} for the folder {source}, expected none")
-        runs = fold_folders(Path(source))
-        return average([load_folder(run, device) for run in runs]) if runs else load_folder(Path(source), device)
-    repo_id = str(source).removeprefix(HUB)
-    got = hub.download(repo_id, CONFIG, WEIGHTS, read_config_file, revision=revision, token=token, cache_dir=cache_dir)
-    return load_folder(got, device)
-
-
-def average(classifiers: Sequence[Classifier]) -> Classifier:
-    """Several classifiers of the same classes and images as one, whose probabilities are the mean of theirs, each with
-    its own temperature.
-
-    It predicts, is evaluated and exported like any other; it has no folder of its own to be saved in.
-
-    Raises:
-        InputError: they have other classes, or prepare images in another way.
-    """
-    first = classifiers[0]
-    for other in classifiers[1:]:
-        if (other.class_names, other.preprocess) != (first.class_names, first.preprocess):
-            raise InputError("classifiers: other classes, or another preprocessing; expected those of one training")
-    temperatures = [classifier.temperature for classifier in classifiers]
-    made: Any = Average([classifier.model for classifier in classifiers], temperatures)
-    return Classifier(
-        made.eval(),
-        first.preprocess,
-        first.class_names,
-        model_name=first.model_name,
-        model_args=first.model_args,
-    )
-
-
-def load_folder(folder: Path, device: torch.device | str, make: Callable[..., ConViT] = create_model) -> Classifier:
-    """The classifier of a folder; ``make`` makes the model, without weights, of its name and keywords.
-
-    Raises:
-        InputError: as :func:`load`.
-    """
-    check_folder(folder)
-    if not isinstance(device, str | torch.device):  # PyTorch takes 1.5 or a tensor for none
-        raise InputError(f"device: got {brief(device)}, expected a name or a torch.device, such as 'cpu'")
-    config = read_config_file(folder / CONFIG)
-    name, classes, args, preprocess = config.model_name, config.class_names, config.model_args, config.preprocess
-    try:
-        made = partial(make, name, num_classes=len(classes), **args)
-        known: dict[str, Any] = {"model_name": name, "model_args": args, "training": config.training}
-        outline = Classifier(made(device="meta"), preprocess, classes, **known).model
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise InputError(f"{folder / CONFIG}: {one_line(error, 400)}") from error
-    weights = read_sealed(folder / WEIGHTS)
-    check_numbers(folder / WEIGHTS, outline.state_dict(), weights)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a model without memory takes no weights
-            outline.load_state_dict(weights)
-    except RuntimeError as error:
-        wanted = f"not the weights of {name} in {CONFIG}"
-        raise InputError(f"{folder / WEIGHTS}: {wanted} ({one_line(error)})") from error
-    if config_of(folder / WEIGHTS) not in ("", config.fingerprint):
-        raise InputError(
-            f"{folder / CONFIG}: not as it was written with {WEIGHTS} (other class names, preprocessing or model); "
-            "expected the two files of one run, unchanged; for other class names load it unchanged, set class_names, "
-            "and save() it"
-        )
-    known["calibration"] = config.calibration
-    of_weights, found = checksum_of(folder / WEIGHTS), config.calibration
-    if found and of_weights and config.calibration_checksum != checksum_with(found, of_weights):
-        raise InputError(
-            f"{folder / CONFIG}: its calibration is not as it was written for {WEIGHTS} (changed, or of other "
-            "weights); expected the two files of one run, unchanged, or no entry 'calibration'"
-        )
-    model = made()  # of the size of the file: no sooner is memory taken for it
-    model.load_state_dict(weights)
-    try:
-        return Classifier(model, preprocess, classes, **known).to(device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise InputError(f"device: got {brief(device)}, expected one of this machine ({one_line(error)})") from error
-
-
 def _count(name: str, value: Any) -> int:
     """A whole number from 1 on, Python's or NumPy's."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
@@ -436,11 +322,7 @@ def _count(name: str, value: Any) -> int:
 
 
 def _as_several(images: Any) -> tuple[bool, Iterable[Picture]]:
-    """Whether it is one picture, and the pictures.
-
-    Raises:
-        InputError: neither.
-    """
+    """Whether it is one picture, and the pictures; raises :class:`InputError` for what is neither."""
     one_array = isinstance(images, np.ndarray) and images.ndim < 4
     if isinstance(images, Image.Image | str | os.PathLike | Encoded) or one_array or is_file(images):
         return True, [images]
@@ -450,13 +332,6 @@ def _as_several(images: Any) -> tuple[bool, Iterable[Picture]]:
             f"images: got a {type(images).__name__}, expected a picture, its path, its pixels, or several{hint}"
         )
     return False, images
-
-
-def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Writes files, one after the other into place, so that neither a kill nor a power cut leaves half a file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        files.write(folder / name, content)
 
 
 def _check_input(model: ConViT, preprocess: Preprocess) -> None:

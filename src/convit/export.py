@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,21 +24,16 @@ from torch.export import Dim, ExportedProgram
 from convit.choices import OPSET
 from convit.classifier import Classifier
 from convit.errors import InputError, one_line
+from convit.export_verification import Run, checked_sizes, verified
 from convit.models import ConViT
 from convit_onnx import CHECKSUM, NO_CHECKSUM, with_checksum
 
-TOLERANCE = 1e-4
-"""The largest difference from PyTorch in fp32, as a part of the largest logit, that a file may have."""
-BATCHES = (1, 2, 7)
-"""The batch sizes that each file is checked at."""
 OLDEST_OPSET = 18
 INPUT, OUTPUT = "images", "logits"
 NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "1")
 """Without it onnxruntime 1.31 gives the machine a number, in ~/.cache/Microsoft; a user's own value stays."""
 FORMAT = "1"
 """Of the metadata; ``convit_onnx`` reads it."""
-
-Run = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +43,8 @@ class Exported:
     path: Path
     bytes: int
     image_sizes: tuple[tuple[int, int], ...]
-    """The (height, width) that it was checked at, with batches of :data:`BATCHES` random images each."""
+    """The (height, width) that it was checked at, with batches of random images each
+    (:data:`convit.export_verification.BATCHES`)."""
     difference: float
     """Largest difference of a logit before the weights were rounded, as a part of the largest logit."""
     int8_difference: float | None = None
@@ -85,9 +81,9 @@ def export_onnx(
     _need("onnx", "onnxscript", "onnxruntime")
     import onnx
 
-    model, sizes = checked_model(classifier), _sizes(classifier, dynamic_size)
+    model, sizes = checked_model(classifier), checked_sizes(classifier, dynamic_size)
     temperature = classifier.temperature
-    program = trace(model, _input_size(classifier), dynamic_size=dynamic_size, temperature=temperature)
+    program = trace(model, classifier.preprocess.image_size, dynamic_size=dynamic_size, temperature=temperature)
     with _quiet():
         try:
             made = torch.onnx.export(
@@ -112,7 +108,7 @@ def export_onnx(
             runner = onnx_runner(temporary)
         except Exception as error:  # onnxruntime has exceptions of its own, without a common class
             raise InputError(f"opset: got {opset}, which onnxruntime cannot run ({one_line(error)})") from error
-        difference = _verified(model, runner, sizes, path, temperature)
+        difference = verified(model, runner, sizes, path, temperature)
         rounded = None
         if int8:
             _quantise(proto, temporary)
@@ -121,7 +117,7 @@ def export_onnx(
             for value in (*smaller.graph.input, *smaller.graph.output):
                 value.type.tensor_type.shape.dim[0].dim_value = 1  # any other batch is refused
             temporary.write_bytes(with_checksum(smaller.SerializeToString()))
-            rounded = _verified(model, onnx_runner(temporary), sizes, path, temperature, tolerance=None)
+            rounded = verified(model, onnx_runner(temporary), sizes, path, temperature, tolerance=None)
         size = temporary.stat().st_size
     return Exported(path=path, bytes=size, image_sizes=sizes, difference=difference, int8_difference=rounded)
 
@@ -143,9 +139,9 @@ def export_torch(classifier: Classifier, path: str | Path, *, dynamic_size: bool
         InputError: the file would not be the same function as the model, or a wrong ending.
     """
     path = checked_path(path, ".pt2")
-    model, sizes = checked_model(classifier), _sizes(classifier, dynamic_size)
+    model, sizes = checked_model(classifier), checked_sizes(classifier, dynamic_size)
     temperature = classifier.temperature
-    program = trace(model, _input_size(classifier), dynamic_size=dynamic_size, temperature=temperature)
+    program = trace(model, classifier.preprocess.image_size, dynamic_size=dynamic_size, temperature=temperature)
     for node in program.graph.nodes:  # names of files and folders on this machine
         node.meta.pop("stack_trace", None)
     facts = json.dumps(_metadata(classifier, dynamic_size) | {"weights": "float32"}, ensure_ascii=False, indent=1)
@@ -155,7 +151,7 @@ def export_torch(classifier: Classifier, path: str | Path, *, dynamic_size: bool
             extra: dict[str, Any] = {"metadata.json": ""}
             loaded = torch.export.load(temporary, extra_files=extra).module()
         assert json.loads(extra["metadata.json"]) == json.loads(facts)
-        difference = _verified(model, loaded, sizes, path, temperature)
+        difference = verified(model, loaded, sizes, path, temperature)
         size = temporary.stat().st_size
     return Exported(path=path, bytes=size, image_sizes=sizes, difference=difference)
 
@@ -244,38 +240,6 @@ def _quantise(proto: Any, path: Path) -> None:
         )
 
 
-def _verified(
-    model: ConViT,
-    run: Run,
-    sizes: Sequence[tuple[int, int]],
-    path: Path,
-    temperature: float = 1.0,
-    tolerance: float | None = TOLERANCE,
-) -> float:
-    """The largest difference of a logit between ``run`` and the model with its temperature, as a part of the largest
-    logit."""
-    generator = torch.Generator().manual_seed(0)
-    worst = scale = 0.0
-    for height, width in sizes:
-        for batch in BATCHES:
-            images = torch.randn(batch, model.in_chans, height, width, generator=generator)
-            with torch.no_grad():
-                expected, found = model(images) / temperature, run(images)
-            assert found.shape == expected.shape
-            difference = (found - expected).abs().max().item()
-            worst = difference if difference != difference else max(worst, difference)  # a NaN stays one
-            scale = max(scale, expected.abs().max().item())
-            if worst != worst:
-                break
-    relative = worst / scale if scale else worst
-    if not relative <= (float("inf") if tolerance is None else tolerance):
-        raise InputError(
-            f"{path}: not written: its largest difference from PyTorch would be {relative:.1e} of the largest logit, "
-            f"expected at most {tolerance or float('inf'):.0e}"
-        )
-    return relative
-
-
 def _metadata(classifier: Classifier, dynamic_size: bool) -> dict[str, str]:
     """What a user of the file has to know; every value but the names of model and version is JSON.
 
@@ -318,21 +282,6 @@ def checked_model(classifier: Classifier) -> ConViT:
     if model.in_chans != 3:
         raise InputError(f"model: got {model.in_chans} input channels, expected 3: red, green, blue")
     return copy.deepcopy(model).cpu().float().eval()
-
-
-def _input_size(classifier: Classifier) -> tuple[int, int]:
-    return classifier.preprocess.image_size
-
-
-def _sizes(classifier: Classifier, dynamic_size: bool) -> tuple[tuple[int, int], ...]:
-    """The image sizes to compare at: the classifier's own, then one to the side of it and one smaller."""
-    height, width = _input_size(classifier)
-    if not dynamic_size:
-        return ((height, width),)
-    p = classifier.model.patch_size
-    own = (max(height, 2 * p), max(width, 2 * p))
-    smaller = (max(2 * p, height // p // 2 * p), max(3 * p, width // p // 2 * p))
-    return tuple(dict.fromkeys((own, (own[0] + p, own[1] + 3 * p), smaller)))
 
 
 def checked_path(path: str | Path, suffix: str) -> Path:

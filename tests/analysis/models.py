@@ -1,4 +1,4 @@
-"""The models that are looked at, tiny: each with its images and the grid they make."""
+"""The models that are looked at, tiny: each with its images and its grid; and all that a look could leave in them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -57,3 +57,24 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], tuple[int, int
 
 def images(size: tuple[int, int], batch: int = 2) -> Tensor:
     return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1))
+
+
+def state(model: nn.Module) -> dict[str, Any]:
+    """All of a model that a capture or a mask could leave changed, but its weights."""
+    return {
+        "modules": {
+            name: (id(m), type(m), m.training, list(vars(m)), vars(m).get("fused_attn"))
+            for name, m in model.named_modules()
+        },
+        "parameters": {name: (id(p), p.requires_grad, p.grad is None) for name, p in model.named_parameters()},
+        "buffers": {name: id(b) for name, b in model.named_buffers()},
+        "hooks": {
+            name: [len(d) for key, d in vars(m).items() if key.endswith("_hooks")] for name, m in model.named_modules()
+        },
+    }
+
+
+def same_weights(model: nn.Module, before: dict[str, Tensor]) -> bool:
+    return list(before) == list(model.state_dict()) and all(
+        torch.equal(model.state_dict()[n], t) for n, t in before.items()
+    )

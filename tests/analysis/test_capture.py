@@ -1,9 +1,7 @@
-"""A captured pass is the real one: the maps of the naive form, the logits of the model, and nothing left behind."""
+"""A captured pass is the real one: the maps of the naive form, the logits of the model."""
 
-import copy
 import weakref
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -14,16 +12,10 @@ from torch import Tensor, nn
 from convit import InputError
 from convit.analysis import average, capture, capture_batches, gates, non_locality, position_weights
 from convit.grid import Grid
-from convit.layers import GatedPositionalSelfAttention, PositionalSelfAttention
+from convit.layers import GatedPositionalSelfAttention
 from convit.ops import naive
-from tests.analysis.models import MODELS, images, ours, sped_up, timms, vit
+from tests.analysis.models import images, ours, sped_up, timms, vit
 from tests.helpers import relative_error
-
-
-@pytest.fixture(params=MODELS, ids=lambda name: name.replace(" ", "-"))
-def case(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor, tuple[int, int]]:
-    build, size, grid = MODELS[request.param]
-    return build(), images(size), grid
 
 
 def attention_inputs(model: nn.Module, x: Tensor) -> tuple[list[Any], list[Tensor], list[Tensor]]:
@@ -218,151 +210,6 @@ def test_gates_and_positions_without_a_pass() -> None:
         assert torch.equal(position_weights(model)[1], model.blocks[1].attn.pos_proj.weight)
     assert gates(vit()) == position_weights(vit()) == gates(ours(gated=False)) == {}
     assert list(position_weights(ours(gated=False))) == [0, 1]
-
-
-# -- mode, type, wrappers ----------------------------------------------------------------------------------------------
-
-
-def state(model: nn.Module) -> dict[str, Any]:
-    """All that a capture could leave behind."""
-    return {
-        "modules": {
-            name: (id(m), type(m), m.training, list(vars(m)), vars(m).get("fused_attn"))
-            for name, m in model.named_modules()
-        },
-        "parameters": {name: (id(p), p.requires_grad, p.grad is None) for name, p in model.named_parameters()},
-        "buffers": {name: id(b) for name, b in model.named_buffers()},
-        "hooks": {
-            name: [len(d) for key, d in vars(m).items() if key.endswith("_hooks")] for name, m in model.named_modules()
-        },
-    }
-
-
-def same_weights(model: nn.Module, before: dict[str, Tensor]) -> bool:
-    return list(before) == list(model.state_dict()) and all(
-        torch.equal(model.state_dict()[n], t) for n, t in before.items()
-    )
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_everything_is_put_back(case: tuple[nn.Module, Tensor, tuple[int, int]], fails: bool) -> None:
-    model, x, _ = case
-    model.train()
-    model.blocks[1].eval()  # each module has its own mode
-    if fails:
-        model.head.register_forward_pre_hook(lambda *_: 1 // 0)
-    before, weights, random = state(model), copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    with pytest.raises(ZeroDivisionError) if fails else nullcontext():
-        capture(model, x, keep_graph=True)
-    assert state(model) == before
-    assert same_weights(model, weights)
-    assert torch.equal(torch.get_rng_state(), random)
-    assert torch.is_grad_enabled()
-
-
-def test_evaluation_whatever_the_mode() -> None:
-    model = ours(drop_rate=0.5, pos_drop_rate=0.5, proj_drop_rate=0.5, attn_drop_rate=0.5, drop_path_rate=0.5)
-    x = images((16, 16))
-    expected = capture(model, x)
-    got = capture(model.train(), x)
-    assert torch.equal(got.logits, expected.logits)
-    assert all(torch.equal(a.mixed, b.mixed) for a, b in zip(got.layers, expected.layers, strict=True))
-
-
-@pytest.mark.parametrize("build", [ours, timms, sped_up, vit])
-def test_bf16(build: Callable[[], nn.Module]) -> None:
-    x = images((32, 48) if build is vit else (48, 48))
-    model = build()
-    expected = capture(model, x)
-    got = capture(model.bfloat16(), x.bfloat16())
-    assert got.logits.dtype == torch.bfloat16
-    with torch.no_grad():
-        assert relative_error(got.logits, model(x.bfloat16())) < 0.05
-    assert (got.layers[0].mixed - expected.layers[0].mixed).abs().max() < 0.05
-    assert got.layers[0].mixed.dtype == (torch.float32 if build is ours else torch.bfloat16)
-
-
-def test_autocast() -> None:
-    model, x = ours(), images((16, 16))
-    expected = capture(model, x)
-    with torch.autocast("cpu", torch.bfloat16):
-        got = capture(model, x)
-    assert torch.equal(got.layers[0].positional, expected.layers[0].positional)
-    assert (got.layers[0].mixed - expected.layers[0].mixed).abs().max() < 0.05
-
-
-@pytest.mark.parametrize("keep_graph", [False, True])
-def test_the_graph_is_there_when_asked_for(case: tuple[nn.Module, Tensor, tuple[int, int]], keep_graph: bool) -> None:
-    model, x, _ = case
-    model.requires_grad_(False)
-    with torch.no_grad() if keep_graph else torch.enable_grad():
-        shot = capture(model, x, keep_graph=keep_graph)
-    assert shot.logits.requires_grad == keep_graph
-    assert not x.requires_grad
-    if keep_graph:
-        maps = [layer.mixed for layer in shot.layers]
-        assert all(g is not None and g.any() for g in torch.autograd.grad(shot.logits[:, 0].sum(), maps))
-        assert all(p.grad is None for p in model.parameters())
-
-
-def test_inference_mode_and_checkpointing() -> None:
-    model, x = vit(), images((32, 48))
-    model.set_grad_checkpointing()
-    with torch.inference_mode():
-        shot = capture(model, x.clone(), keep_graph=True)  # an image that is an inference tensor
-        plain = capture(model, x)
-    assert torch.equal(plain.logits, shot.logits.detach())
-    assert model.grad_checkpointing
-    assert torch.autograd.grad(shot.logits.sum(), shot.layers[0].mixed)[0].any()
-
-
-@pytest.mark.parametrize("build", [ours, timms, vit])
-def test_data_parallel_and_compiled_models(build: Callable[[], nn.Module]) -> None:
-    model, x = build(), images((32, 48) if build is vit else (48, 48))
-    expected = capture(model, x)
-    compilations: list[int] = []
-
-    def backend(graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> Callable[..., Any]:
-        compilations.append(1)
-        return graph.forward
-
-    compiled = torch.compile(copy.deepcopy(model), backend=backend)
-    in_place = copy.deepcopy(model)
-    for block in in_place.blocks:
-        block.compile(backend=backend)
-    with torch.no_grad():
-        for _ in range(2):  # before any hook is there; timm's ConViT compiles twice, as it caches positions
-            compiled(x)
-            in_place(x)
-    count = len(compilations)
-    assert count > 0
-    for wrapped in (nn.DataParallel(model), compiled, in_place):
-        for _ in range(2):
-            got = capture(wrapped, x)
-            assert torch.equal(got.logits, expected.logits)
-            assert torch.equal(got.layers[1].mixed, expected.layers[1].mixed)
-    assert len(compilations) == count
-    with torch.no_grad():
-        compiled(x)
-        in_place(x)
-    assert len(compilations) == count  # what was compiled is still good
-
-
-def test_a_layer_in_ones_own_model() -> None:
-    class Mine(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.attn = GatedPositionalSelfAttention(8, num_heads=4)
-            self.more = nn.ModuleList([PositionalSelfAttention(8, num_heads=2)])
-
-        def forward(self, x: Tensor) -> Tensor:
-            tokens = x.flatten(2).transpose(1, 2)
-            return self.more[0](self.attn(tokens, grid=(2, 3)), grid=(2, 3)).mean(1)
-
-    with pytest.raises(InputError, match=r"got layers that ran not once but \{1: 0\}"):
-        capture(Mine(), torch.randn(2, 8, 2, 3))  # a ModuleList is no block: it is never called
-    (layer,) = capture(Mine(), torch.randn(2, 8, 2, 3), layers=[0]).layers
-    assert (layer.kind, layer.grid, layer.hidden.shape) == ("gpsa", (2, 3), (2, 8))
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 import convit
 from convit import InputError
 from convit.analysis import capture, gates, gates_set, masked, without_position_embedding
-from tests.analysis.models import images, ours, sped_up, timms, vit
-from tests.analysis.test_capture import same_weights, state
+from tests.analysis.models import images, ours, same_weights, sped_up, state, timms, vit
 from tests.helpers import relative_error
 
 GATED = [ours, timms, sped_up]

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from convit.analysis import Inspection
 from convit.analysis.page import write_page
+from tests.browser.looks import seen_by
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 Open = Callable[..., Any]
@@ -64,3 +66,10 @@ def open_page(open_file: Open, tmp_path: Path) -> Open:
         return tab
 
     return opened
+
+
+@pytest.fixture(scope="module")
+def seen() -> Inspection:
+    """A picture as a small ConViT sees it."""
+    torch.manual_seed(0)
+    return seen_by("ours")

@@ -24,6 +24,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "ViT without a class token": lambda: vit("vit_tiny_patch16_224", class_token=False, global_pool="avg"),
 }
 BRIGHTEST = [253, 231, 37]
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 
 
 def noise(seed: int = 0) -> Image.Image:
@@ -96,6 +97,17 @@ def shown(tab: Any, layer: LayerCapture, head: int, kind: str, query: int) -> Te
     code = "([l, h, k, q]) => { const row = window.convit.row(l, h, k, q); return row && [...row]; }"
     row = tab.evaluate(code, [layer.index, layer.heads[head], kind, query])
     return None if row is None else torch.tensor(row, dtype=torch.float64)
+
+
+def assert_shows(tab: Any, seen: Inspection, query: int) -> None:
+    """Every head, of every kind, from this query."""
+    for layer in seen.layers:
+        for head in range(len(layer.heads)):
+            for kind in ("content", "position", "mix"):
+                want, got = expected(layer, head, kind, query), shown(tab, layer, head, kind, query)
+                assert (want is None) == (got is None), (layer.index, head, kind)
+                if want is not None and got is not None:
+                    assert ((got - want).abs() <= tolerance(layer, head, kind, query)).all(), (layer.index, head, kind)
 
 
 def pixels(tab: Any, tile: int) -> np.ndarray:

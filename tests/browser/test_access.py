@@ -4,20 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 
 from convit.analysis import Inspection
 from tests.browser.conftest import Open
-from tests.browser.looks import base_sized, frame, patch_centre, seen_by, shown
+from tests.browser.looks import PHONE, base_sized, frame, patch_centre, shown
 
 pytestmark = pytest.mark.browser
-PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
-
-
-@pytest.fixture(scope="module")
-def seen() -> Inspection:
-    torch.manual_seed(0)
-    return seen_by("ours")
 
 
 def node(tab: Any, selector: str) -> dict[str, str]:

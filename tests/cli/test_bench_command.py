@@ -28,7 +28,7 @@ def _same_threads() -> Iterator[None]:
 def export(run: Path, path: Path, *, dynamic_size: bool = False) -> Path:
     for library in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(library, reason=f'{library} is not installed: pip install "convit[export]"')
-    from convit.classifier import load
+    from convit.classifier_loading import load
     from convit.export import export_onnx
 
     return export_onnx(load(run), path, dynamic_size=dynamic_size).path

@@ -26,7 +26,7 @@ needs_onnx = pytest.mark.skipif(bool(_missing()), reason=f'{_missing()} is not i
 @pytest.fixture(scope="session")
 def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ONNX file of the run; read only."""
-    from convit.classifier import load
+    from convit.classifier_loading import load
     from convit.export import export_onnx
 
     return export_onnx(load(trained), tmp_path_factory.mktemp("onnx") / "model.onnx").path

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.fuzz import KINDS, Good, fuzz
+from tests.faults.fuzz import KINDS, fuzz
 from tests.faults.harness import COUNTS, FULL
+from tests.faults.strangers import Good
 
 COUNT, SEEDS = (1000, (0, 1, 2)) if FULL else (66, (0,))
 
@@ -29,7 +30,7 @@ def test_the_good_files_are_answered(good: Good, tmp_path: Path) -> None:
     """Else all refusals would prove nothing."""
     import convit
     from convit_onnx import OnnxClassifier
-    from tests.faults.fuzz import by_command, predicts
+    from tests.faults.strangers import by_command, predicts
 
     predicts(convit.load(good.run))
     (tmp_path / "a.onnx").write_bytes(good.onnx)

@@ -1,7 +1,8 @@
 """What users and libraries do to modules: on our layers each act has the same effect as on plain attention.
 
-Every test is one such act: pruning, adapters, hooks, ``torch.func``, copies, compilers. Most run on five subjects: the
-three layers, a small ConViT, and the same model with plain attention alone, for comparison.
+Every test is one such act: pruning, adapters, copies, compilers; hooks are in ``test_hooks.py``, ``torch.func`` in
+``test_derivatives.py``. Most run on five subjects: the three layers, a small ConViT, and the same model with plain
+attention alone, for comparison.
 """
 
 import copy
@@ -15,74 +16,35 @@ from typing import Any
 import pytest
 import torch
 from timm.models import create_feature_extractor
-from timm.utils import AttentionExtract
 from torch import Tensor, nn
-from torch.autograd import gradcheck, gradgradcheck
-from torch.func import functional_call, grad, hessian, jacrev, jvp, stack_module_state, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from convit import GPSA, InputError
+from convit import InputError
 from convit.analysis.attention_layers import attention_layers
 from convit.export import trace
-from convit.layers import PositionalSelfAttention, SelfAttention
-from tests.helpers import randomise, relative_error, tiny_model
+from tests.helpers import randomise, relative_error
+from tests.layers.subjects import (
+    DIM,
+    F32,
+    F64,
+    HEADS,
+    MODELS,
+    TOKENS,
+    Arguments,
+    assert_close,
+    build,
+    draw,
+    loss,
+    models,
+    positional,
+    quiet,
+    results,
+    subjects,
+)
 
-F32, F64 = torch.float32, torch.float64
-DIM, HEADS, GRID, PREFIX = 6, 3, (2, 3), 1  # a rectangle, and a token without a position
-TOKENS = PREFIX + GRID[0] * GRID[1]
-LAYERS = {"sa": SelfAttention, "psa": PositionalSelfAttention, "gpsa": GPSA}
-MODELS = {"convit": 1, "twin": 0}  # how many of the two blocks are GPSA
-
-layers = pytest.mark.parametrize("name", list(LAYERS))
-positional = pytest.mark.parametrize("name", ["psa", "gpsa"])
-models = pytest.mark.parametrize("name", list(MODELS))
-subjects = pytest.mark.parametrize("name", [*LAYERS, *MODELS])
 weights = pytest.mark.parametrize(
     ("name", "linear"), [("sa", "qkv"), ("psa", "v"), ("psa", "pos_proj"), ("gpsa", "v"), ("gpsa", "pos_proj")]
 )
-quiet = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning", "ignore::torch.jit.TracerWarning"
-)
-
-Arguments = tuple[Any, ...]
-
-
-def build(name: str, **keywords: Any) -> nn.Module:
-    """One of the five subjects, with its weights as they start."""
-    if name in MODELS:
-        return tiny_model(depth=2, local_up_to_layer=MODELS[name], qkv_bias=True, **keywords)
-    return LAYERS[name](DIM, HEADS, qkv_bias=True, **keywords)
-
-
-def draw(name: str, dtype: torch.dtype = F64, batch: int = 2) -> tuple[nn.Module, Arguments]:
-    """The same with every parameter at random, and what to call it with: images, or tokens and where they lie."""
-    module = randomise(build(name)).to(dtype).eval()
-    if name in MODELS:
-        return module, (torch.randn(batch, 3, 8, 12, dtype=dtype),)
-    return module, (torch.randn(batch, TOKENS, DIM, dtype=dtype), GRID, PREFIX)
-
-
-def loss(out: Tensor) -> Tensor:
-    """A number that no symmetry of the outputs leaves unchanged."""
-    return (out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)).sum()
-
-
-def results(module: nn.Module, args: Arguments, call: Callable[..., Tensor] | None = None) -> dict[str, Tensor]:
-    """The output of the module, or of ``call``, and the gradient of every trainable parameter and of the input."""
-    wanted = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    wanted["input"] = x = args[0].detach().clone().requires_grad_()
-    out = (call or module)(x, *args[1:])
-    gradients = torch.autograd.grad(loss(out), list(wanted.values()))
-    return {"output": out.detach()} | dict(zip(wanted, gradients, strict=True))
-
-
-def assert_close(got: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 1e-10) -> None:
-    """Relative to the largest value of each tensor; some gradients are zero but for rounding."""
-    assert list(got) == list(expected)
-    for key, value in expected.items():
-        bound = tolerance * value.abs().max().clamp_min(1e-2).item()
-        torch.testing.assert_close(got[key], value, atol=bound, rtol=0, msg=lambda text, key=key: f"{key}: {text}")
 
 
 def through_file(save: Callable[[Any, Any], None], load: Callable[[Any], Any], thing: Any) -> Any:
@@ -191,189 +153,6 @@ def test_low_rank_adapters(name: str) -> None:
     merged = adapted.merge_and_unload()
     torch.testing.assert_close(merged(*args), plain(*args))
     assert_close(merged.state_dict(), plain.state_dict())
-
-
-# -- hooks -------------------------------------------------------------------------------------------------------------
-
-
-def heads_of(x: Tensor) -> Tensor:
-    """``(B, T, C)`` to ``(B, h, T, d)``."""
-    return x.unflatten(-1, (HEADS, -1)).transpose(1, 2)
-
-
-def values(layer: nn.Module, x: Tensor) -> Tensor:
-    """The values of all heads, ``(B, T, C)``."""
-    return layer.qkv(x)[..., 2 * DIM :] if isinstance(layer, SelfAttention) else layer.v(x)
-
-
-@layers
-def test_hooks_on_attn_drop_see_the_map_and_its_gradient(name: str) -> None:
-    layer, args = draw(name)
-    fast, maps, gradients = results(layer, args), [], []
-    forward = layer.attn_drop.register_forward_hook(lambda _m, _args, out: maps.append(out))
-    assert_close(results(layer, args), fast)
-    forward.remove()
-    backward = layer.attn_drop.register_full_backward_hook(lambda _m, _in, out: gradients.append(out[0]))
-    assert_close(results(layer, args), fast)
-    backward.remove()
-    assert_close(results(layer, args), fast, 0.0)
-
-    (attention,), (gradient,), value = maps, gradients, heads_of(values(layer, args[0]))
-    assert attention.shape == (2, HEADS, TOKENS, TOKENS)
-    torch.testing.assert_close(attention.sum(-1), torch.ones(2, HEADS, TOKENS, dtype=F64))
-    out = (attention @ value).requires_grad_()
-    projected = layer.proj(out.transpose(1, 2).flatten(2))
-    torch.testing.assert_close(projected, fast["output"])
-    (upstream,) = torch.autograd.grad(loss(projected), out)
-    torch.testing.assert_close(gradient, upstream @ value.transpose(-2, -1))
-
-
-@pytest.mark.parametrize(
-    ("name", "points"), [*((name, ["attn_drop"]) for name in LAYERS), ("gpsa", ["content_map", "positional_map"])]
-)
-def test_map_that_a_hook_returns_is_used(name: str, points: list[str]) -> None:
-    """With the identity matrix as its map every token sees itself alone."""
-    layer, args = draw(name)
-    outputs, handles = [layer(*args)], []
-
-    def identity(_module: nn.Module, _args: Arguments, out: Tensor) -> Tensor:
-        return torch.eye(out.shape[-1], dtype=out.dtype).expand_as(out)
-
-    for point in points:
-        handles.append(layer.get_submodule(point).register_forward_hook(identity))
-        outputs.append(layer(*args))
-        assert relative_error(outputs[-1], outputs[-2]) > 1e-3, point
-    torch.testing.assert_close(outputs[-1], layer.proj(values(layer, args[0])))
-    for handle in handles:
-        handle.remove()
-    assert torch.equal(layer(*args), outputs[0])
-
-
-def test_maps_of_gpsa_give_the_mixed_one() -> None:
-    layer, args = draw("gpsa")
-    seen: list[Tensor] = []
-    for module in (layer.content_map, layer.positional_map, layer.attn_drop):
-        module.register_forward_hook(lambda _m, _args, out: seen.append(out))
-    layer(*args)
-    content, positional, mixed = seen
-    assert positional.shape == (HEADS, TOKENS - PREFIX, TOKENS - PREFIX)
-    gate, expected = layer.gates[:, None, None], content.clone()  # a prefix token attends by content alone
-    expected[:, :, PREFIX:] *= 1 - gate
-    expected[:, :, PREFIX:, PREFIX:] += gate * positional
-    torch.testing.assert_close(mixed, expected)
-
-
-@quiet  # that no input of pos_proj needs a gradient
-@positional
-def test_hooks_on_pos_proj(name: str) -> None:
-    layer, args = draw(name)
-    doubled, calls = copy.deepcopy(layer), []
-    doubled.pos_proj.weight.data.mul_(2)
-    layer.pos_proj.register_forward_pre_hook(lambda *_: calls.append("before"))
-    layer.pos_proj.register_forward_hook(lambda _m, _args, out: 2 * out)
-    layer.pos_proj.register_full_backward_hook(lambda *_: calls.append("backward"))
-    got, expected = results(layer, args), results(doubled, args)
-    expected["pos_proj.weight"] *= 2
-    assert_close(got, expected)
-    assert set(calls) == {"before", "backward"}
-
-
-@models
-def test_attention_extract_of_timm(name: str) -> None:
-    model, args = draw(name)
-    before = model(*args)
-    maps = AttentionExtract(model, method="hook")(*args)
-    sizes = [6, 7] if name == "convit" else [7, 7]  # the class token joins after the GPSA block
-    assert {key: tuple(value.shape) for key, value in maps.items()} == {
-        f"blocks.{block}.attn.attn_drop": (2, 9, size, size) for block, size in enumerate(sizes)
-    }
-    for attention in maps.values():
-        torch.testing.assert_close(attention.sum(-1), torch.ones_like(attention[..., 0]))
-    torch.testing.assert_close(model(*args), before)
-
-
-# -- torch.func and derivatives ----------------------------------------------------------------------------------------
-
-
-@subjects
-def test_functional_call(name: str) -> None:
-    module, args = draw(name)
-    other, _ = draw(name)
-    parameters = {key: p.detach() for key, p in other.named_parameters()}
-    expected = results(other, args)
-    assert torch.equal(functional_call(module, parameters, args), expected["output"])
-    gradients = grad(lambda p: loss(functional_call(module, p, args)))(parameters)
-    assert_close(gradients, {key: expected[key] for key in gradients})
-
-
-@quiet  # that PyTorch has no fast rule of vmap for its attention
-@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
-@subjects
-def test_ensemble_by_vmap(name: str, dtype: torch.dtype) -> None:
-    ensemble = [draw(name, dtype)[0] for _ in range(3)]
-    x, *rest = draw(name, dtype)[1]
-    stacked, _ = stack_module_state(ensemble)
-    one = lambda parameters, x: functional_call(ensemble[0], parameters, (x, *rest))  # noqa: E731
-    tolerance = 1e-5 if dtype == F32 else 1e-12
-    got = vmap(one, in_dims=(0, None))(stacked, x)
-    assert relative_error(got, torch.stack([member(x, *rest) for member in ensemble])) < tolerance
-    batches = torch.stack((x, 2 * x, -x))
-    expected = torch.stack([member(batch, *rest) for member, batch in zip(ensemble, batches, strict=True)])
-    assert relative_error(vmap(one)(stacked, batches), expected) < tolerance
-
-
-@subjects
-def test_gradients_of_each_sample_by_vmap(name: str) -> None:
-    module, (x, *rest) = draw(name, batch=3)
-    parameters = {key: p.detach() for key, p in module.named_parameters()}
-    one = lambda p, sample: loss(functional_call(module, p, (sample[None], *rest)))  # noqa: E731
-    got = vmap(grad(one), in_dims=(None, 0))(parameters, x)
-    for i, sample in enumerate(x):
-        expected = results(module, (sample[None], *rest))
-        assert_close({key: value[i] for key, value in got.items()}, {key: expected[key] for key in got})
-
-
-@quiet
-@layers
-def test_forward_and_reverse_derivatives(name: str) -> None:
-    layer, (x, *rest) = draw(name, batch=1)
-    call = lambda x: layer(x, *rest)  # noqa: E731
-    direction = torch.randn_like(x)
-    _, tangent = jvp(call, (x,), (direction,))
-    torch.testing.assert_close(jacrev(call)(x).flatten(3) @ direction.flatten(), tangent)
-    numeric = (call(x + 1e-5 * direction) - call(x - 1e-5 * direction)) / 2e-5
-    torch.testing.assert_close(tangent, numeric, atol=1e-8, rtol=1e-6)
-    layer.float()
-    with sdpa_kernel(SDPBackend.MATH):  # PyTorch's fused attention has no forward derivative
-        _, single = jvp(call, (x.float(),), (direction.float(),))
-    assert relative_error(single, tangent) < 1e-5
-
-
-@layers
-def test_first_and_second_derivatives(name: str) -> None:
-    layer, (x, *rest) = draw(name, batch=1)
-    chosen = {key: p for key, p in layer.named_parameters() if key in ("pos_proj.weight", "gating_param", "proj.bias")}
-
-    def call(x: Tensor, *parameters: Tensor) -> Tensor:
-        return functional_call(layer, dict(zip(chosen, parameters, strict=True)), (x, *rest))
-
-    inputs = [tensor.detach().clone().requires_grad_() for tensor in (x, *chosen.values())]
-    assert gradcheck(call, inputs)
-    assert gradgradcheck(call, inputs)
-
-
-@layers
-def test_second_derivative_in_fp32(name: str) -> None:
-    """PyTorch's fused attention has none; its plain one does."""
-    layer, (x, *rest) = draw(name, batch=1)
-    curved = lambda x: loss(layer(x, *rest).sin())  # noqa: E731
-    expected = hessian(curved)(x).flatten(3) @ grad(curved)(x).flatten()
-    layer.float()
-    x = x.float().requires_grad_()
-    with sdpa_kernel(SDPBackend.MATH):
-        (first,) = torch.autograd.grad(curved(x), x, create_graph=True)
-        (second,) = torch.autograd.grad(first.square().sum() / 2, x)  # the Hessian times the gradient
-    assert relative_error(second, expected) < 1e-4
 
 
 # -- copies, places, types ---------------------------------------------------------------------------------------------

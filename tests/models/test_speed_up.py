@@ -14,23 +14,18 @@ from timm.models.convit import GPSA, MHSA
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from convit import InputError, ops
+from convit import ops
 from convit.models.speed_up import FastGPSA, FastMHSA, Swapped, _check_timm, restore, speed_up
-from tests.helpers import gradients, randomise, relative_error, step, tiny_model
+from tests.analysis.models import timms
+from tests.helpers import gradients, relative_error, step
 
 NAMES = ("blocks.0.attn", "blocks.1.attn", "blocks.2.attn")
 X = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))  # 3 x 3 patches
 
 
-def timm_model(**overrides: Any) -> nn.Module:
-    """timm's ConViT with two GPSA blocks and a plain one on 3 x 3 patches, with gates and offsets of every size."""
-    shape = {"img_size": 48, "depth": 3, "local_up_to_layer": 2, "embed_dim": 6, "num_heads": 4, "num_classes": 5}
-    return randomise(timm.create_model("convit_tiny", **(shape | overrides)), std=0.3).eval()
-
-
 @pytest.fixture
 def model() -> nn.Module:
-    return timm_model()
+    return timms()
 
 
 @pytest.fixture
@@ -53,7 +48,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("overrides", [{}, {"qkv_bias": True}, {"local_up_to_layer": 0}, {"num_heads": 9}])
 def test_same_outputs_and_gradients(overrides: dict[str, Any], calls: list[int]) -> None:
-    plain = timm_model(**overrides)
+    plain = timms(**overrides)
     fast = copy.deepcopy(plain)
     assert speed_up(fast) == Swapped(NAMES, {})
     assert relative_error(step(fast, X), step(plain, X)) < 1e-4
@@ -70,7 +65,7 @@ def test_same_outputs_and_gradients(overrides: dict[str, Any], calls: list[int])
 
 
 def test_in_fp64_nothing_but_rounding_differs() -> None:
-    plain = timm_model().double()
+    plain = timms().double()
     fast = copy.deepcopy(plain)
     speed_up(fast)
     with torch.inference_mode():
@@ -157,7 +152,7 @@ def test_a_whole_model_in_a_file(model: nn.Module, tmp_path: Path) -> None:
 
 
 def test_states_go_both_ways(model: nn.Module) -> None:
-    plain, fast = timm_model(), timm_model()
+    plain, fast = timms(), timms()
     speed_up(fast)
     fast.load_state_dict(model.state_dict(), strict=True)
     plain.load_state_dict(fast.state_dict(), strict=True)
@@ -227,7 +222,7 @@ def test_some_already_fast(model: nn.Module) -> None:
 
 
 def test_dropout_of_the_attention_is_timms(calls: list[int]) -> None:
-    plain = timm_model(attn_drop_rate=0.4, proj_drop_rate=0.3)
+    plain = timms(attn_drop_rate=0.4, proj_drop_rate=0.3)
     fast = copy.deepcopy(plain)
     speed_up(fast)
     for mode in (nn.Module.eval, nn.Module.train, nn.Module.eval):
@@ -322,99 +317,3 @@ def test_timms_attention_maps(model: nn.Module) -> None:
     fast.get_attention = lambda x: seen.append(x) or patched(x)
     assert relative_error(fast(tokens), plain(tokens)) < 1e-4
     assert len(seen) == 1
-
-
-# -- what is refused, and what is left ---------------------------------------------------------------------------------
-
-
-class OtherGPSA(GPSA):
-    def forward(self, x: Tensor) -> Tensor:
-        return 2 * super().forward(x)
-
-
-def test_what_computes_something_else_is_left(model: nn.Module) -> None:
-    model.blocks[0].attn.__class__ = OtherGPSA
-    model.blocks[1].attn.q_norm = nn.LayerNorm(6)
-    model.blocks[2].attn.forward = lambda x: x
-    expected = model(X)
-    result = speed_up(model)
-    assert result.changed == ()
-    assert result.left[NAMES[0]] == "got OtherGPSA, whose code may differ; expected timm's GPSA itself"
-    assert (
-        "got a GPSA of ['attn_drop', 'gating_param', 'pos_proj', 'proj', 'proj_drop', 'q_norm',"
-        in result.left[NAMES[1]]
-    )
-    assert result.left[NAMES[2]] == "its forward was replaced on the object; expected the one of its class"
-    assert torch.equal(model(X), expected)
-
-
-def test_another_scale_is_left_or_kept(model: nn.Module) -> None:
-    for block in model.blocks:
-        block.attn.scale *= 3
-    plain = copy.deepcopy(model)
-    result = speed_up(model)
-    assert result.changed == NAMES[2:]
-    assert result.left[NAMES[0]].startswith("got scale ")
-    assert relative_error(model(X), plain(X)) < 1e-4
-
-
-def test_a_class_made_from_the_fast_one_is_not_restored(model: nn.Module) -> None:
-    speed_up(model)
-    model.blocks[0].attn.__class__ = type("ShardedGPSA", (FastGPSA,), {})
-    result = restore(model)
-    assert result.changed == NAMES[1:]
-    assert result.left[NAMES[0]].startswith("got ShardedGPSA, made from the fast class since")
-
-
-def test_patches_that_fill_no_square() -> None:
-    alone = GPSA(8, num_heads=2)
-    speed_up(alone)
-    with pytest.raises(ValueError, match="got 6 patch tokens for a grid of 2 x 2"):
-        alone(torch.randn(1, 6, 8))
-
-
-@pytest.mark.parametrize("change", [speed_up, restore])
-def test_models_without_timms_attention(change: Callable[[Any], Swapped]) -> None:
-    with pytest.raises(InputError, match=r"got ConViT with convit's own attention.*nothing to do; expected a timm"):
-        change(tiny_model())
-    with pytest.raises(InputError, match="got Linear with no attention of timm's ConViT in it, expected a timm ConViT"):
-        change(nn.Linear(3, 2))
-    with pytest.raises(InputError, match="got str, expected a timm ConViT"):
-        change("convit_tiny")
-
-
-def other_sign(self: GPSA, tokens: int) -> Tensor:
-    return -get_rel_indices(self, tokens)
-
-
-def no_num_heads(self: GPSA, *args: Any, **kwargs: Any) -> None:
-    init(self, *args, **kwargs)
-    self.heads = self.__dict__.pop("num_heads")
-
-
-def one_norm_more(self: GPSA, *args: Any, **kwargs: Any) -> None:
-    init(self, *args, **kwargs)
-    self.q_norm = nn.Identity()
-
-
-get_rel_indices, init = GPSA.get_rel_indices, GPSA.__init__
-
-
-@pytest.mark.parametrize(
-    ("method", "other", "problem"),
-    [
-        ("get_rel_indices", other_sign, "outputs differ by"),
-        ("__init__", no_num_heads, "no attribute 'num_heads'"),
-        ("__init__", one_norm_more, "got a GPSA of .*'q_norm'"),
-    ],
-)
-def test_another_timm_is_refused(
-    model: nn.Module, method: str, other: Any, problem: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _check_timm.cache_clear()
-    with monkeypatch.context() as patch:
-        patch.setattr(GPSA, method, other)
-        with pytest.raises(InputError, match=f"timm: got version .*, whose GPSA is not .*{problem}.*expected"):
-            speed_up(model)
-    assert [type(block.attn) for block in model.blocks] == [GPSA, GPSA, MHSA]
-    assert speed_up(model).changed == NAMES  # a failed check is not remembered

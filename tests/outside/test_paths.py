@@ -70,62 +70,26 @@ def test_a_pipe_among_photos_is_found_by_the_check(tmp_path: Path, shell: Shell)
     assert "left out 1 files" in got.out
 
 
-def _listed(folder: Path, run: Path) -> tuple[object, ...]:
-    return "evaluate", run, pipe(folder / "list.csv")
-
-
-def _columns(folder: Path, run: Path) -> tuple[object, ...]:
-    return "evaluate", run, pipe(folder / "list.parquet")
-
-
-def _shard(folder: Path, run: Path) -> tuple[object, ...]:
-    return "evaluate", run, pipe(folder / "list.tar")
-
-
-def _data(folder: Path, run: Path) -> tuple[object, ...]:
-    return "evaluate", run, pipe(folder / "photos")
-
-
-def _config(folder: Path, run: Path) -> tuple[object, ...]:
-    return "train", "--config", pipe(folder / "config.yaml")
-
-
-def _weights(folder: Path, run: Path) -> tuple[object, ...]:
-    return "train", "digits", "--weights", pipe(folder / "w.pth"), "--out", folder / "out"
-
-
-def _onnx(folder: Path, run: Path) -> tuple[object, ...]:
-    return "predict", pipe(folder / "model.onnx"), folder
-
-
-def _picture(folder: Path, run: Path) -> tuple[object, ...]:
-    return "predict", run, pipe(folder / "a.png")
-
-
-def _split(folder: Path, run: Path) -> tuple[object, ...]:
-    return "evaluate", run, "digits", pipe(run / "split.json")
-
-
-def _model(folder: Path, run: Path) -> tuple[object, ...]:
-    return "predict", run, folder, pipe(run / "model.safetensors")
-
-
-def _model_config(folder: Path, run: Path) -> tuple[object, ...]:
-    return "predict", run, folder, pipe(run / "config.json")
+PIPES: dict[str, Callable[[Path, Path], tuple[object, ...]]] = {
+    # from a folder of one's own and a run: the command, of a pipe; last what is a file of the run, and no argument
+    "list": lambda folder, run: ("evaluate", run, pipe(folder / "list.csv")),
+    "columns": lambda folder, run: ("evaluate", run, pipe(folder / "list.parquet")),
+    "shard": lambda folder, run: ("evaluate", run, pipe(folder / "list.tar")),
+    "data": lambda folder, run: ("evaluate", run, pipe(folder / "photos")),
+    "config": lambda folder, run: ("train", "--config", pipe(folder / "config.yaml")),
+    "weights": lambda folder, run: ("train", "digits", "--weights", pipe(folder / "w.pth"), "--out", folder / "out"),
+    "onnx": lambda folder, run: ("predict", pipe(folder / "model.onnx"), folder),
+    "picture": lambda folder, run: ("predict", run, pipe(folder / "a.png")),
+    "split": lambda folder, run: ("evaluate", run, "digits", pipe(run / "split.json")),
+    "model": lambda folder, run: ("predict", run, folder, pipe(run / "model.safetensors")),
+    "model config": lambda folder, run: ("predict", run, folder, pipe(run / "config.json")),
+}
 
 
 @posix
-@pytest.mark.parametrize(
-    "words",
-    [_listed, _columns, _shard, _data, _config, _weights, _onnx, _picture, _split, _model, _model_config],
-)
-def test_a_pipe_in_place_of_a_file_is_refused_by_name(
-    words: Callable[[Path, Path], tuple[object, ...]],
-    tmp_path: Path,
-    run: Path,
-    shell: Shell,
-) -> None:
-    command = words(tmp_path, run)
+@pytest.mark.parametrize("kind", PIPES)
+def test_a_pipe_in_place_of_a_file_is_refused_by_name(kind: str, tmp_path: Path, run: Path, shell: Shell) -> None:
+    command = PIPES[kind](tmp_path, run)
     culprit = next(path for path in (*command, *tmp_path.iterdir(), *run.iterdir()) if Path(str(path)).is_fifo())
     own = command[:-1] if Path(str(command[-1])).parent == run else command  # a file of the run is no argument
     shell.refuses(*own, says=(Path(str(culprit)).name, "pipe"))

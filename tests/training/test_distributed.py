@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,10 +127,8 @@ def test_four_processes(data: Path, alone: Path, tmp_path: Path) -> None:
     assert_same(tmp_path / "run", alone)
 
 
-def at_step(count: int, rank: int, act: Callable[[], None]) -> None:
-    """Calls ``act`` on one process after so many steps."""
-    if rank != 1:
-        return
+def acts(act: Callable[[], None], count: int, on: int, rank: int, *arguments: str) -> int:
+    """Trains; process ``on`` calls ``act`` after so many steps."""
     real, calls = learner.Learner.step, iter(range(1, 10_000))
 
     def step(*arguments: Any) -> float:
@@ -138,17 +137,16 @@ def at_step(count: int, rank: int, act: Callable[[], None]) -> None:
             act()
         return loss
 
-    learner.Learner.step = step  # type: ignore[method-assign]
-
-
-def stops_after_a_step(rank: int, *arguments: str) -> int:
-    at_step(1, rank, lambda: signal.raise_signal(signal.SIGTERM))
+    if rank == on:
+        learner.Learner.step = step  # type: ignore[method-assign]
     return command(rank, *arguments)
 
 
-def stops_in_the_validation(rank: int, *arguments: str) -> int:
-    at_step(2, rank, lambda: signal.raise_signal(signal.SIGINT))  # the signal is agreed upon with the next batch
-    return command(rank, *arguments)
+STOPS = partial(signal.raise_signal, signal.SIGTERM)
+stops_after_a_step = partial(acts, STOPS, 1, 1)
+stops_at_the_end_of_an_epoch = partial(acts, STOPS, 3, 1)
+# A signal is agreed upon with the next batch.
+stops_in_the_validation = partial(acts, partial(signal.raise_signal, signal.SIGINT), 2, 1)
 
 
 def test_stop_and_resume_with_other_processes(data: Path, alone: Path, tmp_path: Path) -> None:
@@ -168,11 +166,6 @@ def test_stop_and_resume_with_other_processes(data: Path, alone: Path, tmp_path:
     assert_same(out, alone)
 
 
-def stops_at_the_end_of_an_epoch(rank: int, *arguments: str) -> int:
-    at_step(3, rank, lambda: signal.raise_signal(signal.SIGTERM))
-    return command(rank, *arguments)
-
-
 def test_stop_in_the_validation(data: Path, alone: Path, tmp_path: Path) -> None:
     """From one process to two; stopped where an evaluation is shared."""
     out = tmp_path / "run"
@@ -184,28 +177,21 @@ def test_stop_in_the_validation(data: Path, alone: Path, tmp_path: Path) -> None
     assert_same(out, alone)
 
 
-def is_killed(rank: int, *arguments: str) -> int:
-    at_step(4, rank, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    return command(rank, *arguments)
+def is_killed(on: int, rank: int, *arguments: str) -> int:
+    return acts(lambda: os.kill(os.getpid(), signal.SIGKILL), 4, on, rank, *arguments)
 
 
-def first_is_killed(rank: int, *arguments: str) -> int:
-    at_step(4, 1 - rank, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    return command(rank, *arguments)
-
-
-def hangs(rank: int, *arguments: str) -> int:
+def hangs(on: int, rank: int, *arguments: str) -> int:
     """As a process whose machine is down looks over NCCL: nothing fails, nothing comes."""
     watch.GONE = 3.0
-    at_step(4, rank, lambda: os.kill(os.getpid(), signal.SIGSTOP))
-    return command(rank, *arguments)
+    return acts(lambda: os.kill(os.getpid(), signal.SIGSTOP), 4, on, rank, *arguments)
 
 
-@pytest.mark.parametrize(("work", "gone"), [(is_killed, 1), (first_is_killed, 0), (hangs, 1)])
+@pytest.mark.parametrize(("work", "gone"), [(is_killed, 1), (is_killed, 0), (hangs, 1)])
 def test_killed_process(work: Callable[..., Any], gone: int, data: Path, alone: Path, tmp_path: Path) -> None:
     """One line, within a minute, and the run goes on from the state before."""
     began = time.monotonic()
-    run = trained(data, tmp_path / "run", 2, ALL, work)
+    run = trained(data, tmp_path / "run", 2, ALL, partial(work, gone))
     run.processes[1 - gone].join(60)
     run.processes[gone].kill()
     assert run.wait()[1 - gone] == 1
@@ -224,14 +210,8 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
-def refuses(rank: int, *arguments: str) -> int:
-    at_step(2, rank, lambda: _raise(InputError("x.png: not an image")))
-    return command(rank, *arguments)
-
-
-def has_a_bug(rank: int, *arguments: str) -> int:
-    at_step(2, rank, lambda: _raise(RuntimeError("a bug")))
-    return command(rank, *arguments)
+refuses = partial(acts, partial(_raise, InputError("x.png: not an image")), 2, 1)
+has_a_bug = partial(acts, partial(_raise, RuntimeError("a bug")), 2, 1)
 
 
 def diverges(rank: int, *arguments: str) -> int:
@@ -357,11 +337,6 @@ def test_launcher_that_is_stopped(launcher: str, data: Path, tmp_path: Path) -> 
     done = len(metrics(out))
     assert 0 < done < 400
     state = newest_state(out).name
-    run = resumed(out, 1, stops_after_a_step_alone)
+    run = resumed(out, 1, partial(acts, STOPS, 1, 0))
     assert run.wait() == [143]
     assert f"resuming after epoch {int(state[6:10])}, step {int(state[-6:])}" in run.out[0]
-
-
-def stops_after_a_step_alone(rank: int, *arguments: str) -> int:
-    at_step(1, rank + 1, lambda: signal.raise_signal(signal.SIGTERM))
-    return command(rank, *arguments)

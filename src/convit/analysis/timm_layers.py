@@ -15,7 +15,7 @@ from convit import ops
 from convit.analysis.layer import AttentionLayer, Pass, kept, replaced
 from convit.errors import InputError
 from convit.grid import Grid
-from convit.layers.attention import linear_weight
+from convit.layers.linear import linear_weight
 from convit.ops import naive
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from convit.checks.check import Predict, Predicted
 from convit.checks.pictures import Pictures
 from convit.choices import Device
-from convit.classifier import load
 from convit.classifier_folder import fold_folders
+from convit.classifier_loading import load
 from convit.data.select import Known, Selection
 from convit.device import pick_device
 from convit.errors import InputError

@@ -13,8 +13,9 @@ from convit.cli.screen import Screen
 from convit.data.select import Evaluating, Selection, select
 from convit.errors import InputError
 from convit.events import Advanced, PassBegan, Said
-from convit.export import BATCHES, TOLERANCE, Exported, Run, export_onnx, export_torch, onnx_runner
+from convit.export import Exported, export_onnx, export_torch, onnx_runner
 from convit.export_space import PAGE, export_space, push_space
+from convit.export_verification import BATCHES, TOLERANCE, Run
 from convit.export_web import MOST_DIFFERENCE, WebPage, export_web
 from convit.files import check_output, printable
 from convit.intervals import rate_with_interval

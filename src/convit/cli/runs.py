@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from convit.choices import Device, Views
-from convit.classifier import Classifier, load
+from convit.classifier import Classifier
+from convit.classifier_loading import load
 from convit.device import pick_device
 from convit.errors import InputError
 

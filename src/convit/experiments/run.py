@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 
 from convit.choices import Device
-from convit.classifier import WEIGHTS
+from convit.classifier_folder import WEIGHTS
 from convit.data.record import describe
 from convit.data.select import Selection
 from convit.device import pick_device

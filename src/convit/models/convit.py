@@ -1,5 +1,7 @@
 """ConViT: a vision transformer whose first blocks start out as convolutions.
 
+Above 350 lines, for it is one class: the model, and the methods by which timm knows it.
+
 Shapes: B batch, P prefix tokens (the class token, 0 or 1), N patches, C width.
 """
 

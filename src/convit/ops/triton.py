@@ -1,5 +1,7 @@
 r"""Gated positional attention as one fused CUDA kernel forward and two backward, in Triton.
 
+Above 350 lines, for the three kernels are one derivation: what one of them keeps another reads.
+
 Meant for :func:`convit.ops.gated_attention` with ``backend="triton"``, which checks its input; importing this module
 needs triton. With ``TRITON_INTERPRET=1`` set before triton is imported the same kernels run on CPU tensors, slowly.
 

@@ -9,6 +9,7 @@ run.py           the stages of a run; resuming.py continues a run; report.py, it
 engine.py        the loop; batches.py, its batches; supervisor.py, early ends: signals, failures, full disks
 learner.py       a step, made of objective.py, teacher.py and parameters.py
 state.py         the exact state; saving.py, saving when the disk may be full; run_folder.py, the files of a run
+history.py       whether a record of a run's epochs is whole
 distributed.py   several processes; watch.py, parallel.py; workers.py, those that load images; stopping.py, signals
 evaluation.py    accuracy; mistakes.py, plots.py; outcome.py, what came of a run; page.py, its report.html
 dry_run.py       and lr_finder.py, memory.py, speed.py: what a run will cost; duration.py, a run of so many minutes

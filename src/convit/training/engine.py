@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from convit.classifier import Classifier, load_folder
+from convit.classifier import Classifier
+from convit.classifier_loading import load_folder
 from convit.data import Draw, ImageSet, seeded
 from convit.data.copies import Copies
 from convit.device import pick_device
@@ -23,11 +24,12 @@ from convit.models import ConViT, create_model, load_weights
 from convit.training.batches import TrainingBatches
 from convit.training.distributed import ALONE, World
 from convit.training.evaluation import Evaluation, best_record, epochs_since_best, evaluate
+from convit.training.history import check_history
 from convit.training.learner import Learner, decided
 from convit.training.other_model import OtherModel
 from convit.training.parameters import freeze
 from convit.training.plan import Plan
-from convit.training.run_folder import RunFolder, check_history
+from convit.training.run_folder import RunFolder
 from convit.training.saving import Saver, going_on
 from convit.training.speed import Foretelling, forward_seconds
 from convit.training.state import Progress, State, load_state, states

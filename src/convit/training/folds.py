@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convit.classifier import Classifier, average, load_folder
+from convit.classifier import Classifier
 from convit.classifier_folder import FOLD, FOLDS
+from convit.classifier_loading import average, load_folder
 from convit.data.record import first_change
 from convit.data.select import select
 from convit.device import pick_device

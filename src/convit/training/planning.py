@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from convit.classifier import CONFIG, WEIGHTS
 from convit.classifier_config import ClassifierConfig, read_config
+from convit.classifier_folder import CONFIG, WEIGHTS
 from convit.data import BadImage, Preprocess, first_change
 from convit.data.copies import learning_side
 from convit.data.duplicates import duplicate_notes

@@ -6,9 +6,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from convit.classifier import CONFIG as MODEL_CONFIG
-from convit.classifier import WEIGHTS
 from convit.classifier_config import read_config
+from convit.classifier_folder import CONFIG as MODEL_CONFIG
+from convit.classifier_folder import WEIGHTS
 from convit.data.record import first_change
 from convit.data.select import Selection, select
 from convit.errors import InputError

@@ -17,11 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convit.classifier import CONFIG, load
+from convit.classifier_folder import CONFIG
+from convit.classifier_loading import load
 from convit.data import Preprocess
 from convit.errors import InputError, nearest, one_line
 from convit.hub import hub_faults
-from convit.models.checkpoints import check_numbers, read_weights
+from convit.models.checkpoints import check_numbers
+from convit.models.weight_files import read_weights
 from convit.training.options import Asked
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from convit.analysis import masked, without_position_embedding
-from convit.classifier import load
+from convit.classifier_loading import load
 from convit.data.select import Evaluating, select
 from convit.device import pick_device
 from convit.experiments.results import Result, kept

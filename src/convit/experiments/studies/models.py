@@ -8,7 +8,7 @@ import torch
 
 from convit.benchmark import forward_step, interleaved
 from convit.benchmark.steps import wait_for
-from convit.classifier import load
+from convit.classifier_loading import load
 from convit.device import pick_device
 from convit.experiments.results import Result, kept
 from convit.experiments.settings import Settings

@@ -1,59 +1,34 @@
-"""The benchmark: who takes part, how times are taken and compared, what memory is counted, what is written of it."""
+"""The benchmark: who takes part, and how times are taken and compared."""
 
-import json
-import os
-import subprocess
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 import convit
 from convit.benchmark import (
     PRESETS,
     RIVALS,
     Case,
-    Facts,
     Measured,
-    Report,
     Result,
-    check_memory_is_measurable,
     forward_step,
     grid_of_cases,
     interleaved,
-    machine_facts,
     measure,
     spread,
-    table,
     training_step,
 )
-from convit.benchmark import memory as memory_module
 from convit.benchmark import timing as timing_module
-from convit.benchmark.memory import held_bytes, pages_of, peak_memory
-from convit.benchmark.plots import draw_resolutions
-from convit.benchmark.steps import CannotMeasureError, build, cannot_measure, random_images
+from convit.benchmark.steps import build, cannot_measure, random_images
 from convit.errors import InputError
 from convit.layers import TokenBatchNorm
 
 CPU = torch.device("cpu")
 TINY = Case(model="convit_tiny_patch16_224", image_size=224, batch_size=4)
 MICRO = Case(model="convit_micro_patch4_32", image_size=8, batch_size=2)
-FACTS = Facts(
-    device="cpu",
-    processor="Abacus 9",
-    cores=2,
-    gpu=None,
-    system="Linux x86_64",
-    threads=2,
-    versions={"torch": "2.15.0"},
-)
-linux = pytest.mark.skipif(
-    not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak of a process is reset by Linux alone"
-)
 
 
 # -- cases -------------------------------------------------------------------------------------------------------------
@@ -272,160 +247,3 @@ def test_a_contestant_that_fails_leaves_the_others(
 def test_faults_of_the_code_are_not_hidden() -> None:
     with pytest.raises(RuntimeError, match="shape"), cannot_measure():
         raise RuntimeError("shape mismatch")
-
-
-# -- memory ------------------------------------------------------------------------------------------------------------
-
-
-@linux
-def test_pages_of_a_step() -> None:
-    """100 and then 60 MB, not at once: the peak is 100 MB, wherever the peak was before."""
-
-    def step() -> None:
-        for megabytes in (100, 60):
-            torch.ones(megabytes * 250_000)
-
-    torch.ones(75_000_000)  # 300 MB, earlier and higher
-    assert pages_of(step) == pytest.approx(100e6, abs=3e6)
-
-
-def test_held_bytes() -> None:
-    layer = torch.nn.Linear(5, 3)
-    images = torch.zeros(2, 5)
-    assert held_bytes(layer, images, moments=False) == 4 * (18 + 10)
-    layer(images).sum().backward()
-    assert held_bytes(layer, images, moments=True) == 4 * (18 + 10 + 18 + 36)
-
-
-@linux
-def test_peak_memory_in_a_process_of_its_own() -> None:
-    """A training step holds weights, gradients and two moments; twice the batch is twice the activations."""
-    case = replace(MICRO, image_size=64, batch_size=16, mode="train")
-    weights = sum(weight.nbytes for weight in build(case, "convit").parameters())
-    small, large = (peak_memory(replace(case, batch_size=batch), "convit", CPU) for batch in (16, 32))
-    assert small > 4 * weights
-    assert large - small == pytest.approx(small - 4 * weights, rel=0.2)
-
-
-@linux
-def test_memory_is_measured_before_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(arguments: Any, **_: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess(arguments, -9, "", "")
-
-    monkeypatch.setattr(memory_module.subprocess, "run", killed)
-    (measured,) = measure([replace(MICRO, memory=True)], device=CPU, rounds=1)
-    for result in measured.results:
-        assert (result.seconds, result.peak_bytes) == ((), None)
-        assert result.error == "out of memory: the system ended the process"
-
-
-def test_a_child_that_cannot_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    for code, out, error, says in (
-        (0, 'warning\n{"error": "out of memory"}\n', CannotMeasureError, "out of memory"),
-        (1, "", RuntimeError, "the trace"),
-    ):
-        done = subprocess.CompletedProcess([], code, out, "the trace")
-        monkeypatch.setattr(memory_module.subprocess, "run", lambda *_, done=done, **__: done)
-        with pytest.raises(error, match=says):
-            peak_memory(MICRO, "convit", CPU)
-
-
-def test_memory_where_there_is_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_memory_is_measurable(torch.device("cuda"))
-    with pytest.raises(InputError, match="memory: got device mps"):
-        check_memory_is_measurable(torch.device("mps"))
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(InputError, match=r"memory: got device cpu on .* expected --device cuda, or cpu on Linux"):
-        check_memory_is_measurable(CPU)
-
-
-# -- what is written of it ---------------------------------------------------------------------------------------------
-
-
-def report() -> Report:
-    ours = Result(who="convit", seconds=(0.2, 0.22, 0.24), peak_bytes=210_000_000)
-    twin = Result(who="twin", seconds=(0.2, 0.2, 0.2), peak_bytes=200_000_000)
-    timm = Result(who="timm", error="out of memory")
-    large = replace(TINY, image_size=448, mode="train", timed=False, memory=True)
-    return Report(
-        facts=FACTS,
-        cases=(
-            Measured(case=TINY, results=(replace(ours, peak_bytes=None), replace(twin, peak_bytes=None), timm)),
-            Measured(case=large, results=(replace(ours, seconds=()), replace(twin, seconds=()), timm)),
-        ),
-    )
-
-
-def test_table() -> None:
-    lines = table(report()).splitlines()
-    assert lines[0] == "Abacus 9, 2 cores, 2 threads, Linux x86_64; on cpu"
-    assert max(map(len, lines)) <= 100
-    assert [line.split() for line in lines[3:13]] == [
-        ["ms", "±", "images/s", "time", "/", "twin", "time", "/", "ours", "peak", "MB", "/", "twin"],
-        [],
-        ["convit_tiny_patch16_224,", "224", "px,", "batch", "4,", "forward,", "fp32,", "eager;", "3", "rounds"],
-        ["convit", "220.0", "5%", "18.2", "1.10", "[1.05-1.15]", "1"],
-        ["plain", "twin", "200.0", "0%", "20.0", "1", "0.91", "[0.87-0.95]"],
-        ["timm", "convit_tiny", "out", "of", "memory"],
-        [],
-        ["convit_tiny_patch16_224,", "448", "px,", "batch", "4,", "training", "step,", "fp32,", "eager"],
-        ["convit", "210", "1.05"],
-        ["plain", "twin", "200", "1.00"],
-    ]
-    assert "peak" not in table(replace(report(), cases=report().cases[:1]))
-
-
-def test_columns_stand_under_their_heads() -> None:
-    lines = table(report()).splitlines()
-    (head, *_), ours, peak = lines[3:4], lines[6], lines[11]
-    ends = {"ms": "220.0", "±": "5%", "images/s": "18.2", "time / twin": "[1.05-1.15]"}
-    for name, cell in ends.items():
-        assert head.index(name) + len(name) == ours.index(cell) + len(cell)
-    assert head.index("peak MB") + len("peak MB") == peak.index("210") + len("210")
-
-
-def test_json_document() -> None:
-    document = json.loads(json.dumps(report().to_dict()))
-    assert document["machine"]["processor"] == "Abacus 9"
-    first, second = document["cases"]
-    assert first["case"] == {
-        "model": "convit_tiny_patch16_224",
-        "image_size": 224,
-        "batch_size": 4,
-        "mode": "forward",
-        "precision": "fp32",
-        "compiled": False,
-        "timed": True,
-        "memory": False,
-        "patch": 16,
-        "num_classes": 1000,
-        "model_args": {},
-    }
-    ours, twin, timm = first["results"]
-    assert ours["seconds"] == [0.2, 0.22, 0.24]
-    assert ours["time_over_twin"]["median"] == pytest.approx(1.1)
-    assert ours["images_per_second"] == pytest.approx(4 / 0.22)
-    assert twin["time_over_twin"]["median"] == 1
-    assert (timm["error"], timm["seconds"], timm["seconds_per_step"]) == ("out of memory", [], None)
-    assert second["results"][0]["peak_over_twin"] == pytest.approx(1.05)
-
-
-@pytest.mark.parametrize("modes", [("forward",), ("forward", "train")])
-def test_plot(modes: Any, tmp_path: Path) -> None:
-    results = report().cases[0].results
-    cases = grid_of_cases(image_sizes=[448, 224], batch_sizes=[1, 4], modes=modes)
-    picture = tmp_path / "plot.png"
-    draw_resolutions(Report(facts=FACTS, cases=tuple(Measured(case=case, results=results) for case in cases)), picture)
-    with Image.open(picture) as image:
-        assert image.format == "PNG"
-        assert image.width > 600 * len(modes)
-        assert image.convert("L").getextrema()[0] < 100
-
-
-def test_facts() -> None:
-    facts = machine_facts(CPU)
-    assert facts.threads == torch.get_num_threads()
-    assert facts.cores >= 1
-    assert facts.versions["torch"] in torch.__version__
-    assert facts.processor in facts.lines()[0]
-    assert set(facts.versions) == {"convit", "torch", "timm", "Python"}
