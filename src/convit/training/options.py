@@ -209,7 +209,7 @@ class AugmentationOptions:
     mixup: Annotated[float, Meta(ge=0, le=100)] | None = None
     """Mixup's alpha; 0 for none [0 up to 64 px or below 30 epochs, else 0.2; 0.2 when fine-tuning; 0.8 for paper]."""
     cutmix: Annotated[float, Meta(ge=0, le=100)] | None = None
-    """CutMix's alpha; 0 for none [0 up to 64 px or below 30 epochs, else 1; when fine-tuning 1 from 17 px on; 1 for paper]."""
+    """CutMix's alpha; 0 for none [as --mixup 0 or 1 from scratch; 1 from 17 px on when fine-tuning; 1 for paper]."""
     mix_prob: Part | None = None
     """Probability that a batch is mixed, where --mixup or --cutmix is above 0 [0.5; 1 for paper]."""
 
