@@ -13,29 +13,17 @@ import torch
 from PIL import Image
 
 import convit
-from convit.benchmark import (
-    PRESETS,
-    RIVALS,
-    Case,
-    Facts,
-    Measured,
-    Report,
-    Result,
-    check_memory_is_measurable,
-    forward_step,
-    grid_of_cases,
-    interleaved,
-    machine_facts,
-    measure,
-    spread,
-    table,
-    training_step,
-)
 from convit.benchmark import memory as memory_module
 from convit.benchmark import timing as timing_module
-from convit.benchmark.memory import held_bytes, pages_of, peak_memory
+from convit.benchmark.cases import PRESETS, Case, grid_of_cases
+from convit.benchmark.machine import Facts, machine_facts
+from convit.benchmark.memory import check_memory_is_measurable, held_bytes, pages_of, peak_memory
 from convit.benchmark.plots import draw_resolutions
-from convit.benchmark.steps import CannotMeasureError, build, cannot_measure, random_images
+from convit.benchmark.report import Measured, Report, Result, spread
+from convit.benchmark.steps import CannotMeasureError, build, cannot_measure, forward_step, random_images, training_step
+from convit.benchmark.table import table
+from convit.benchmark.timing import interleaved, measure
+from convit.choices import RIVALS
 from convit.errors import InputError
 from convit.layers import TokenBatchNorm
 
