@@ -1,6 +1,5 @@
 """``convit evaluate RUN DATA``: how good a run is on labelled images."""
 
-import itertools
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +19,11 @@ from convit.data.images import ignored_notes
 from convit.data.select import Evaluating, Known, Selection, select
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, Said
-from convit.files import absolute, check_apart, check_output, composed, printable
+from convit.files import absolute, check_apart, check_output, composed, numbered, others_in, printable
 from convit.intervals import short_interval
 from convit.training import Evaluation, evaluate
 from convit.training.comparison import Comparison, write_comparison
-from convit.training.evaluation_files import others_in, write_evaluation
+from convit.training.evaluation_files import RESULT, write_evaluation
 from convit.training.mistakes import Answers
 from convit.training.run_folder import RunFolder
 from convit.training.unsure import Unsure
@@ -101,7 +100,7 @@ def _compare(options: EvaluateCommand) -> Selection:
         _check_same(options, selection, of_other)
         if options.out is not None:
             check_output("out", options.out, folder=True)
-            if others_in(options.out, "") is not None:
+            if _others_in(options.out, "") is not None:
                 raise InputError(f"out: got {options.out}, which has the results of one run; expected another one")
         _tell_notes(selection, screen)
         for note in of_other.notes:
@@ -208,17 +207,20 @@ def _place(options: EvaluateCommand, selection: Selection, split: str, tell: Lis
     if absolute(out) == absolute(run):
         raise InputError(f"out: got the run's own folder {out}, expected another one")
     check_output("out", out, folder=True)
-    others = others_in(out, selection.root)
+    others = _others_in(out, selection.root)
     if others is None:
         return out
     if options.out is not None:
         raise InputError(
             f"out: got {out}, which has the results of {others}; expected another one for {selection.root}"
         )
-    numbered = (own.with_name(f"{own.name}-{number}") for number in itertools.count(2))
-    out = next(place for place in numbered if others_in(place, selection.root) is None)
+    out = numbered(own, lambda place: _others_in(place, selection.root) is not None)
     tell(Said(f"{own} has the results of {others}: those of {selection.root} go to {out.name}"))
     return out
+
+
+def _others_in(folder: Path, root: str) -> str | None:
+    return others_in(folder / RESULT, root, "evaluation of ours")
 
 
 def _show(result: Evaluation, title: str, model: str) -> None:
