@@ -14,7 +14,9 @@ import statistics
 import timm
 import torch
 
-from convit.benchmark import forward_step, interleaved, spread, training_step
+from convit.benchmark.report import spread
+from convit.benchmark.steps import forward_step, training_step
+from convit.benchmark.timing import interleaved
 from convit.models.speed_up import speed_up
 
 

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from convit.benchmark import interleaved, spread
+from convit.benchmark.report import spread
+from convit.benchmark.timing import interleaved
 from convit.events import ignore
 from convit.training import Asked
 from convit.training.engine import Trainer

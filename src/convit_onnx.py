@@ -104,8 +104,8 @@ class OnnxClassifier:
         if logits.shape != (len(batch), len(self.class_names)) or not np.isfinite(logits).all():
             found = f"of shape {logits.shape}" if np.isfinite(logits).all() else "that are not finite"
             raise InputError(f"{self.path}: answers {found}, expected a number for each class; export it again")
-        found: NDArray[np.float32] = logits
-        return found
+        finite: NDArray[np.float32] = logits
+        return finite
 
     def predict(self, images: Iterable[Image.Image], top_k: int = 5) -> list[list[Prediction]]:
         """The most probable classes of each upright image, best first."""

@@ -5,13 +5,14 @@ import csv
 import errno
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
 import shutil
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -209,6 +210,29 @@ def check_apart(option: str, path: Path, places: Iterable[Path]) -> None:
     for place in places:
         if place.is_absolute() and place.is_dir() and absolute(path).is_relative_to(absolute(place)):
             raise InputError(f"{option}: got {path}, which lies among the images in {place}; expected a folder apart")
+
+
+def others_in(path: Path, root: str, what: str) -> str | None:
+    """The other images that a JSON file, a ``what``, is of; None if it is not there, or of those of ``root``.
+
+    Raises:
+        InputError: it names no images, so it is not replaced.
+    """
+    if not path.exists():
+        return None
+    try:
+        before = str(parse_json(read(path))["root"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"out: {path}, {kind_of(path)}, is no {what}; expected another folder, or it deleted"
+        ) from error
+    return None if before == root else before
+
+
+def numbered(own: Path, taken: Callable[[Path], bool]) -> Path:
+    """The first of ``own``, ``own-2``, ``own-3`` and so on that is not taken."""
+    more = (own.with_name(f"{own.name}-{number}") for number in itertools.count(2))
+    return next(place for place in itertools.chain([own], more) if not taken(place))
 
 
 def temporary_of(path: Path) -> Path:

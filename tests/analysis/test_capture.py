@@ -10,7 +10,7 @@ from timm.models.convit import GPSA
 from torch import Tensor, nn
 
 from convit import InputError
-from convit.analysis import average, capture, capture_batches, gates, non_locality, position_weights
+from convit.analysis import average, capture, gates, non_locality, position_weights
 from convit.grid import Grid
 from convit.layers import GatedPositionalSelfAttention
 from convit.ops import naive
@@ -180,9 +180,6 @@ def test_batches_and_means() -> None:
     model, x = ours(), images((12, 20), batch=5)
     whole = capture(model, x)
     batches = [(x[:2], "labels"), (x[2:],)]
-    shots = list(capture_batches(model, batches, layers=iter([0, 2]), heads=[1]))
-    assert [shot.logits.shape[0] for shot in shots] == [2, 3]
-    assert relative_error(torch.cat([shot.layers[1].mixed for shot in shots]), whole.layers[2].mixed[:, 1:2]) < 1e-5
     means = average(lambda layer: non_locality(layer.mixed, layer.grid, layer.num_prefix_tokens), model, batches)
     for layer in whole.layers:
         expected = non_locality(layer.mixed, layer.grid, layer.num_prefix_tokens).mean(0)
@@ -234,7 +231,7 @@ def test_wrong_models_and_batches() -> None:
     with pytest.raises(InputError, match=r"model: got str, expected an nn\.Module"):
         capture("convit_tiny", images((16, 16)))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"batches: got int, expected images"):
-        next(capture_batches(ours(), [3]))
+        average(lambda layer: layer.mixed, ours(), [3])
     with pytest.raises(InputError, match="batches: got none"):
         average(lambda layer: layer.mixed, ours(), [])
     with pytest.raises(InputError, match=r"metric: got a result of shape \(\), expected \(2, \.\.\.\)"):

@@ -1,7 +1,6 @@
 """What a run notes of its attention: the mean over chosen images, and nothing of the model or the dice moved."""
 
 import random
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,28 +109,3 @@ def test_nothing_to_look_at() -> None:
         history.attention_record(classifier(), pictures(0))
     with pytest.raises(InputError, match="most: got 0, expected at least 1"):
         history.attention_record(classifier(), pictures(2), most=0)
-
-
-def test_history_is_read_and_what_is_not_finite_left_out(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    assert history.read_history(path) == []
-    path.write_text(
-        '{"epoch": 1, "gates": [[0.5, 0.25]], "non_locality": [[1.0, NaN]]}\n'
-        '{"epoch": 2, "gates": [], "non_locality": [[1.0, null]], "val_loss": 3}\n'
-        '{"epoch": 3, "gates": [[0.5, Infinity]], "non_locality": [[1.0, 2.0]]}\n'
-    )
-    assert history.read_history(path) == [
-        {"epoch": 1, "gates": [[0.5, 0.25]]},
-        {"epoch": 2},
-        {"epoch": 3, "non_locality": [[1.0, 2.0]]},
-    ]
-
-
-@pytest.mark.parametrize(
-    "line", ["{", "[]", "7", "{}", '{"epoch": null}', '{"epoch": 1e999}', '{"epoch": 2, "gates": [[1], 2]}', "\udcff"]
-)
-def test_a_line_that_is_no_record(line: str, tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b'{"epoch": 1}\n' + line.encode(errors="surrogateescape"))
-    with pytest.raises(InputError, match=r"metrics\.jsonl: line 2 is no epoch's record .* expected a JSON object"):
-        history.read_history(path)

@@ -31,11 +31,11 @@ def test_a_tile_is_the_querys_row() -> None:
     """Layer 4 has a class token: its row and column are left out. What is below the scale is shown as its end."""
     maps = {3: softmaxes(1, 2, 7)[0], 1: softmaxes(1, 2, 6)[0]}
     prefix = {1: 0, 3: 1, 9: 1}
-    got = plots.attention_maps(maps, grid=(2, 3), num_prefix_tokens=prefix, patch=(1, 0), scale="linear")
+    got = plots.attention_maps(maps, grid=(2, 3), num_prefix_tokens=prefix, patch=(1, 0))
     expected = [maps[1][0, 3], maps[1][1, 3], maps[3][0, 4, 1:], maps[3][1, 4, 1:]]
     for tile, attention in zip(tiles(got), expected, strict=True):
         np.testing.assert_allclose(tile, attention.reshape(2, 3), rtol=1e-6)
-    assert {"layer 2", "layer 4", "head 1", "head 2", "attention, linear scale"} <= said(got)
+    assert {"layer 2", "layer 4", "head 1", "head 2", "attention, log scale"} <= said(got)
     norms = {image.norm for image in got.axes[0].images}
     assert len(norms) == 1
     assert norms.pop().vmax == pytest.approx(max(attention.max().item() for attention in expected))
@@ -43,9 +43,7 @@ def test_a_tile_is_the_querys_row() -> None:
 
 def test_class_token_as_the_query() -> None:
     maps = softmaxes(1, 3, 6) | {1: softmaxes(1, 3, 7)[0]}
-    got = plots.attention_maps(
-        maps, grid=(2, 3), num_prefix_tokens={0: 0, 1: 1}, patch="class token", scale="linear", heads=[0, 4, 8]
-    )
+    got = plots.attention_maps(maps, grid=(2, 3), num_prefix_tokens={0: 0, 1: 1}, patch="class token", heads=[0, 4, 8])
     for tile, attention in zip(tiles(got), maps[1], strict=True):
         np.testing.assert_allclose(tile, attention[0, 1:].reshape(2, 3), rtol=1e-6)
     assert "layer 1" not in said(got)
@@ -142,7 +140,6 @@ def test_maps_of_any_shape_have_room(grid: tuple[int, int], layers: int, heads: 
         ({"patch": "class token"}, "patch: got 'class token'.*none of these layers has a class token"),
         ({"gates": {0: torch.ones(3)}}, r"gates: got shape \(3,\) for layer 0, expected \(1,\)"),
         ({"heads": [1, 2]}, "heads: got 2 numbers, expected 1"),
-        ({"scale": "loud"}, "scale: got 'loud', expected 'log' or 'linear'"),
     ],
 )
 def test_maps_that_do_not_fit(change: dict[str, Any], message: str) -> None:

@@ -60,11 +60,10 @@ def test_non_locality_on_a_row_and_a_column() -> None:
 
 
 def test_non_locality_leaves_the_class_token_out() -> None:
-    """A fifth of the attention goes to the class token: the rest counts as it is, or scaled up to one."""
+    """A fifth of the attention goes to the class token: the rest counts as it is."""
     attention = uniform(5, 2, 3)
     attention[..., 0, :] = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0])  # its own row makes no difference
     assert close(non_locality(attention, (2, 2), 1), torch.full((2, 3), (2 + math.sqrt(2)) / 5))
-    assert close(non_locality(attention, (2, 2), 1, renormalise=True), torch.full((2, 3), (2 + math.sqrt(2)) / 4))
 
 
 def test_non_locality_in_bf16_is_computed_in_fp32() -> None:

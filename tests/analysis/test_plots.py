@@ -104,11 +104,9 @@ def test_panels_of_the_kernels(layers: int, heads: int, tmp_path: Path) -> None:
 def test_extent_of_the_kernels() -> None:
     weight = torch.tensor([[2.0, 0.0, -1.0]])
     assert plots.kernels({0: weight}).axes[0].get_xlim()[1] == 2.5
-    assert plots.kernels({0: weight}, extent=7).axes[0].get_xlim()[1] == 7
-    assert len(plots.kernels({0: weight}, extent=0.9).axes[0].texts) == 1  # its centre is at 1
-    for extent in (0, -1, float("nan"), float("inf")):
-        with pytest.raises(InputError, match="extent: got"):
-            plots.kernels({0: weight}, extent=extent)
+    far = plots.kernels({0: weight, 1: torch.tensor([[20.0, 0.0, -1.0]])})
+    assert [axes.get_xlim()[1] for axes in far.axes] == [6.5, 6.5]
+    assert [len(axes.texts) for axes in far.axes] == [0, 1]  # an arrow to a centre at 10
     with pytest.raises(InputError, match="pos_weight: got no layer"):
         plots.kernels({})
     with pytest.raises(InputError, match="pos_weight: got shape"):

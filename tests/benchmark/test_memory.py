@@ -8,14 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from convit.benchmark import (
-    Case,
-    check_memory_is_measurable,
-    measure,
-)
 from convit.benchmark import memory as memory_module
-from convit.benchmark.memory import held_bytes, pages_of, peak_memory
+from convit.benchmark.cases import Case
+from convit.benchmark.memory import check_memory_is_measurable, held_bytes, pages_of, peak_memory
 from convit.benchmark.steps import CannotMeasureError, build
+from convit.benchmark.timing import measure
 from convit.errors import InputError
 
 CPU = torch.device("cpu")

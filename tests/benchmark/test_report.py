@@ -9,17 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from convit.benchmark import (
-    Case,
-    Facts,
-    Measured,
-    Report,
-    Result,
-    grid_of_cases,
-    machine_facts,
-    table,
-)
+from convit.benchmark.cases import Case, grid_of_cases
+from convit.benchmark.machine import Facts, machine_facts
 from convit.benchmark.plots import draw_resolutions
+from convit.benchmark.report import Measured, Report, Result
+from convit.benchmark.table import table
 
 CPU = torch.device("cpu")
 TINY = Case(model="convit_tiny_patch16_224", image_size=224, batch_size=4)

@@ -8,21 +8,12 @@ import pytest
 import torch
 
 import convit
-from convit.benchmark import (
-    PRESETS,
-    RIVALS,
-    Case,
-    Measured,
-    Result,
-    forward_step,
-    grid_of_cases,
-    interleaved,
-    measure,
-    spread,
-    training_step,
-)
 from convit.benchmark import timing as timing_module
-from convit.benchmark.steps import build, cannot_measure, random_images
+from convit.benchmark.cases import PRESETS, Case, grid_of_cases
+from convit.benchmark.report import Measured, Result, spread
+from convit.benchmark.steps import build, cannot_measure, forward_step, random_images, training_step
+from convit.benchmark.timing import interleaved, measure
+from convit.choices import RIVALS
 from convit.errors import InputError
 from convit.layers import TokenBatchNorm
 

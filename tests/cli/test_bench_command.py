@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 import convit
-from convit.benchmark import PRESETS, Measured, Result
+from convit.benchmark.cases import PRESETS
+from convit.benchmark.report import Measured, Result
 from convit.cli import bench
 from tests.cli.command import Shell
 

@@ -1,6 +1,7 @@
 """``convit inspect``: the page, the plots, the numbers, and one line for what cannot be."""
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from convit.analysis import page as page_module
+from convit.cli import inspect_files
 from convit.cli.inspect_files import plot_names
 from tests.cli.command import Shell, tree
 
@@ -210,8 +212,17 @@ def test_a_damaged_history(line: str, shell: Shell, run: Path) -> None:
     with (run / "metrics.jsonl").open("a") as stream:
         stream.write(line + "\n")
     before = tree(run)
-    shell.refuses("inspect", run, says=("metrics.jsonl: line 2", "expected a JSON object"))
+    shell.refuses("inspect", run, says=("metrics.jsonl: not readable", "what 'convit train' wrote"))
     assert tree(run) == before
+
+
+@pytest.mark.parametrize("values", [None, [], [[]], [[1.0, None]], [[1.0, math.nan]], [[10**400, 1]], 7, [7], [["a"]]])
+def test_epochs_without_finite_values_are_left_out(values: object, tmp_path: Path) -> None:
+    lost = {"epoch": 1, "gates": values, "non_locality": values}
+    inspect_files.draw_history(tmp_path, [lost])
+    assert not list(tmp_path.iterdir())
+    inspect_files.draw_history(tmp_path, [lost, {"epoch": 2, "gates": [[0.5, 0.25]], "non_locality": [[1.0, 2.0]]}])
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_model_that_has_diverged(shell: Shell, run: Path) -> None:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convit.data import ImageSet, open_source
+from convit.data import BadImage, ImageSet, open_source
+from convit.data.scan import look
 from convit.data.select import Evaluating, Learning, Selection, select
 from convit.errors import InputError
+from convit.events import ignore
 from tests.data.shards import shard
 
 COUNTS = {"ape": 6, "bee": 5, "cow": 7}
@@ -32,6 +34,11 @@ def photos(root: Path, counts: dict[str, int], size: tuple[int, int] = (8, 8)) -
 def labels(images: ImageSet) -> dict[str, str]:
     """Name -> class of each image."""
     return dict(zip(images.names, (images.class_names[t] for t in images.targets), strict=True))
+
+
+def scan(images: ImageSet) -> list[BadImage]:
+    """The images that do not decode."""
+    return look(images, "scan", ignore)[0]
 
 
 def reds(images: ImageSet) -> list[int]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from convit.data import open_source, scan
+from convit.data import open_source
 from convit.errors import InputError
-from tests.data.made import fails, reds
+from tests.data.made import fails, reds, scan
 from tests.data.shards import png, samples, shard
 
 

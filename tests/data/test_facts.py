@@ -51,6 +51,7 @@ def test_facts_before_the_check_are_of_what_can_be_read(tmp_path: Path) -> None:
     facts = select(str(data), Learning(recorded=None)).facts()
     damage(data / "bee/4.png")
     assert select(str(data), Learning()).facts().native_size == facts.native_size == 8
+    assert facts.sides == (8, 40)
     for path in data.rglob("*.png"):
         damage(path)
     with pytest.raises(InputError, match="not an image"):

@@ -13,9 +13,9 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from PIL import Image as Picture
 from torch.utils.data import DataLoader
 
-from convit.data import EpochSampler, ImageSet, Preprocess, SampleDataset, drop, evaluation_transform, open_source, scan
+from convit.data import EpochSampler, ImageSet, Preprocess, SampleDataset, drop, evaluation_transform, open_source
 from convit.errors import InputError
-from tests.data.made import fails, reds
+from tests.data.made import fails, reds, scan
 from tests.data.shards import png
 
 datasets = pytest.importorskip("datasets", reason="needs the library 'datasets', of the extra [hub]")
@@ -212,7 +212,7 @@ def test_images_in_files_and_rows_without_one(on_hub: Callable[[Any], Any], tmp_
     on_hub(datasets.Dataset.from_dict(cells, features=features))
     whole = open_source("hf:owner/set").splits["all"]
     assert whole.read(0).getpixel((0, 0)) == (7, 0, 0)
-    bad = scan(whole, workers=4)
+    bad = scan(whole)
     assert [image.name for image in bad] == [f"owner/set/00000{row}" for row in (1, 2, 3)]
     assert "gone.png' cannot be read" in bad[0].reason
     assert bad[1].reason.startswith("no image in this row")
@@ -258,7 +258,7 @@ def test_a_split_without_labels_is_left_aside(tmp_path: Path) -> None:
 
 def test_any_number_of_processes_and_threads_gives_the_same(tmp_path: Path) -> None:
     images = open_source(saved(tmp_path / "set", rows(range(120)))).splits["all"]
-    assert scan(images, workers=4) == []
+    assert scan(images) == []
     dataset = SampleDataset(images, evaluation_transform(Preprocess(image_size=(8, 8))), seed=0)
     sampler = EpochSampler(len(images), seed=0)
     expected, got = (torch.cat([x for x, _ in DataLoader(dataset, 8, sampler=sampler, num_workers=n)]) for n in (0, 2))

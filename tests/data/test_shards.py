@@ -18,12 +18,11 @@ from convit.data import (
     Source,
     drop,
     open_source,
-    scan,
     training_transform,
 )
 from convit.data.sources.shard_files import expand
 from convit.errors import InputError
-from tests.data.made import fails, labels, reds
+from tests.data.made import fails, labels, reds, scan
 from tests.data.shards import png, samples, shard
 
 
@@ -158,7 +157,7 @@ def test_any_number_of_processes_gives_the_same_bits(method: str, tmp_path: Path
 def test_bad_images_are_found_and_left_out(tmp_path: Path) -> None:
     path = shard(tmp_path / "set.tar", samples(0, 4) | {"0001.png": "text", "0002.png": png(2)[:-30], "0003.png": ""})
     images = open_source(str(path)).splits["all"]
-    bad = scan(images, workers=2)
+    bad = scan(images)
     assert [image.name for image in bad] == ["set.tar/0001.png", "set.tar/0002.png", "set.tar/0003.png"]
     assert [image.reason.split(" (")[0] for image in bad] == ["not an image", "truncated PNG", "an empty file"]
     with pytest.raises(InputError, match="no image that decodes in class '1'"):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convit.data import Source, drop, open_source, scan
+from convit.data import Source, drop, open_source
 from convit.errors import InputError
-from tests.data.made import labels
+from tests.data.made import labels, scan
 
 ROWS = "cats/1.png,cat\ndogs/2.png,dog\ncats/3.png,cat\ndogs/4.png,dog\n"
 

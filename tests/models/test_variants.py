@@ -104,7 +104,7 @@ def test_facts(facts: dict[str, ModelFacts]) -> None:
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_formulas_give_what_is_counted(name: str, facts: dict[str, ModelFacts]) -> None:
+def test_facts_are_what_is_counted(name: str, facts: dict[str, ModelFacts]) -> None:
     side = facts[name].image_size
     model = create_model(name, device="meta")
     assert facts[name].parameters == sum(parameter.numel() for parameter in model.parameters())

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from convit.data import Preprocess, open_source
-from convit.training.evaluation import evaluate, score
+from convit.training.distributed import World
+from convit.training.evaluation import evaluate, logits_of, score
 from tests.training.small import photos
 
 
@@ -75,6 +76,31 @@ class Brightness(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         bright = x.mean((1, 2, 3)) + self.bias
         return torch.stack((-bright, bright), dim=1)
+
+
+class Two(World):
+    """A process of two, whose other one has these logits to add."""
+
+    def __init__(self, rank: int, other: torch.Tensor) -> None:
+        super().__init__(rank, 2)
+        self.other = other
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor + self.other
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_two_processes_have_every_other_image(rank: int, tmp_path: Path) -> None:
+    images = open_source(str(photos(tmp_path / "data", {"dark": 3, "light": 4}))).splits["all"]
+    whole = logits_of(Brightness(), images, Preprocess(image_size=(8, 8)))
+    other, seen = whole.clone(), list[int]()
+    other[rank::2] = 0
+    world = Two(rank, other)
+    found = logits_of(
+        Brightness(), images, Preprocess(image_size=(8, 8)), batch_size=3, on_batch=seen.append, world=world
+    )
+    torch.testing.assert_close(found, whole)
+    assert seen == ([3, 1] if rank == 0 else [3, 0])
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])

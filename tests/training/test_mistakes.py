@@ -1,4 +1,4 @@
-"""Which images a model is most wrong about: by hand, over several processes, on disk and in the picture."""
+"""Which images a model is most wrong about: by hand, on disk and in the picture."""
 
 import csv
 import math
@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from convit.data import ArrayImages, ImageSet, Preprocess, open_source
-from convit.training import evaluate, plots
-from convit.training.distributed import World
-from convit.training.evaluation import score
+from convit.training import plots
+from convit.training.evaluation import logits_of, score
 from convit.training.evaluation_files import write_evaluation
-from convit.training.mistakes import COLUMNS, Answers, Mistake, write_mistakes
+from convit.training.mistakes import Mistake, mistakes, reliability, table, write_mistakes
 from tests.training.small import photos
 from tests.training.test_evaluation import Brightness
 from tests.training.test_plots import HARD_NAMES, is_picture
@@ -34,18 +33,12 @@ def images(names: tuple[str, ...] = ("a", "b", "c"), targets: list[int] = TARGET
     return ArrayImages(pixels, [f"photos/{i}.png" for i in range(len(targets))], targets, names)
 
 
-def answers(rows: slice = slice(None), batch: int = 2) -> Answers:
-    found = Answers()
-    for logits, target in zip(
-        PROBABILITIES[rows].log().float().split(batch), torch.tensor(TARGETS)[rows].split(batch), strict=True
-    ):
-        found.add(logits, target)
-    return found
+def answers() -> NDArray[np.float64]:
+    return table(PROBABILITIES.log().float(), np.array(TARGETS))
 
 
-@pytest.mark.parametrize("batch", [1, 2, 5])
-def test_by_hand(batch: int) -> None:
-    worst, second, third = answers(batch=batch).mistakes(images())
+def test_by_hand() -> None:
+    worst, second, third = mistakes(answers(), images())
     assert [(m.index, m.name, m.true, m.predicted) for m in (worst, second, third)] == [
         (2, "photos/2.png", "a", "b"),
         (1, "photos/1.png", "b", "a"),
@@ -55,48 +48,27 @@ def test_by_hand(batch: int) -> None:
     assert [m.loss for m in (worst, second, third)] == pytest.approx([-math.log(p) for p in (0.05, 0.2, 0.3)])
 
 
-class Two(World):
-    """A process of two, whose other one is there to be added."""
-
-    def __init__(self, rank: int, other: Tensor) -> None:
-        super().__init__(rank, 2)
-        self.other = other
-
-    def sum(self, tensor: Tensor) -> Tensor:
-        return tensor + self.other
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-def test_two_processes_make_the_same_list(rank: int) -> None:
-    """Each has every other image."""
-    other = torch.from_numpy(answers(slice(1 - rank, None, 2)).table(len(TARGETS) // 2 + 1 - (1 - rank)))
-    placed = torch.zeros(5, COLUMNS, dtype=torch.float64)
-    placed[1 - rank :: 2] = other
-    whole = answers(slice(rank, None, 2)).mistakes(images(), Two(rank, placed))
-    assert whole == answers().mistakes(images())
-
-
-def test_evaluation_hands_out_each_image_once(tmp_path: Path) -> None:
+def test_of_images(tmp_path: Path) -> None:
     """A model that goes by brightness, on images of which two are in the wrong folder."""
     data = photos(tmp_path / "data", {"dark": 3, "light": 4})
     (data / "dark/0.png").rename(data / "light/z.png")
     (data / "light/0.png").rename(data / "dark/y.png")
-    found = Answers()
     source = open_source(str(data)).splits["all"]
-    result = evaluate(Brightness(), source, Preprocess(image_size=(8, 8)), batch_size=3, on_logits=found.add)
-    wrong = found.mistakes(source)
-    assert {(m.name, m.true, m.predicted) for m in wrong} == {
+    logits = logits_of(Brightness(), source, Preprocess(image_size=(8, 8)), batch_size=3)
+    found = table(logits, source.targets)
+    assert {(m.name, m.true, m.predicted) for m in mistakes(found, source)} == {
         ("light/z.png", "light", "dark"),
         ("dark/y.png", "dark", "light"),
     }
-    assert result.num_images - len(wrong) == np.trace(result.confusion)
-    assert found.table(len(source))[:, 0].mean() == pytest.approx(result.loss, rel=1e-6)
+    result = score(logits, source.targets, source.class_names)
+    assert result.right == 5
+    assert found[:, 0].mean() == pytest.approx(result.loss, rel=1e-6)
 
 
 def test_table(tmp_path: Path) -> None:
     """Names are data: commas, quotes and line ends in them stay."""
     names = ('a, "b"', "=1+1", "ü\nx")
-    wrong = answers().mistakes(images(names))
+    wrong = mistakes(answers(), images(names))
     write_mistakes(wrong, tmp_path / "mistakes.csv")
     with (tmp_path / "mistakes.csv").open(encoding="utf-8", newline="") as stream:
         head, *rows = csv.reader(stream)
@@ -130,10 +102,9 @@ def test_no_mistake_no_picture(tmp_path: Path) -> None:
     """Nor that of an evaluation before, or its list of files that did not decode."""
     for name in ("mistakes.png", "left-out.csv"):
         (tmp_path / name).write_bytes(b"of an evaluation before")
-    logits, right = torch.eye(3)[TARGETS] * 9, Answers()
-    right.add(logits, torch.tensor(TARGETS))
-    result = score(logits, np.array(TARGETS), ("a", "b", "c"))
+    logits, targets = torch.eye(3)[TARGETS] * 9, np.array(TARGETS)
+    result, right = score(logits, targets, ("a", "b", "c")), reliability(table(logits, targets), None)
     of = {"data": "d", "root": "d", "split": "val", "say": pytest.fail}
-    written = write_evaluation(tmp_path, result, [], images(), right.reliability(len(TARGETS)), **of)
+    written = write_evaluation(tmp_path, result, [], images(), right, **of)
     assert {path.name for path in tmp_path.iterdir()} == {*written}
     assert not {"mistakes.png", "left-out.csv"} & {*written}

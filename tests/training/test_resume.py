@@ -44,7 +44,7 @@ def stopped(data: Path, out: Path, what: str, batch: int) -> Stopped:
         ("epoch 2/3", 2, "epoch-0001-step-000002"),
         ("epoch 2/3", 3, "epoch-0001-step-000003"),  # after the last step: noticed in the validation
         ("validation", 1, "epoch-0001-step-000000"),  # after its only batch: the epoch still counts
-        ("temperature, on the validation images", 1, "epoch-0003-step-000000"),
+        ("best model on the val images", 1, "epoch-0003-step-000000"),
         ("best model on the val images", 0, "epoch-0003-step-000000"),  # training is done, the evaluation is not
     ],
 )

@@ -17,9 +17,7 @@ from convit.calibration import calibrate
 from convit.data.select import Evaluating, select
 from convit.errors import InputError
 from convit.events import Advanced, EpochEnded, Event, PassBegan, ignore
-from convit.training import engine, evaluate
-from convit.training.calibrating import Logits
-from convit.training.distributed import ALONE
+from convit.training import engine, evaluate, logits_of
 from convit.training.outcome import learned
 from convit.training.planning import planned
 from convit.training.run import Run, train
@@ -108,11 +106,10 @@ def test_evaluation_is_that_of_the_best_model(run: Path, data: Path) -> None:
     best = convit.load(run)
     assert best.class_names == tuple(COUNTS)
     val = select(str(data), Evaluating(known=RunFolder(run).known())).splits["val"]
-    gathered = Logits()
-    result = evaluate(best.model, val, best.preprocess, temperature=best.temperature, on_logits=gathered.add)
+    result = evaluate(best.model, val, best.preprocess, temperature=best.temperature)
     assert result.confusion.tolist() == written["confusion"]
     assert result.loss == pytest.approx(written["loss"], rel=1e-5)
-    assert best.calibration == calibrate(gathered.whole(3, 3, ALONE).numpy(), val.targets)
+    assert best.calibration == calibrate(logits_of(best.model, val, best.preprocess).numpy(), val.targets)
     assert written["calibration"]["temperature"] == best.temperature != 1
     plain = evaluate(best.model, val, best.preprocess)
     assert written["calibration"]["before"]["nll"] == pytest.approx(plain.loss, rel=1e-5)
@@ -187,7 +184,6 @@ def test_what_a_listener_hears(data: Path, tmp_path: Path) -> None:
         ["epoch 1/1", 12, 12],
         ["validation", 3, 3],
         [1, 1, 0],
-        ["temperature, on the validation images", 3, 3],
         ["best model on the val images", 3, 3],
         ["best model on images it learned from", 15, 15],
     ]

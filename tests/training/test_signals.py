@@ -105,7 +105,7 @@ def test_loader_process_that_dies_in_the_last_evaluation(
     def evaluation(*args: object, **kwargs: object) -> None:
         raise WorkerDied("a process that loads images died")
 
-    monkeypatch.setattr("convit.training.report.evaluate", evaluation)
+    monkeypatch.setattr("convit.training.report.logits_of", evaluation)
     with pytest.raises(InputError, match=r"died; all is trained, and saved: 'convit train --resume .*' evaluates it"):
         train(**vars(options(data, tmp_path / "run", epochs=1)))
     monkeypatch.undo()

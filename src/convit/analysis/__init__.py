@@ -10,7 +10,7 @@
 """
 
 from convit.analysis.attention_layers import gates, position_weights
-from convit.analysis.capture import Capture, LayerCapture, average, capture, capture_batches
+from convit.analysis.capture import Capture, LayerCapture, average, capture
 from convit.analysis.history import attention_record
 from convit.analysis.inspection import Inspection, MaskedPrediction, inspect
 from convit.analysis.masking import gates_set, masked, without_position_embedding
@@ -36,7 +36,6 @@ __all__ = [
     "attention_record",
     "average",
     "capture",
-    "capture_batches",
     "centres",
     "entropy",
     "gates",

@@ -126,25 +126,6 @@ def capture(
     return Capture(logits, tuple(found), str(getattr(unwrap(model), "global_pool", "")))
 
 
-def capture_batches(
-    model: nn.Module,
-    batches: Iterable[Any],
-    *,
-    layers: Iterable[int] | None = None,
-    heads: Sequence[int] | None = None,
-) -> Iterator[Capture]:
-    """:func:`capture` for each batch, one in memory at a time if the caller keeps none.
-
-    Args:
-        model: the model.
-        batches: such as a DataLoader: images, or tuples that begin with images; moved to the model's device.
-        layers, heads: as in :func:`capture`.
-    """
-    chosen = None if layers is None else tuple(layers)
-    for batch in batches:
-        yield capture(model, _images(model, batch), layers=chosen, heads=heads)
-
-
 def average(
     metric: Callable[[LayerCapture], Tensor],
     model: nn.Module,

@@ -1,11 +1,8 @@
-"""The attention metrics that a run records after each epoch, and how to read them."""
+"""The attention metrics that a run records after each epoch."""
 
 import copy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from convit.analysis.batches import evenly_spread, image_batches
 from convit.analysis.capture import average
@@ -13,8 +10,7 @@ from convit.analysis.metrics import non_locality
 from convit.classifier import Classifier
 from convit.data import ImageSet
 from convit.data.copies import Copies
-from convit.errors import InputError, one_line
-from convit.files import parse_json, read
+from convit.errors import InputError
 
 
 def attention_record(classifier: Classifier, images: ImageSet | Copies, most: int = 64) -> dict[str, Any]:
@@ -58,40 +54,3 @@ def attention_record(classifier: Classifier, images: ImageSet | Copies, most: in
         image_batches(classifier, map(images.read, evenly_spread(len(images), most))),
     )
     return {"non_locality": [[round(value, 4) for value in far[index].tolist()] for index in sorted(far)]}
-
-
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """The epochs of a run, with the attention metrics that it recorded.
-
-    Args:
-        path: a run's ``metrics.jsonl``.
-
-    Returns:
-        ``{"epoch", "gates", "non_locality"}`` of each epoch, values ``[layers][heads]``. Values that are missing or not
-        all finite, as after a divergence, are left out. Empty if there is no such file.
-
-    Raises:
-        InputError: a line that is no epoch's record.
-    """
-    if not path.is_file():
-        return []
-    history = []
-    for number, line in enumerate(read(path).splitlines(), start=1):
-        try:
-            history.append(_attention_of(parse_json(line, finite=False)))
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            raise InputError(
-                f"{path}: line {number} is no epoch's record ({one_line(error)}); expected a JSON object, "
-                "as 'convit train' writes"
-            ) from error
-    return history
-
-
-def _attention_of(record: dict[str, Any]) -> dict[str, Any]:
-    """The epoch, and those of its values that are finite."""
-    found: dict[str, Any] = {"epoch": int(record["epoch"])}
-    for key in ("gates", "non_locality"):
-        values = np.array(record.get(key) or [], dtype=np.float64)
-        if values.size and np.isfinite(values).all():
-            found[key] = values.tolist()
-    return found

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
@@ -68,12 +68,11 @@ def attention_maps(
     gates: Mapping[int, Tensor] | None = None,
     heads: Sequence[int] | None = None,
     picture: Image.Image | None = None,
-    scale: Literal["log", "linear"] = "log",
     title: str = "",
 ) -> Figure:
-    """What one query attends to in every head: a row for each layer, a column for each head, one colour scale.
+    """What one query attends to in every head: a row for each layer, a column for each head, one log colour scale.
 
-    A tile is a row of the map, without its prefix tokens, as a picture. The log scale ends four decades below the
+    A tile is a row of the map, without its prefix tokens, as a picture. The scale ends four decades below the
     largest value, and what is smaller is shown like that.
 
     Args:
@@ -84,7 +83,6 @@ def attention_maps(
         gates: the weight of positional attention, ``(h,)`` by layer number, where there is one.
         heads: the numbers of the maps' heads, from 0 [all from 0 on].
         picture: what the model saw.
-        scale: of the colours.
         title: what is shown.
 
     Returns:
@@ -106,7 +104,7 @@ def attention_maps(
     numbers = tuple(range(columns) if heads is None else heads)
     if len(numbers) != columns:
         raise InputError(f"heads: got {len(numbers)} numbers, expected {columns}, one for each head of the maps")
-    norm = _norm([row.attention for row in rows], scale)
+    norm = _norm([row.attention for row in rows])
     tiles = _sizes(full, len(rows), columns, gated=any(row.gates is not None for row in rows))
     left, shown = MARGIN, (0.0, 0.0)
     if picture is not None:
@@ -128,7 +126,7 @@ def attention_maps(
         _box(axes, patch, full, MARGIN, MARGIN, *shown)
     axes.text(left, MARGIN, plain("\n".join(named)), fontsize=11, va="top", linespacing=1.25)
     axes.text(left, MARGIN + len(named) * 0.2, "\n".join(said), fontsize=8, va="top", linespacing=1.25)
-    _color_bar(figure, norm, f"attention, {scale} scale", left, bar)
+    _color_bar(figure, norm, "attention, log scale", left, bar)
     _draw(axes, rows, numbers, tiles, norm, top, patch, full)
     return figure
 
@@ -178,13 +176,9 @@ def _array(tensor: Tensor) -> NDArray[np.float64]:
     return tensor.detach().cpu().double().numpy()
 
 
-def _norm(values: Sequence[NDArray[np.float64]], scale: str) -> Normalize:
+def _norm(values: Sequence[NDArray[np.float64]]) -> LogNorm:
     """One colour scale for all tiles."""
-    if scale not in ("log", "linear"):
-        raise InputError(f"scale: got {scale!r}, expected 'log' or 'linear'")
     high = max(float(value.max()) for value in values) or 1.0
-    if scale == "linear":
-        return Normalize(0, high, clip=True)
     low = min(float(value.min()) for value in values)
     return LogNorm(min(max(low, high * 10**-DECADES), high / 10), high, clip=True)
 
@@ -256,7 +250,7 @@ def _box(axes: Axes, patch: Patch, grid: Grid, x: float, y: float, width: float,
     )
 
 
-def _color_bar(figure: Figure, norm: Normalize, name: str, x: float, y: float) -> None:
+def _color_bar(figure: Figure, norm: LogNorm, name: str, x: float, y: float) -> None:
     """The name, the bar below it, and below that its ends and as many whole decades as there is room for."""
     width, height = figure.get_size_inches()
     figure.axes[0].text(x, y, name, fontsize=8, va="top")
@@ -264,13 +258,10 @@ def _color_bar(figure: Figure, norm: Normalize, name: str, x: float, y: float) -
     figure.colorbar(ScalarMappable(norm, COLORS), cax=bar, orientation="horizontal")
     assert norm.vmin is not None
     assert norm.vmax is not None
-    if isinstance(norm, LogNorm):
-        decades = 10.0 ** np.arange(np.floor(np.log10(norm.vmin)), np.ceil(np.log10(norm.vmax)) + 1)
-        between = [value for value in decades if 0.3 < norm(value) < 0.84]
-    else:
-        between = [norm.vmax / 2]
+    decades = 10.0 ** np.arange(np.floor(np.log10(norm.vmin)), np.ceil(np.log10(norm.vmax)) + 1)
+    between = [value for value in decades if 0.3 < norm(value) < 0.84]
     names = [f"{value:.2g}" for value in (norm.vmin, *between, norm.vmax)]
-    names[0] = f"≤ {names[0]}" if 0 < norm.vmin <= norm.vmax * 10**-DECADES else names[0]
+    names[0] = f"≤ {names[0]}" if norm.vmin <= norm.vmax * 10**-DECADES else names[0]
     bar.set_xticks([norm.vmin, *between, norm.vmax], names, fontsize=8)
     texts = bar.get_xticklabels()
     texts[0].set_horizontalalignment("left")
@@ -283,12 +274,13 @@ def _draw(
     rows: Sequence[_Row],
     heads: Sequence[int],
     tiles: _Tiles,
-    norm: Normalize,
+    norm: LogNorm,
     top: float,
     patch: Patch,
     grid: Grid,
 ) -> None:
     """The tiles with their names and gates, from ``top`` on."""
+    assert norm.vmin is not None
     left = MARGIN + ROW_NAMES
     prefix = "gate " if tiles.pitch[0] > 0.8 else ""
     for column, head in enumerate(heads):
@@ -297,11 +289,10 @@ def _draw(
     for i, row in enumerate(rows):
         y = top + LINE + i * tiles.pitch[1] + tiles.strip
         axes.text(left - 0.06, y + tiles.height / 2, row.name, fontsize=8, ha="right", va="center")
-        low = norm.vmin if isinstance(norm, LogNorm) else None
         for column, attention in enumerate(row.attention):
             middle = left + (column + 0.5) * tiles.pitch[0]
             place = (middle - tiles.width / 2, y, tiles.width, tiles.height)
-            _image(axes, np.maximum(attention, low) if low else attention, *place, cmap=COLORS, norm=norm)
+            _image(axes, np.maximum(attention, norm.vmin), *place, cmap=COLORS, norm=norm)
             _box(axes, patch, grid, *place)
             if row.gates is not None:
                 said = f"{prefix}{row.gates[column]:.2f}"

@@ -80,7 +80,7 @@ def masked(
     if both := sorted(off["content"] & off["position"]):
         raise InputError(f"content, position: got layers {both} in both, expected each in one: nothing would be left")
     values = dict.fromkeys(off["content"], 1.0) | dict.fromkeys(off["position"], 0.0)
-    with gates_set(model, {layer: dict.fromkeys(range(_heads(gated[layer])), v) for layer, v in values.items()}):
+    with gates_set(model, {layer: dict.fromkeys(range(gated[layer].num_heads), v) for layer, v in values.items()}):
         yield
 
 
@@ -133,13 +133,9 @@ def _layer_numbers(name: str, layers: int | Iterable[int], gated: Mapping[int, A
     return wanted
 
 
-def _heads(layer: AttentionLayer) -> int:
-    return layer.num_heads
-
-
 def _with_gates(layer: AttentionLayer, values: Mapping[int, float]) -> nn.Parameter:
     """The layer's logits as they are now, with some set so that their sigmoid has the value given."""
-    count = _heads(layer)
+    count = layer.num_heads
     if unknown := sorted(set(values) - set(range(count))):
         raise InputError(
             f"values: got heads {unknown}, expected some of 0 to {count - 1}, the heads of layer {layer.index}"

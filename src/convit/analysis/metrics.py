@@ -15,16 +15,14 @@ from convit.grid import Grid
 from convit.ops.naive import compute_dtype
 
 
-def non_locality(
-    attention: Tensor, grid: tuple[int, int], num_prefix_tokens: int = 0, *, renormalise: bool = False
-) -> Tensor:
+def non_locality(attention: Tensor, grid: tuple[int, int], num_prefix_tokens: int = 0) -> Tensor:
     r"""How far a head looks (equation 8 of the paper), in patches:
 
         D = (1 / N) sum_ij A_ij ||p_j - p_i||,    i and j patches
 
     0 where every patch attends to itself. The paper averages it over images, then over heads.
 
-    Rows and columns of prefix tokens are left out. By default the remaining row is not scaled up to a sum of 1, so
+    Rows and columns of prefix tokens are left out. The remaining row is not scaled up to a sum of 1, so
     attention to the class token counts like attention at distance 0.
 
     Args:
@@ -32,7 +30,6 @@ def non_locality(
             ``num_prefix_tokens=0``).
         grid: ``(height, width)`` of the patches.
         num_prefix_tokens: P.
-        renormalise: divide each row by its sum over patches: the mean distance of the attention among patches.
 
     Returns:
         ``(...)``; ``(B, h)`` for the maps of a layer.
@@ -45,8 +42,6 @@ def non_locality(
         tensor(0.2500)
     """
     patches, full = _patches(attention, grid, num_prefix_tokens)
-    if renormalise:
-        patches = patches / patches.sum(-1, keepdim=True)
     distances = full.distances(device=patches.device, dtype=patches.dtype)
     return (patches * distances).sum((-2, -1)) / full.num_patches
 

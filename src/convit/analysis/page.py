@@ -16,11 +16,10 @@ import html
 import math
 from collections.abc import Iterable, Sized
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from convit import pages
@@ -45,28 +44,8 @@ NOTEBOOK_HEIGHT = 760
 """Pixels of the frame in a notebook."""
 
 
-class Shown(Protocol):
-    """A picture as the page shows it; :class:`convit.analysis.Inspection` says what each is."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def label(self) -> str | None: ...
-    @property
-    def picture(self) -> Image.Image: ...
-    @property
-    def predictions(self) -> tuple[Prediction, ...]: ...
-    @property
-    def layers(self) -> tuple[LayerCapture, ...]: ...
-    @property
-    def patch_size(self) -> int: ...
-    @property
-    def relevance(self) -> Tensor | None: ...
-    @property
-    def masking(self) -> tuple[Any, ...]: ...
-
-
-def page(inspections: Iterable[Shown], *, title: str, count: int | None = None) -> str:
+# An Inspection is Any in this file: its module imports this one, for notebooks.
+def page(inspections: Iterable[Any], *, title: str, count: int | None = None) -> str:
     """The attention page of some pictures, a whole HTML document.
 
     Names of pictures and classes, and the title, are always shown as plain text. A picture of a base model
@@ -82,6 +61,7 @@ def page(inspections: Iterable[Shown], *, title: str, count: int | None = None) 
         InputError: no pictures, or a page of more than 48 MB; its size is estimated after each picture.
 
     Example:
+        >>> from PIL import Image
         >>> from convit import ConViT
         >>> from convit.analysis import inspect
         >>> model = ConViT(img_size=16, patch_size=4, num_classes=5, embed_dim=18, depth=2, num_heads=9,
@@ -114,7 +94,7 @@ def page(inspections: Iterable[Shown], *, title: str, count: int | None = None) 
     return document
 
 
-def write_page(path: Path | str, inspections: Iterable[Shown], *, title: str, count: int | None = None) -> None:
+def write_page(path: Path | str, inspections: Iterable[Any], *, title: str, count: int | None = None) -> None:
     """Writes :func:`page` to a file, all of it or, after an error, nothing.
 
     Args:
@@ -133,7 +113,7 @@ def write_page(path: Path | str, inspections: Iterable[Shown], *, title: str, co
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def notebook_html(inspection: Shown) -> str:
+def notebook_html(inspection: Any) -> str:
     """The page of one picture as a frame for a notebook's output, without access to the network or the notebook."""
     document = html.escape(page([inspection], title=inspection.name))
     return (
@@ -142,7 +122,7 @@ def notebook_html(inspection: Shown) -> str:
     )
 
 
-def _header(seen: Shown) -> dict[str, Any]:
+def _header(seen: Any) -> dict[str, Any]:
     """All of a picture but its maps, as JSON values."""
     height, width = seen.layers[0].grid
     return {
@@ -174,7 +154,7 @@ def _header(seen: Shown) -> dict[str, Any]:
     }
 
 
-def _maps(number: int, seen: Shown) -> str:
+def _maps(number: int, seen: Any) -> str:
     """The element with a picture's maps."""
     for layer in seen.layers:
         _check_position(layer)

@@ -64,22 +64,20 @@ def non_locality(values: Mapping[int, Tensor], uniform: float | None = None) -> 
     return figure
 
 
-def kernels(
-    pos_weight: Mapping[int, Tensor], gates: Mapping[int, Tensor] | None = None, extent: float | None = None
-) -> Figure:
+def kernels(pos_weight: Mapping[int, Tensor], gates: Mapping[int, Tensor] | None = None) -> Figure:
     """The positional attention of every head around the query patch: the convolution kernel of each layer.
 
     A head is a circle around its attention centre, with its span (one sigma) as radius; the larger its gate, the
-    stronger its colour. An arrow at the border points to a centre outside the panel; heads without a centre, and those
-    whose circle is wider than the panel, are named below it.
+    stronger its colour. The panels reach as far as the circles, 2.5 to 6.5 patches from the query. An arrow at the
+    border points to a centre outside the panel; heads without a centre, and those whose circle is wider than the panel,
+    are named below it.
 
     Args:
         pos_weight: ``v_pos``, ``(h, 3)`` by layer number: what :func:`convit.analysis.position_weights` gives.
         gates: ``(h,)`` by layer number; without one all heads are drawn alike.
-        extent: how far the panels reach from the query patch's middle, in patches [all circles, 2.5 to 6.5].
 
     Raises:
-        InputError: no layer, weights of another shape, an extent that is not above 0.
+        InputError: no layer, weights of another shape.
 
     Example:
         >>> import torch
@@ -89,10 +87,8 @@ def kernels(
     """
     if not pos_weight:
         raise InputError("pos_weight: got no layer, expected at least one; a model without GPSA or PSA layers has none")
-    if extent is not None and not 0 < extent < math.inf:
-        raise InputError(f"extent: got {extent}, expected a number of patches above 0")
     heads = {index: _circles(pos_weight[index]) for index in sorted(pos_weight)}
-    reach = extent if extent is not None else _extent(list(heads.values()))
+    reach = _extent(list(heads.values()))
     columns = min(4, len(heads))
     rows = -(-len(heads) // columns)
     figure, panels = new_figure(max(4.4, 2.35 * columns + 0.3), 2.6 * rows + 1.1, rows, columns)

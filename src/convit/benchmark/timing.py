@@ -4,6 +4,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -147,7 +148,7 @@ def _times(
     for name in who:
         try:
             with cannot_measure():
-                step = _exported_step(exported, images) if name == "onnx" and exported else _step(case, name, images)
+                step = partial(exported, images) if name == "onnx" and exported else _step(case, name, images)
                 once |= {name: interleaved({name: step}, 1, wait=wait)[name][0]}
                 steps[name] = step
         except CannotMeasureError as error:
@@ -173,10 +174,6 @@ def _times(
 
 def _step(case: Case, who: str, images: Tensor) -> Step:
     return make_step(case, build(case, who).to(images.device), images)
-
-
-def _exported_step(exported: Callable[[Tensor], Tensor], images: Tensor) -> Step:
-    return lambda: exported(images)
 
 
 def _free(device: torch.device) -> None:

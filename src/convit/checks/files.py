@@ -1,13 +1,12 @@
 """The files of a check: where they go, and writing them."""
 
-import itertools
 from pathlib import Path
 
 from convit.checks.page import page
 from convit.checks.report import Report
 from convit.errors import InputError
 from convit.events import Listener, ignore
-from convit.files import kind_of, parse_json, read, write, write_json
+from convit.files import numbered, others_in, write, write_json
 
 PAGE, RESULT = "check.html", "check.json"
 FILES = (PAGE, RESULT)
@@ -24,24 +23,14 @@ def place_of(out: Path | None, name: str, root: str) -> Path:
             raise InputError(f"out: got {out}, which has the check of {others}; expected another one for {root}")
         return out
     own = Path(f"check-{Path(name).name or 'data'}")
-    numbered = (own.with_name(f"{own.name}-{number}") for number in itertools.count(2))
-    return next(place for place in (own, *itertools.islice(numbered, 998)) if _others_in(place, root) is None)
+    return numbered(own, lambda place: _others_in(place, root) is not None)
 
 
 def _others_in(folder: Path, root: str) -> str | None:
     """The other data whose report a folder holds; None if there is none, or one of the same data."""
-    path = folder / RESULT
-    if not path.exists():
-        if (folder / PAGE).exists():
-            raise InputError(f"out: {folder / PAGE} is there without {RESULT}; expected another folder")
-        return None
-    try:
-        before = str(parse_json(read(path))["root"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"out: {path}, {kind_of(path)}, is no report of 'convit check'; expected another folder, or it deleted"
-        ) from error
-    return None if before == root else before
+    if (folder / PAGE).exists() and not (folder / RESULT).exists():
+        raise InputError(f"out: {folder / PAGE} is there without {RESULT}; expected another folder")
+    return others_in(folder / RESULT, root, "report of 'convit check'")
 
 
 def write_report(report: Report, folder: Path, tell: Listener = ignore) -> None:

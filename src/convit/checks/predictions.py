@@ -15,7 +15,7 @@ from convit.classifier_loading import load
 from convit.data.select import Known, Selection
 from convit.device import pick_device
 from convit.errors import InputError
-from convit.events import Advanced, Listener, PassBegan, ignore
+from convit.events import Listener, PassBegan, ignore
 from convit.options import make
 from convit.training.evaluation import probabilities
 from convit.training.folds import OUT_OF_FOLD, OutOfFold, read_out_of_fold, train_folds
@@ -84,14 +84,8 @@ def _predictions(
     for images in pictures.sets.values():
         indices = [index for own, index in map(pictures.place, chosen) if own is images]
         if indices:
-            found = probabilities(
-                classifier.model,
-                images.subset(indices).with_classes(classifier.class_names),
-                classifier.preprocess,
-                classifier.temperature,
-                lambda count: tell(Advanced(count)),
-            )
-            rows.append(found[:, order])
+            some = images.subset(indices).with_classes(classifier.class_names)
+            rows.append(probabilities(classifier, some, tell)[:, order])
     return np.concatenate(rows)
 
 

@@ -12,17 +12,13 @@ import torch
 from torch import Tensor
 
 import convit_onnx
-from convit.benchmark import (
-    PRESETS,
-    Case,
-    Report,
-    check_memory_is_measurable,
-    grid_of_cases,
-    machine_facts,
-    measure,
-    table,
-)
+from convit.benchmark.cases import PRESETS, Case, grid_of_cases
 from convit.benchmark.loading import make_photos, measure_loading
+from convit.benchmark.machine import machine_facts
+from convit.benchmark.memory import check_memory_is_measurable
+from convit.benchmark.report import Report
+from convit.benchmark.table import table
+from convit.benchmark.timing import measure
 from convit.cli.options.bench import BenchCommand
 from convit.cli.output import print_or_write_json
 from convit.cli.screen import Screen

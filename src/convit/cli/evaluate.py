@@ -1,14 +1,16 @@
 """``convit evaluate RUN DATA``: how good a run is on labelled images."""
 
-import itertools
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from convit.answers import thresholds
 from convit.classifier import Classifier
 from convit.cli.console import Console
 from convit.cli.options.evaluate import EvaluateCommand
@@ -20,14 +22,14 @@ from convit.data.images import ignored_notes
 from convit.data.select import Evaluating, Known, Selection, select
 from convit.errors import InputError
 from convit.events import Advanced, Listener, PassBegan, Said
-from convit.files import absolute, check_apart, check_output, composed, printable
+from convit.files import absolute, check_apart, check_output, composed, numbered, others_in, printable
 from convit.intervals import short_interval
-from convit.training import Evaluation, evaluate
+from convit.training import unsure
 from convit.training.comparison import Comparison, write_comparison
-from convit.training.evaluation_files import others_in, write_evaluation
-from convit.training.mistakes import Answers
+from convit.training.evaluation import Evaluation, logits_of, score
+from convit.training.evaluation_files import RESULT, write_evaluation
+from convit.training.mistakes import mistakes, reliability, table
 from convit.training.run_folder import RunFolder
-from convit.training.unsure import Unsure
 
 
 def main(options: EvaluateCommand) -> int:
@@ -43,14 +45,6 @@ def main(options: EvaluateCommand) -> int:
     return 1
 
 
-class Evaluated(NamedTuple):
-    """A run, and what it says of the images."""
-
-    classifier: Classifier
-    result: Evaluation
-    answers: Answers
-
-
 def _evaluate(options: EvaluateCommand) -> Selection:
     """One run: a table of its classes, and a folder of results. Returns the images."""
     (run,) = options.run
@@ -58,22 +52,30 @@ def _evaluate(options: EvaluateCommand) -> Selection:
         classifier, known, selection = _selected(run, options, screen)
         ((split, images),) = selection.splits.items()
         out = _place(options, selection, split, screen)
-        unsure = Unsure(classifier.calibration, options.reject, options.coverage)
+        thresholds(classifier.calibration, options.reject, options.coverage)  # refused before the work
         _tell_notes(selection, screen)
         out.mkdir(parents=True, exist_ok=True)
-        _, result, answers = _run_over(images, classifier, options, screen, unsure)
-    bad = selection.left_out
-    wrong = answers.mistakes(images)
+        logits = _logits(images, classifier, options, screen)
+    result, answers = _scored(logits, images, classifier)
+    bad, wrong = selection.left_out, mistakes(answers, images)
     own = split == "val" or known.root == selection.root
     validated = set(map(composed, known.split.get("val", ()))) if own else set()
-    reliability = answers.reliability(len(images), fitted_here=not validated.isdisjoint(map(composed, images.names)))
-    more = unsure.to_dict(result.class_names)
+    fitted_here = not validated.isdisjoint(map(composed, images.names))
+    reliable = reliability(answers, classifier.calibration, fitted_here=fitted_here)
+    more = unsure.measured(
+        logits,
+        images.targets,
+        result.class_names,
+        classifier.calibration,
+        reject=options.reject,
+        coverage=options.coverage,
+    )
     written = write_evaluation(
         out,
         result,
         wrong,
         images,
-        reliability,
+        reliable,
         data=selection.name,
         root=selection.root,
         split=split,
@@ -83,11 +85,11 @@ def _evaluate(options: EvaluateCommand) -> Selection:
     )
     if options.json:
         document = {"run": str(run), "data": options.data, "split": split, **result.to_dict()}
-        document |= {"calibration": reliability.to_dict(), **more, **_left_out(selection)}
+        document |= {"calibration": reliable.to_dict(), **more, **_left_out(selection)}
         print_or_write_json(document, options.json)
     if options.json != "-":
         _show(result, f"{selection.name}, {split} images", classifier.model_name)
-        print(*map(printable, (*reliability.lines(), *unsure.lines(result.class_names))), sep="\n")
+        print(*map(printable, (*reliable.lines(), *unsure.lines(more))), sep="\n")
         print(f"written to {printable(str(out))}: {', '.join(written)}")
     return selection
 
@@ -101,17 +103,18 @@ def _compare(options: EvaluateCommand) -> Selection:
         _check_same(options, selection, of_other)
         if options.out is not None:
             check_output("out", options.out, folder=True)
-            if others_in(options.out, "") is not None:
+            if _others_in(options.out, "") is not None:
                 raise InputError(f"out: got {options.out}, which has the results of one run; expected another one")
         _tell_notes(selection, screen)
         for note in of_other.notes:
             if note not in selection.notes:
                 screen(Said(f"{options.run[1]}: {note}"))
-        found = [
-            _run_over(images.with_classes(model.class_names), model, options, screen) for model in (classifier, other)
-        ]
-    tables = tuple(each.answers.table(len(images)) for each in found)
-    results = (found[0].result, found[1].result)
+        found = []
+        for model in (classifier, other):
+            own = images.with_classes(model.class_names)
+            found.append(_scored(_logits(own, model, options, screen), own, model))
+    (first, second), tables = zip(*found, strict=True)
+    results = (first, second)
     comparison = Comparison.of(*(table[:, 3] == 0 for table in tables))
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -122,8 +125,8 @@ def _compare(options: EvaluateCommand) -> Selection:
         print_or_write_json(document, options.json)
     if options.json != "-":
         print(printable(f"{selection.name}, {split} images: {len(images)}"))
-        for run, one in zip(options.run, found, strict=True):
-            print(printable(f"{run}: {one.result.accuracy}, loss {one.result.loss:.4f}, {one.classifier.model_name}"))
+        for run, one, model in zip(options.run, results, (classifier, other), strict=True):
+            print(printable(f"{run}: {one.accuracy}, loss {one.loss:.4f}, {model.model_name}"))
         print(comparison.line())
         if options.out is not None:
             print(f"written to {printable(str(options.out))}: {', '.join(written)}")
@@ -155,27 +158,21 @@ def _tell_notes(selection: Selection, tell: Listener) -> None:
         tell(Said(note))
 
 
-def _run_over(
-    images: ImageSet, classifier: Classifier, options: EvaluateCommand, tell: Listener, unsure: Unsure | None = None
-) -> Evaluated:
+def _logits(images: ImageSet, classifier: Classifier, options: EvaluateCommand, tell: Listener) -> Tensor:
     tell(PassBegan("evaluating", len(images)))
-    answers = Answers(classifier.calibration)
-
-    def on_logits(logits: Tensor, target: Tensor) -> None:
-        answers.add(logits, target)
-        if unsure is not None:
-            unsure.add(logits, target)
-
-    result = evaluate(
+    return logits_of(
         classifier.model,
         images,
         classifier.preprocess,
         workers=options.workers,
-        temperature=classifier.temperature,
         on_batch=lambda count: tell(Advanced(count)),
-        on_logits=on_logits,
     )
-    return Evaluated(classifier, result, answers)
+
+
+def _scored(logits: Tensor, images: ImageSet, classifier: Classifier) -> tuple[Evaluation, NDArray[np.float64]]:
+    """The evaluation, and the :func:`convit.training.mistakes.table` of each image."""
+    result = score(logits / classifier.temperature, images.targets, images.class_names)
+    return result, table(logits, images.targets, classifier.calibration)
 
 
 def _check_same(options: EvaluateCommand, first: Selection, second: Selection) -> None:
@@ -208,17 +205,20 @@ def _place(options: EvaluateCommand, selection: Selection, split: str, tell: Lis
     if absolute(out) == absolute(run):
         raise InputError(f"out: got the run's own folder {out}, expected another one")
     check_output("out", out, folder=True)
-    others = others_in(out, selection.root)
+    others = _others_in(out, selection.root)
     if others is None:
         return out
     if options.out is not None:
         raise InputError(
             f"out: got {out}, which has the results of {others}; expected another one for {selection.root}"
         )
-    numbered = (own.with_name(f"{own.name}-{number}") for number in itertools.count(2))
-    out = next(place for place in numbered if others_in(place, selection.root) is None)
+    out = numbered(own, lambda place: _others_in(place, selection.root) is not None)
     tell(Said(f"{own} has the results of {others}: those of {selection.root} go to {out.name}"))
     return out
+
+
+def _others_in(folder: Path, root: str) -> str | None:
+    return others_in(folder / RESULT, root, "evaluation of ours")
 
 
 def _show(result: Evaluation, title: str, model: str) -> None:

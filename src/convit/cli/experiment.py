@@ -1,12 +1,9 @@
 """``convit experiment NAME DATA``: the paper's tables and figures, on any data."""
 
-from types import TracebackType
-from typing import Self
+from rich.progress import TaskID, TextColumn
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
-
-from convit.cli.console import Console
 from convit.cli.options.experiment import ExperimentCommand
+from convit.cli.screen import Screen
 from convit.events import Said
 from convit.experiments.grid import Standing, StoppedGrid
 from convit.experiments.run import run_experiment
@@ -14,41 +11,17 @@ from convit.experiments.settings import Settings
 from convit.files import printable
 
 
-class GridScreen:
+class GridScreen(Screen):
     """A listener that draws one bar for all runs and one for each at work; plain lines in a pipe."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
-        self.bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=28),
-            TextColumn("{task.fields[said]}", markup=False),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
+        super().__init__(TextColumn("{task.fields[said]}", markup=False), stderr=True)
         self.whole = self.bar.add_task("all runs", total=1.0, said="")
         self.tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> Self:
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self.console.may_be_gone():
-            self.bar.stop()
-
-    def __call__(self, event: Said | Standing) -> None:
-        """Draws what an event says."""
-        with self.console.may_be_gone():
-            self._draw(event)
-
-    def _draw(self, event: Said | Standing) -> None:
-        if isinstance(event, Said):
-            self.console.print(printable(event.text), markup=False, soft_wrap=not self.console.is_terminal)
-            self.console.file.flush()
+    def _draw(self, event: object) -> None:
+        if not isinstance(event, Standing):
+            super()._draw(event)
             return
         for name in self.tasks.keys() - event.running.keys():
             self.bar.remove_task(self.tasks.pop(name))

@@ -13,7 +13,6 @@ from PIL import Image
 from convit.analysis import Inspection, LayerSummary, inspect, summary
 from convit.analysis.attention_layers import attention_layers
 from convit.analysis.batches import evenly_spread, image_batches
-from convit.analysis.history import read_history
 from convit.analysis.page import write_page
 from convit.classifier import Classifier
 from convit.cli import inspect_files
@@ -56,7 +55,8 @@ def main(options: InspectCommand) -> None:
         check_output("out", out, folder=True)
     classifier = load_run(options.run, options.device)
     view = _view(options, classifier)
-    history = read_history(options.run / "metrics.jsonl")
+    run = RunFolder(options.run)
+    history = run.read_history() if run.has_metrics else []
     chosen = pictures(options.images)
     given = _given(chosen.paths, classifier.preprocess.full_scale)
     with Screen(stderr=True) as screen, inspect_files.into(out) as folder:

@@ -158,8 +158,16 @@ def draw_averages(
 
 
 def draw_history(folder: Path, history: History) -> None:
-    """What there is of gates and non-locality by epoch."""
-    if any("non_locality" in record for record in history):
-        save(plots.non_locality_over_training(history), folder / "non-locality-over-training.png")
-    if any("gates" in record for record in history):
-        save(plots.gates_over_training(history), folder / "gates-over-training.png")
+    """What there is of gates and non-locality by epoch; epochs with values that are not finite are left out."""
+    for key, draw in (("non_locality", plots.non_locality_over_training), ("gates", plots.gates_over_training)):
+        if finite := [record for record in history if _finite(record.get(key))]:
+            save(draw(finite), folder / f"{key.replace('_', '-')}-over-training.png")
+
+
+def _finite(values: Any) -> bool:
+    """Whether these are ``[layers][heads]``, finite numbers; not so of a model without such layers."""
+    rows: list[Any] = values if isinstance(values, list) and values else [[]]
+    return all(
+        isinstance(row, list) and row and all(isinstance(v, int | float) and abs(v) < 1e300 for v in row)
+        for row in rows
+    )

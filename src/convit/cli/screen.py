@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from convit.cli.console import Console
-from convit.events import Advanced, EpochEnded, Event, PassBegan, RunEnded, Said
+from convit.events import Advanced, EpochEnded, PassBegan, RunEnded, Said
 from convit.files import printable
 from convit.intervals import short_interval
 
@@ -32,18 +32,16 @@ class Screen:
     """A listener that draws. To be used in a ``with`` block, at whose end the bar is gone.
 
     Args:
+        columns: what stands to the right of a bar; those of a pass over images by default.
         stderr: keep standard output free, for results.
     """
 
-    def __init__(self, *, stderr: bool = False) -> None:
+    def __init__(self, *columns: ProgressColumn, stderr: bool = False) -> None:
         self.console = Console(stderr=stderr)
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=28),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-            _Speed(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[loss]}"),
+            *(columns or _of_images()),
             console=self.console,
             transient=True,
             redirect_stdout=not stderr,  # or rich would take what is printed meanwhile to standard error too
@@ -64,12 +62,12 @@ class Screen:
             self._end_bar()
             self.bar.stop()
 
-    def __call__(self, event: Event) -> None:
-        """Draws what an event says."""
+    def __call__(self, event: object) -> None:
+        """Draws what an event says; of others than its own, nothing."""
         with self.console.may_be_gone():
             self._draw(event)
 
-    def _draw(self, event: Event) -> None:
+    def _draw(self, event: object) -> None:
         match event:
             case Said(text):
                 self._say(text)
@@ -128,6 +126,16 @@ class Screen:
         if self.task is not None:
             self.bar.remove_task(self.task)
             self.task = None
+
+
+def _of_images() -> tuple[ProgressColumn, ...]:
+    """What stands beside the bar of a pass over images."""
+    return (
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        _Speed(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[loss]}"),
+    )
 
 
 def _epoch(record: dict[str, Any], epochs: int) -> str:

@@ -20,7 +20,7 @@ from convit.data.sampling import (
     shown,
     stratified_split,
 )
-from convit.data.scan import BadImage, drop, native_size, scan
+from convit.data.scan import BadImage, drop
 from convit.data.sources import SOURCE_NAMES, Source, open_source
 
 if TYPE_CHECKING:
@@ -61,12 +61,10 @@ __all__ = [
     "first_changed_name",
     "image_size",
     "is_image_name",
-    "native_size",
     "normalised",
     "open_source",
     "permutation",
     "read_image",
-    "scan",
     "seeded",
     "share_of_batch",
     "shown",

@@ -64,7 +64,6 @@ class Evaluating:
     out (:attr:`Selection.left_out`); without it such a file is found when it is read."""
     full_scale: float | None = None
     """The model's: :attr:`convit.preprocess.Preprocess.full_scale`."""
-    min_classes: int = 1
     tell: Listener = ignore
     """The listener that gets the progress of the check."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from convit.data.full_scale import Levels
@@ -35,40 +36,24 @@ class BadImage:
     reason: str
 
 
-def scan(
-    images: ImageSet, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None
-) -> list[BadImage]:
-    """Decode every image fully and report those that fail, in the order of the set.
-
-    Args:
-        images: what to decode.
-        workers: threads (decoders run outside Python's lock); by default one for each CPU, up to 8.
-        progress: called after each image with (done, total).
-    """
-
-    return _looked_at(images, workers, progress)[0]
-
-
 Measure = Callable[[int, Image.Image], None]
 """Gets the index of an image and its RGB pixels, from one of several threads."""
 
 
 def look(images: ImageSet, what: str, tell: Listener, measure: Measure | None = None) -> tuple[list[BadImage], Levels]:
-    """As :func:`scan`, and the grey values of the others; tells that ``what`` began and how it goes on.
+    """Decodes every image fully; tells that ``what`` began and how it goes on.
 
-    ``measure`` is called with each image that can be decoded; where the full scale is not known yet, not with those of
-    more than 8 bits.
+    Args:
+        images: what to decode.
+        what: what this pass is called.
+        tell: receives the events.
+        measure: called with each image that can be decoded; where the full scale is not known yet, not with those of
+            more than 8 bits.
+
+    Returns:
+        The images that fail, in the order of the set; and the grey values of the others.
     """
-    tell(PassBegan(what, len(images)))
-    return _looked_at(images, None, lambda done, total: tell(Advanced(1)), measure)
 
-
-def _looked_at(
-    images: ImageSet,
-    workers: int | None,
-    progress: Callable[[int, int], None] | None,
-    measure: Measure | None = None,
-) -> tuple[list[BadImage], Levels]:
     def seen(index: int) -> BadImage | Levels:
         found = seen_image(images, index)
         if isinstance(found, BadImage):
@@ -78,14 +63,14 @@ def _looked_at(
             measure(index, rgb)
         return levels
 
+    tell(PassBegan(what, len(images)))
     bad, levels = [], Levels()
-    for done, found in enumerate(in_threads(seen, range(len(images)), workers), start=1):
+    for found in in_threads(seen, range(len(images))):
         if isinstance(found, BadImage):
             bad.append(found)
         else:
             levels |= found
-        if progress:
-            progress(done, len(images))
+        tell(Advanced(1))
     return bad, levels
 
 
@@ -113,9 +98,10 @@ def seen_image(images: ImageSet, index: int, side: int | None = None) -> BadImag
         return BadImage(images.names[index], str(error).removeprefix(f"{images.where(index)}: "))
 
 
-def in_threads(do: Callable[[int], T], items: Iterable[int], workers: int | None = None) -> Iterator[T]:
-    """What ``do`` gives for each item, in their order. Few results wait at a time: they may be large."""
-    count = workers or min(os.cpu_count() or 1, 8)
+def in_threads(do: Callable[[int], T], items: Iterable[int]) -> Iterator[T]:
+    """What ``do`` gives for each item, in their order, by one thread for each CPU, up to 8: decoders run outside
+    Python's lock. Few results wait at a time: they may be large."""
+    count = min(os.cpu_count() or 1, 8)
     pool, waiting = ThreadPoolExecutor(count), deque[Future[T]]()
     try:
         for item in items:
@@ -155,19 +141,10 @@ def drop(images: ImageSet, bad: Sequence[BadImage]) -> ImageSet:
     return left
 
 
-def native_size(images: ImageSet, sample: int = SAMPLE, seed: int = 0) -> int:
-    """Median length in pixels of the shorter side, over up to ``sample`` images drawn by seed; reads headers only."""
-    return int(np.median([min(size) for size in _sizes(images, sample, seed)]))
+def shorter_sides(images: ImageSet) -> NDArray[np.int64]:
+    """Length in pixels of the shorter side of up to 200 images, drawn by seed 0; reads headers only.
 
-
-def sides(images: ImageSet, sample: int = SAMPLE, seed: int = 0) -> tuple[int, int]:
-    """The smallest and the largest of the same lengths."""
-    shorter = [min(size) for size in _sizes(images, sample, seed)]
-    return min(shorter), max(shorter)
-
-
-def _sizes(images: ImageSet, sample: int, seed: int) -> list[tuple[int, int]]:
-    """(width, height) of the drawn images whose headers can be read; the others are found by the scan.
+    Images whose headers cannot be read are left out: :func:`look` finds them.
 
     Raises:
         InputError: none of them can be, or there is no image.
@@ -175,12 +152,12 @@ def _sizes(images: ImageSet, sample: int, seed: int) -> list[tuple[int, int]]:
     if not len(images):
         raise InputError("no image; expected at least one to take the native size from")
     found, fault = [], None
-    for index in permutation(len(images), seed, Draw.SIZES)[:sample].tolist():
+    for index in permutation(len(images), 0, Draw.SIZES)[:SAMPLE].tolist():
         try:
-            found.append(images.size(index))
+            found.append(min(images.size(index)))
         except InputError as error:
             fault = fault or error
     if not found:
         assert fault is not None
         raise fault
-    return found
+    return np.array(found)

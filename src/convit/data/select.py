@@ -108,20 +108,10 @@ def select(data: str, choice: Learning | Evaluating | Checking) -> Selection:
     if isinstance(choice, Learning):
         source = open_source(data, data_root=choice.data_root, missing=choice.missing, folders=choice.folders)
         return _to_learn_from(scaled(source, choice.full_scale), choice)
-    if isinstance(choice, Checking):
-        source = open_source(
-            data, data_root=choice.data_root, min_classes=1, missing=True, empty=True, folders=choice.folders
-        )
-        return _as_found(scaled(source, choice.full_scale))
-    source = open_source(
-        data,
-        data_root=choice.data_root,
-        min_classes=choice.min_classes,
-        missing=True,
-        empty=True,
-        folders=_folders_to_evaluate(data, choice.known),
-    )
-    return to_evaluate_on(scaled(source, choice.full_scale), choice)
+    folders = choice.folders if isinstance(choice, Checking) else _folders_to_evaluate(data, choice.known)
+    source = open_source(data, data_root=choice.data_root, min_classes=1, missing=True, empty=True, folders=folders)
+    source = scaled(source, choice.full_scale)
+    return _as_found(source) if isinstance(choice, Checking) else to_evaluate_on(source, choice)
 
 
 def _as_found(source: Source) -> Selection:

@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Self
 
 import msgspec
+import numpy as np
 from msgspec import Meta
 
 from convit.data.image_sets import ImageSet
 from convit.data.record import describe
-from convit.data.scan import BadImage, native_size, sides
+from convit.data.scan import BadImage, shorter_sides
 from convit.data.sources import Source
 from convit.errors import InputError
 
@@ -122,15 +123,15 @@ class Selection:
         Raises:
             InputError: there is no image, or none can be read.
         """
-        images = self.splits.get("train", next(iter(self.splits.values())))
+        sides = shorter_sides(self.splits.get("train", next(iter(self.splits.values()))))
         return Facts(
             name=self.name,
             root=self.root,
             class_names=self.class_names,
             counts={split: tuple(chosen.counts().tolist()) for split, chosen in self.splits.items()},
             available=self.available,
-            native_size=native_size(images),
-            sides=sides(images),
+            native_size=int(np.median(sides)),
+            sides=(int(sides.min()), int(sides.max())),
             flip=self.flip,
             left_out=len(self.left_out),
             ignored=len(self.ignored),

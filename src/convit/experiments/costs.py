@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convit.benchmark import interleaved, machine_facts
+from convit.benchmark.machine import machine_facts
 from convit.benchmark.steps import wait_for
+from convit.benchmark.timing import interleaved
 from convit.data import ImageSet
 from convit.device import pick_device
 from convit.errors import InputError

@@ -1,8 +1,6 @@
 """An experiment's folder: what it is of, the runs, the results."""
 
-import csv
 import importlib.metadata
-import io
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,7 +10,7 @@ from typing import Any
 
 from convit.errors import InputError
 from convit.experiments.results import Cell, Result
-from convit.files import fingerprint_of_files, parse_json, read, write, write_json
+from convit.files import fingerprint_of_files, parse_json, read, write, write_csv, write_json
 from convit.lock import FILE as LOCK
 from convit.lock import locked
 from convit.options_file import read_yaml, to_yaml
@@ -119,11 +117,8 @@ class ExperimentFolder:
         """Writes ``results.json``, and ``results.csv`` with columns ``label.variant``, ``top1``, ``config.lr``, ..."""
         write_json(self.path / "results.json", {**identity, "results": [result.to_dict() for result in results]})
         rows = [_row(result.to_dict()) for result in results]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(dict.fromkeys(column for row in rows for column in row)), restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-        write(self.path / "results.csv", text.getvalue())
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        write_csv(self.path / "results.csv", [columns, *([row.get(column, "") for column in columns] for row in rows)])
 
 
 def _said(name: str, then: Any, now: Any) -> str:

@@ -1,4 +1,4 @@
-"""The models by name: their sizes, and what follows from these without making one: parameters and operations.
+"""The models by name: their sizes, and what is known without making one: parameters and operations.
 
 A name says size, patch and image: ``convit_tiny_patch16_224`` cuts 224 x 224 pixels into patches of 16.
 Imports nothing heavy.
@@ -70,6 +70,33 @@ GEOMETRIES = {
 }
 """The patch and image sizes in pixels that each size is registered with; any other can be asked for by keyword."""
 
+COUNTED = {
+    "convit_nano_patch4_16": (272_395, 3_419_712),
+    "convit_nano_patch4_32": (275_851, 15_342_912),
+    "convit_nano_patch8_64": (281_233, 17_084_736),
+    "convit_nano_patch8_128": (295_057, 97_319_232),
+    "convit_micro_patch4_16": (1_156_015, 16_788_384),
+    "convit_micro_patch4_32": (1_162_927, 69_734_304),
+    "convit_micro_patch8_64": (1_183_663, 71_061_408),
+    "convit_micro_patch8_128": (1_211_311, 341_458_848),
+    "convit_mini_patch4_16": (932_455, 13_060_224),
+    "convit_mini_patch4_32": (939_367, 55_569_024),
+    "convit_mini_patch8_64": (961_795, 62_038_656),
+    "convit_mini_patch8_128": (989_443, 306_115_200),
+    "convit_tiny_patch4_32": (5_546_928, 362_344_704),
+    "convit_tiny_patch8_64": (5_574_576, 364_114_176),
+    "convit_tiny_patch16_224": (5_710_512, 1_258_287_360),
+    "convit_tiny_plus_patch16_224": (9_972_912, 2_140_531_712),
+    "convit_small_patch4_32": (27_409_258, 1_773_278_784),
+    "convit_small_patch8_64": (27_471_466, 1_777_260_096),
+    "convit_small_patch16_224": (27_777_322, 5_759_899_200),
+    "convit_small_plus_patch16_224": (48_979_882, 10_022_867_712),
+    "convit_base_patch16_224": (86_540_040, 17_529_160_704),
+    "convit_base_plus_patch16_224": (153_134_856, 30_777_257_984),
+}
+"""Parameters at 1000 classes, and multiply-adds of all matrix products for one image
+(:func:`convit.models.variants.multiply_adds`), of each model: the tests count both."""
+
 PUBLISHED = {"tiny": "convit_tiny.fb_in1k", "small": "convit_small.fb_in1k", "base": "convit_base.fb_in1k"}
 """The authors' weights, trained on ImageNet-1k at 224 pixels, as timm publishes them on the Hugging Face Hub."""
 
@@ -122,7 +149,7 @@ class ModelFacts:
     parameters: int
     """At 1000 classes."""
     flops: int
-    """Multiply-adds of all matrix products for one image (:func:`convit.models.variants.multiply_adds` counts them)."""
+    """Multiply-adds of all matrix products for one image."""
     paper_top1: float | None
     """Top-1 on ImageNet-1k in percent, from the paper's Table 1."""
 
@@ -131,74 +158,19 @@ def model_facts() -> list[ModelFacts]:
     """The facts of every model. No model is made for it."""
     return [
         ModelFacts(
-            name=model_name(size, patch_size, img_size),
+            name=name,
             image_size=img_size,
             patch_size=patch_size,
             width=shape.embed_dim,
             heads=shape.num_heads,
             blocks=shape.depth,
             gpsa_blocks=shape.local_up_to_layer,
-            parameters=parameters_by_size(shape, patch_size, img_size),
-            flops=multiply_adds_by_size(shape, patch_size, img_size),
+            parameters=COUNTED[name][0],
+            flops=COUNTED[name][1],
             paper_top1=PAPER_TOP1.get(size) if img_size == 224 else None,
         )
         for size, geometries in GEOMETRIES.items()
         for shape in [SIZES[size]]
         for patch_size, img_size in geometries
+        for name in [model_name(size, patch_size, img_size)]
     ]
-
-
-def parameters_by_size(size: Size, patch_size: int, img_size: int, num_classes: int = 1000) -> int:
-    """Parameters of a ConViT of colour images: the tests count those of every model.
-
-    >>> parameters_by_size(SIZES["tiny"], 16, 224)
-    5710512
-    """
-    width, patches = size.embed_dim, (img_size // patch_size) ** 2
-    hidden, norm = int(size.mlp_ratio * width), 2 * width
-    if size.hybrid_backbone == CONV_STEM:
-        stem = sum(9 * before * after + 2 * after for before, after, _ in _convolutions(width, patch_size))
-        stem += width * width + width
-    else:
-        stem = 3 * patch_size**2 * width + width
-    attention = 4 * width**2 + width  # queries, keys and values have no bias
-    position = (3 + 1 + 1) * size.num_heads  # of GPSA: the weights of r, their bias, the gate
-    perceptron = 2 * width * hidden + hidden + width
-    blocks = size.depth * (attention + perceptron + 2 * norm) + size.local_up_to_layer * position
-    embeddings = (patches + size.class_token) * width
-    return stem + embeddings + blocks + norm + (width + 1) * num_classes
-
-
-def multiply_adds_by_size(size: Size, patch_size: int, img_size: int, num_classes: int = 1000) -> int:
-    """Multiply-adds of all matrix products for one colour image: the tests count those of every model.
-
-    With N patches in a square of side S, and C the width, GPSA has ``4 N C^2`` in its linear maps, ``2 N^2 C`` in
-    content attention and ``2 N S C`` in positional attention; plain attention has the first two. Perceptrons of hidden
-    width M have ``2 N C M``.
-
-    >>> multiply_adds_by_size(SIZES["tiny"], 16, 224)
-    1258287360
-    """
-    width, side = size.embed_dim, img_size // patch_size
-    hidden = int(size.mlp_ratio * width)
-
-    def block(tokens: int) -> int:
-        return tokens * width * (4 * width + 2 * tokens + 2 * hidden)
-
-    if size.hybrid_backbone == CONV_STEM:
-        steps = _convolutions(width, patch_size)
-        stem = sum(9 * before * after * (img_size // stride) ** 2 for before, after, stride in steps)
-        stem += side**2 * width * width
-    else:
-        stem = side**2 * 3 * patch_size**2 * width
-    local = size.local_up_to_layer * (block(side**2) + 2 * side**3 * width)
-    plain = (size.depth - size.local_up_to_layer) * block(side**2 + size.class_token)
-    return stem + local + plain + width * num_classes
-
-
-def _convolutions(width: int, patch_size: int) -> list[tuple[int, int, int]]:
-    """Of the convolutional stem (:class:`convit.models.stem.ConvStem`): channels before and after, and the stride from
-    the image."""
-    halvings = patch_size.bit_length() - 1
-    channels = [3, *(width >> left for left in reversed(range(halvings)))]
-    return [(channels[i], channels[i + 1], 2 << i) for i in range(halvings)]

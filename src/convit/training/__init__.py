@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from convit.training.options import Asked
 
 if TYPE_CHECKING:
-    from convit.training.evaluation import Evaluation, evaluate
+    from convit.training.evaluation import Evaluation, evaluate, logits_of
     from convit.training.run import Run, train
     from convit.training.stopping import Stopped
 else:
@@ -29,6 +29,7 @@ else:
     _MODULES = {
         "Evaluation": "evaluation",
         "evaluate": "evaluation",
+        "logits_of": "evaluation",
         "Run": "run",
         "train": "run",
         "Stopped": "stopping",
@@ -40,4 +41,4 @@ else:
         return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
-__all__ = ["Asked", "Evaluation", "Run", "Stopped", "evaluate", "train"]
+__all__ = ["Asked", "Evaluation", "Run", "Stopped", "evaluate", "logits_of", "train"]

@@ -29,9 +29,8 @@ def chart(
     limits: tuple[float, float] | None = None,
     percent: bool = False,
     ringed: tuple[float, float] | None = None,
-    x_name: str = "epoch",
 ) -> str:
-    """An SVG of some lines over one axis of whole numbers.
+    """An SVG of some lines over an axis of epochs.
 
     Args:
         lines: each with at least one point, all finite.
@@ -40,7 +39,6 @@ def chart(
         limits: of the upright axis; None for those of the lines, with 0 between them.
         percent: whether the numbers of the upright axis are.
         ringed: a point to put a ring around.
-        x_name: what the level axis counts.
     """
     width, height = size
     first, last = min(min(line.x) for line in lines), max(max(line.x) for line in lines)
@@ -61,7 +59,7 @@ def chart(
         x = at(value, low)[0]
         drawn.append(f'<text x="{x}" y="{height - BOTTOM + 16}" text-anchor="middle">{value:g}</text>')
     middle = LEFT + (width - LEFT - RIGHT) / 2
-    drawn.append(f'<text x="{middle}" y="{height - 4}" text-anchor="middle">{text(x_name)}</text>')
+    drawn.append(f'<text x="{middle}" y="{height - 4}" text-anchor="middle">epoch</text>')
     for line in lines:
         points = [at(x, y) for x, y in zip(line.x, line.y, strict=True)]
         points = [*points[:: -(-len(points) // POINTS)], points[-1]]

@@ -78,7 +78,7 @@ def write_comparison(
         folder: where to; it is there.
         found: the comparison.
         results: of the first and the second model.
-        tables: of both (:meth:`convit.training.mistakes.Answers.table`).
+        tables: of both (:func:`convit.training.mistakes.table`).
         images: that they were evaluated on.
 
     Returns:

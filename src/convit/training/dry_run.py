@@ -8,7 +8,7 @@ from convit.errors import InputError
 from convit.events import Listener, Planned, Said, ignore
 from convit.models.variants import multiply_adds
 from convit.training import watch
-from convit.training.duration import fitted, measured
+from convit.training.duration import fitted, measured, of_a_step
 from convit.training.engine import Measure, Trainer, measure_nothing
 from convit.training.learner import decided
 from convit.training.options import Asked
@@ -89,10 +89,8 @@ def _work(trainer: Trainer) -> list[str]:
 def _time(plan: Plan, selection: Selection, measure: Measure) -> str:
     """How long the run would take, as measured now."""
     speed = measured(plan, selection, measure)
-    step = f"{1000 * speed.step:.0f} ms a step"
-    if plan.options.first_epochs:
-        step += f", {1000 * speed.first_step:.0f} ms in the first epochs"
-    return f"time: {in_words(speed.of(plan))}, by {step} and {1000 * speed.evaluated:.0f} ms an image evaluated"
+    evaluated = f"{1000 * speed.evaluated:.0f} ms an image evaluated"
+    return f"time: {in_words(speed.of(plan))}, by {of_a_step(speed, plan)} and {evaluated}"
 
 
 def learning_rates(trainer: Trainer) -> list[tuple[float, float]]:

@@ -61,11 +61,14 @@ def fitted(asked: Asked, selection: Selection, plan: Plan, measure: Measure, beg
     plans = [_with_epochs(asked, plan, epochs) for epochs in (low, high)]
     nearest = min(plans, key=lambda made: abs(speed.of(made) - left))
     minutes = (60 * asked.minutes - left + speed.of(nearest)) / 60
-    step = f"{1000 * speed.step:.0f} ms a step"
-    if nearest.options.first_epochs:
-        step += f", {1000 * speed.first_step:.0f} ms in the first epochs"
-    why = f"{nearest.epochs} (to end after {minutes:.1f} minutes: {step}, measured)"
+    why = f"{nearest.epochs} (to end after {minutes:.1f} minutes: {of_a_step(speed, nearest)}, measured)"
     return replace(nearest, reasons={**nearest.reasons, "epochs": why})
+
+
+def of_a_step(speed: Speed, plan: Plan) -> str:
+    """How long a step takes, in words."""
+    first = f", {1000 * speed.first_step:.0f} ms in the first epochs" if plan.options.first_epochs else ""
+    return f"{1000 * speed.step:.0f} ms a step{first}"
 
 
 def _with_epochs(asked: Asked, plan: Plan, epochs: int) -> Plan:

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from convit.classifier import Classifier
 from convit.data import ImageSet, Preprocess, SampleDataset, normalised
 from convit.data.copies import Copies, Fitted
 from convit.data.transforms import pixels_of
+from convit.events import Advanced, Listener
 from convit.intervals import rate_with_interval, wilson_interval
 from convit.training.distributed import ALONE, World
 from convit.training.workers import batches, end_workers, make_loader
@@ -94,7 +96,7 @@ def _percent(right: int, total: int) -> tuple[float, float]:
     return 100 * low, 100 * high
 
 
-def evaluate(
+def logits_of(
     model: nn.Module,
     images: ImageSet,
     preprocess: Preprocess,
@@ -103,15 +105,12 @@ def evaluate(
     workers: int = 0,
     copies: Copies | None = None,
     precision: str = "fp32",
-    temperature: float = 1.0,
     on_batch: Callable[[int], None] = lambda images: None,
-    on_logits: Callable[[Tensor, Tensor], None] = lambda logits, target: None,
     world: World = ALONE,
-) -> Evaluation:
+) -> Tensor:
     """Runs ``model`` over ``images``, each once, in order.
 
-    Of several processes, process r takes the images r, r + size, ...; what they count is summed, so every image counts
-    once and all of them get the same evaluation.
+    Of several processes, process r takes the images r, r + size, ...; all of them get the logits of all images.
 
     Args:
         model: gives logits for ``images.class_names``, in that order.
@@ -121,12 +120,12 @@ def evaluate(
         workers: processes that load them.
         copies: of these images, made by :class:`convit.data.copies.Fitted` to this preprocessing; None to make them.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-        temperature: what the logits are divided by for the loss (:class:`convit.calibration.Calibration`).
         on_batch: told the number of images after each batch; may raise to stop. Called equally often on all processes,
             with 0 where one has a batch less than another.
-        on_logits: given the logits, ``(n, classes)`` in fp32, as the model gives them, and the targets, ``(n,)``, of
-            each batch of this process.
         world: the processes that share the work.
+
+    Returns:
+        ``(N, classes)`` fp32, on the CPU.
     """
     device = next(model.parameters()).device
     if copies is None:
@@ -137,87 +136,58 @@ def evaluate(
     workers = min(workers, math.ceil(len(own) / batch_size))  # more would be started for nothing
     loader = make_loader(dataset, workers, batch_size=batch_size, sampler=own)
     dtype = AUTOCAST[precision]
-    total = Tally.empty(len(images.class_names))
+    found = torch.zeros(len(images), len(images.class_names))
+    parts = iter(found[world.rank :: world.size].split(batch_size))
     try:
-        for batch, target in batches(loader):
+        for batch, _ in batches(loader):
             with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
                 logits = model(normalised(batch.to(device), preprocess)).float().cpu()
-            total = total + tally(logits / temperature, target)
-            on_logits(logits, target)
+            next(parts).copy_(logits)
             on_batch(len(batch))
     finally:
         end_workers(loader)
     longest = range(0, len(images), world.size)
     for _ in range(len(loader), -(-len(longest) // batch_size)):
         on_batch(0)
-    return total.over(world).evaluation(images.class_names)
+    return world.sum(found)
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """What is counted of some images; sums of it are the tally of all of them."""
+def evaluate(
+    model: nn.Module, images: ImageSet, preprocess: Preprocess, *, temperature: float = 1.0, **how: Any
+) -> Evaluation:
+    """Runs ``model`` over ``images``, each once; of several processes all get the same evaluation.
 
-    confusion: Tensor
-    """(classes, classes) int64; ``[i, j]``: images of class i that were taken for class j."""
-    in_top5: Tensor
-    """() int64: images whose class is among the five first."""
-    loss: Tensor
-    """() float64: the sum of the cross-entropies, in nats."""
-
-    @classmethod
-    def empty(cls, classes: int) -> "Tally":
-        """That of no image."""
-        zero = torch.zeros((), dtype=torch.int64)
-        return cls(torch.zeros(classes, classes, dtype=torch.int64), zero, zero.double())
-
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(self.confusion + other.confusion, self.in_top5 + other.in_top5, self.loss + other.loss)
-
-    def over(self, world: World) -> "Tally":
-        """The sum over the processes."""
-        return Tally(world.sum(self.confusion), world.sum(self.in_top5), world.sum(self.loss))
-
-    def evaluation(self, class_names: tuple[str, ...]) -> Evaluation:
-        """What it says of a model; of at least one image."""
-        confusion = self.confusion.numpy()
-        images, right = int(confusion.sum()), np.diag(confusion)
-        taken, of_class = confusion.sum(axis=0), confusion.sum(axis=1)
-        return Evaluation(
-            class_names=class_names,
-            loss=self.loss.item() / images,
-            top1=100 * int(right.sum()) / images,
-            top5=100 * self.in_top5.item() / images if len(class_names) > 5 else None,
-            confusion=confusion,
-            precision=right / np.maximum(taken, 1),
-            recall=right / np.maximum(of_class, 1),
-        )
+    Args:
+        model, images, preprocess, how: as of :func:`logits_of`.
+        temperature: what the logits are divided by for the loss (:class:`convit.calibration.Calibration`).
+    """
+    return score(logits_of(model, images, preprocess, **how) / temperature, images.targets, images.class_names)
 
 
-def tally(logits: Tensor, target: Tensor) -> Tally:
-    """Counts ``logits``, ``(N, classes)`` fp32, against ``target``, ``(N,)``."""
-    classes = logits.shape[1]
+def score(logits: Tensor, targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Evaluation:
+    """The evaluation of ``logits``, ``(N, classes)`` fp32, against ``targets``, ``(N,)``; of at least one image."""
+    target, classes = torch.tensor(targets), len(class_names)
     top = logits.topk(min(5, classes), dim=-1).indices
-    cells = torch.bincount(target * classes + top[:, 0], minlength=classes**2)
-    in_top5 = (top == target[:, None]).any(-1).sum()
-    losses = F.cross_entropy(logits, target, reduction="none")
-    return Tally(cells.reshape(classes, classes), in_top5, losses.sum(dtype=torch.float64))
+    counts = torch.bincount(target * classes + top[:, 0], minlength=classes**2)
+    confusion: NDArray[np.int64] = counts.reshape(classes, classes).numpy()
+    in_top5 = int((top == target[:, None]).any(-1).sum())
+    loss = F.cross_entropy(logits, target, reduction="none").sum(dtype=torch.float64).item()
+    images, right = len(target), np.diag(confusion)
+    return Evaluation(
+        class_names=class_names,
+        loss=loss / images,
+        top1=100 * int(right.sum()) / images,
+        top5=100 * in_top5 / images if classes > 5 else None,
+        confusion=confusion,
+        precision=right / np.maximum(confusion.sum(axis=0), 1),
+        recall=right / np.maximum(confusion.sum(axis=1), 1),
+    )
 
 
-def probabilities(
-    model: nn.Module,
-    images: ImageSet,
-    preprocess: Preprocess,
-    temperature: float = 1.0,
-    on_batch: Callable[[int], None] = lambda images: None,
-) -> NDArray[np.float64]:
-    """``softmax(logits / temperature)`` of each image, ``(N, classes)``; arguments as of :func:`evaluate`."""
-    rows: list[Tensor] = [torch.empty(0, len(images.class_names), dtype=torch.float64)]
-
-    def on_logits(logits: Tensor, target: Tensor) -> None:
-        rows.append((logits.double() / temperature).softmax(dim=-1))
-
-    evaluate(model, images, preprocess, on_batch=on_batch, on_logits=on_logits)
-    found: NDArray[np.float64] = torch.cat(rows).numpy()
+def probabilities(classifier: Classifier, images: ImageSet, tell: Listener) -> NDArray[np.float64]:
+    """``softmax(logits / temperature)`` of each image, ``(N, classes)``; tells how it goes on."""
+    logits = logits_of(classifier.model, images, classifier.preprocess, on_batch=lambda count: tell(Advanced(count)))
+    found: NDArray[np.float64] = (logits.double() / classifier.temperature).softmax(dim=-1).numpy()
     return found
 
 
@@ -238,8 +208,3 @@ def epochs_since_best(history: list[dict[str, Any]]) -> int:
     1
     """
     return len(history) - 1 - history.index(best_record(history)) if history else 0
-
-
-def score(logits: Tensor, targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Evaluation:
-    """The evaluation of ``logits``, ``(N, classes)``, against ``targets``, ``(N,)``."""
-    return tally(logits, torch.from_numpy(targets)).evaluation(class_names)

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from convit.data import BadImage, ImageSet
-from convit.errors import InputError
-from convit.files import kind_of, parse_json, read, write_csv, write_json
+from convit.files import write_csv, write_json
 from convit.training import plots, reliability_plot
 from convit.training.evaluation import Evaluation
 from convit.training.mistakes import Mistake, write_mistakes
@@ -74,25 +73,3 @@ def write_evaluation(
     numbers |= {"left_out": bad} if bad else {}
     write_json(folder / RESULT, numbers)
     return [name for name in EVALUATION_FILES if (folder / name).exists()]
-
-
-def others_in(folder: Path, root: str) -> str | None:
-    """The other images whose evaluation a folder holds; None if there is none, or one of the same images.
-
-    Args:
-        folder: it need not be there.
-        root: the images that are evaluated now.
-
-    Raises:
-        InputError: an ``evaluation.json`` that is not one of ours, which is not replaced.
-    """
-    path = folder / RESULT
-    if not path.exists():
-        return None
-    try:
-        before = str(parse_json(read(path))["root"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"out: {path}, {kind_of(path)}, does not say which images it is of; expected another one, or it deleted"
-        ) from error
-    return None if before == root else before

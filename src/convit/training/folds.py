@@ -26,7 +26,7 @@ from convit.data.record import first_change
 from convit.data.select import select
 from convit.device import pick_device
 from convit.errors import InputError, one_line
-from convit.events import Advanced, Event, Listener, PassBegan, RunBegan, Said, ignore, together
+from convit.events import Event, Listener, PassBegan, RunBegan, Said, ignore, together
 from convit.files import MOST_LIST, absolute, read, write, write_csv, write_json
 from convit.options_file import to_yaml
 from convit.training import run
@@ -256,13 +256,11 @@ def _predicted(own: RunFolder, number: int, classifier: Classifier, asked: Asked
         raise InputError(f"{data}: other images than when the run in {own.path} started: {change}; expected the same")
     images = selection.splits["val"]
     tell(PassBegan(f"out-of-fold predictions, fold {number}", len(images)))
-    model, way, temperature = classifier.model, classifier.preprocess, classifier.temperature
-    found = probabilities(model, images, way, temperature, lambda count: tell(Advanced(count)))
     return OutOfFold(
         names=images.names,
         folds=np.full(len(images), number),
         targets=images.targets,
-        probabilities=found,
+        probabilities=probabilities(classifier, images, tell),
         class_names=images.class_names,
     )
 

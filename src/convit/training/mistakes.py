@@ -1,4 +1,4 @@
-"""The misclassified images, the highest loss first."""
+"""What a model says of each image: the misclassified ones, and how far its probabilities can be relied on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,6 @@ from torch import Tensor
 from convit.calibration import Calibration
 from convit.data import ImageSet
 from convit.files import write_csv
-from convit.training.distributed import ALONE, World
 from convit.training.reliability import Reliability, scores_of
 
 
@@ -33,81 +32,66 @@ class Mistake:
     """Cross-entropy in nats, of its true class."""
 
 
-COLUMNS = 8
-"""Of :meth:`Answers.table`."""
+def table(logits: Tensor, targets: NDArray[np.int64], calibration: Calibration | None = None) -> NDArray[np.float64]:
+    """What a model says of N images, ``(N, 8)``.
 
-
-class Answers:
-    """What a model says of each image, gathered from the batches of :func:`convit.training.evaluate`.
+    Loss, probability, predicted class, 1 if that is wrong, Brier score, of ``softmax(logits / temperature)``; then
+    loss, probability and Brier score at temperature 1.
 
     Args:
-        calibration: the model's; its probabilities and losses are those of ``softmax(logits / temperature)``.
+        logits: ``(N, classes)`` fp32.
+        targets: ``(N,)``.
+        calibration: the model's.
 
-    >>> answers = Answers()
-    >>> answers.add(torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 0]))
-    >>> answers.table(2)[:, 2:4].tolist()  # taken for class 0 and class 1, which is wrong
+    >>> table(torch.tensor([[2.0, 0.0], [0.0, 2.0]]), np.array([0, 0]))[:, 2:4].tolist()  # class 1 is wrong
     [[0.0, 0.0], [1.0, 1.0]]
     """
+    target = torch.tensor(targets)
+    temperature = 1.0 if calibration is None else calibration.temperature
+    (loss, probability, brier), before = _scored(logits / temperature, target), _scored(logits, target)
+    predicted = logits.argmax(dim=-1)
+    columns = (loss, probability, predicted, predicted != target, brier, *before)
+    found: NDArray[np.float64] = torch.stack([column.double() for column in columns], dim=1).numpy()
+    return found
 
-    def __init__(self, calibration: Calibration | None = None) -> None:
-        self.calibration = calibration
-        self._rows: list[Tensor] = []
 
-    def add(self, logits: Tensor, target: Tensor) -> None:
-        """The next images, ``(n, classes)`` and ``(n,)``."""
-        temperature = 1.0 if self.calibration is None else self.calibration.temperature
-        (loss, probability, brier), before = _scored(logits / temperature, target), _scored(logits, target)
-        predicted = logits.argmax(dim=-1)
-        columns = (loss, probability, predicted, predicted != target, brier, before[0], before[1], before[2])
-        self._rows.append(torch.stack(columns, dim=1).double())
-
-    def table(self, images: int, world: World = ALONE) -> NDArray[np.float64]:
-        """(images, COLUMNS) by image: loss, probability, predicted class, 1 if that is wrong, Brier score; then loss,
-        probability and Brier score at temperature 1.
-
-        Of several processes each has the images rank, rank + size, ...; all of them get the whole.
-        """
-        whole = torch.zeros(images, COLUMNS, dtype=torch.float64)
-        whole[world.rank :: world.size] = torch.cat(self._rows) if self._rows else whole[:0]
-        table: NDArray[np.float64] = world.sum(whole).numpy()
-        return table
-
-    def mistakes(self, images: ImageSet, world: World = ALONE) -> list[Mistake]:
-        """Every misclassified image, the highest loss first."""
-        table, names = self.table(len(images), world), images.class_names
-        wrong = np.flatnonzero(table[:, 3])
-        return [
-            Mistake(
-                index=i,
-                name=images.names[i],
-                true=names[images.targets[i]],
-                predicted=names[int(table[i, 2])],
-                probability=float(table[i, 1]),
-                loss=float(table[i, 0]),
-            )
-            for i in wrong[np.argsort(-table[wrong, 0], kind="stable")].tolist()
-        ]
-
-    def reliability(self, images: int, world: World = ALONE, *, fitted_here: bool = False) -> Reliability:
-        """How far the probabilities can be relied on.
-
-        Args:
-            images: how many there are.
-            world: as in :meth:`table`.
-            fitted_here: whether the temperature was fitted on images among these.
-        """
-        table = self.table(images, world)
-        right = table[:, 3] == 0
-        return Reliability(
-            calibration=self.calibration,
-            before=scores_of(table[:, 5], table[:, 7], table[:, 6], right),
-            after=None if self.calibration is None else scores_of(table[:, 0], table[:, 4], table[:, 1], right),
-            fitted_here=fitted_here and self.calibration is not None,
+def mistakes(table: NDArray[np.float64], images: ImageSet) -> list[Mistake]:
+    """Every misclassified image of a :func:`table`, the highest loss first."""
+    names, wrong = images.class_names, np.flatnonzero(table[:, 3])
+    return [
+        Mistake(
+            index=i,
+            name=images.names[i],
+            true=names[images.targets[i]],
+            predicted=names[int(table[i, 2])],
+            probability=float(table[i, 1]),
+            loss=float(table[i, 0]),
         )
+        for i in wrong[np.argsort(-table[wrong, 0], kind="stable")].tolist()
+    ]
+
+
+def reliability(
+    table: NDArray[np.float64], calibration: Calibration | None, *, fitted_here: bool = False
+) -> Reliability:
+    """How far the probabilities of a :func:`table` can be relied on.
+
+    Args:
+        table: made with this calibration.
+        calibration: the model's.
+        fitted_here: whether the temperature was fitted on images among these.
+    """
+    right = table[:, 3] == 0
+    return Reliability(
+        calibration=calibration,
+        before=scores_of(table[:, 5], table[:, 7], table[:, 6], right),
+        after=None if calibration is None else scores_of(table[:, 0], table[:, 4], table[:, 1], right),
+        fitted_here=fitted_here and calibration is not None,
+    )
 
 
 def _scored(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, highest probability and Brier score of each image, ``(n,)``."""
+    """Loss, highest probability and Brier score of each image, ``(N,)``."""
     p = logits.softmax(dim=-1)
     of_target = p.gather(1, target[:, None])[:, 0]
     brier = p.square().sum(dim=-1) - 2 * of_target + 1

@@ -1,14 +1,14 @@
 """The messages of a run at its beginning and the files at its end: decisions, accuracy, plots, the model card."""
 
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from convit.calibration import calibrate
 from convit.classifier import Classifier
 from convit.data import ImageSet
 from convit.data.copies import Copies
@@ -20,12 +20,11 @@ from convit.events import Finding, PassBegan, RunEnded
 from convit.figures import lacking
 from convit.model_card import TrainingFacts, data_name
 from convit.training import plots
-from convit.training.calibrating import calibrated
 from convit.training.engine import Trainer
-from convit.training.evaluation import Evaluation, best_record, evaluate, evenly
+from convit.training.evaluation import Evaluation, best_record, evenly, logits_of, score
 from convit.training.evaluation_files import write_evaluation
 from convit.training.memory import activation_bytes, disk_bytes, free_bytes, held_bytes, in_words
-from convit.training.mistakes import Answers, Mistake
+from convit.training.mistakes import Mistake, mistakes, reliability, table
 from convit.training.outcome import outcome, with_seen
 from convit.training.page import REPORT, Report, write_report
 from convit.training.plan import Plan
@@ -127,8 +126,11 @@ def _of_the_images(facts: Facts) -> Iterator[str]:
 
 
 def finish(trainer: Trainer) -> dict[str, Any]:
-    """Takes the best model, evaluates it once on the test images (or again on the validation ones), draws, and tells
-    what came of the run.
+    """Takes the best model, calibrates it on the validation images, evaluates it once on the test images (or those same
+    ones), draws, and tells what came of the run.
+
+    The validation images also chose the best epoch, which moves one temperature very little. All of it is a function of
+    the model and the images, so that a resumed run has the same.
 
     Returns:
         What a :class:`convit.training.run.Run` has of it: ``best``, ``split``, ``evaluation``, ``outcome``,
@@ -139,28 +141,32 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     classifier = trainer.saved()
     split = "test" if "test" in trainer.images else "val"
     images = trainer.images[split]
-    with _going_on(trainer):
-        classifier.calibration = calibrated(trainer, classifier)
-    answers = Answers(classifier.calibration)
-    what, copies = f"best model on the {split} images", trainer.copies[split]
-    evaluation = _evaluated(trainer, classifier, what, images, answers.add, copies)
+    val = trainer.images["val"]
+    of_val = _logits(trainer, classifier, "best model on the val images", val, trainer.copies["val"])
+    classifier.calibration = calibrate(of_val.numpy(), val.targets) if of_val.isfinite().all() else None
+    logits = of_val
+    if split == "test":
+        logits = _logits(trainer, classifier, "best model on the test images", images, trainer.copies["test"])
+    evaluation = score(logits / classifier.temperature, images.targets, images.class_names)
     seen = evenly(trainer.images["train"], plan.seen_images)
-    of_seen = _evaluated(trainer, classifier, "best model on images it learned from", seen)
-    wrong = answers.mistakes(images, world)
-    reliability = answers.reliability(len(images), world, fitted_here=split == "val")
+    of_seen = _logits(trainer, classifier, "best model on images it learned from", seen)
     history = trainer.progress.history
-    found = with_seen(outcome(plan, history, evaluation, split), of_seen)
+    on_seen = score(of_seen / classifier.temperature, seen.targets, seen.class_names)
+    found = with_seen(outcome(plan, history, evaluation, split), on_seen)
     made = {"best": best_record(history), "split": split, "evaluation": evaluation, "outcome": found}
     made["classifier"] = classifier
     if not world.main:
         return made
+    answers = table(logits, images.targets, classifier.calibration)
+    wrong = mistakes(answers, images)
+    reliable = reliability(answers, classifier.calibration, fitted_here=split == "val")
     folder.write_metrics(history)
     classifier.training = _card_facts(plan, history, evaluation if split == "test" else None)
     classifier.save(folder.path)  # once more, for its card: only now is it known how good it is
     plots.draw_history(history, folder.path, trainer.say)
     if note := lacking((*plan.class_names, plan.facts.name)):
         trainer.say(note)
-    findings = (*found.findings(), Finding("probabilities", reliability.summary()))
+    findings = (*found.findings(), Finding("probabilities", reliable.summary()))
     ended = RunEnded(folder.path, findings, _files(history, wrong), _commands(folder.path))
     report = Report(
         plan=plan,
@@ -179,7 +185,7 @@ def finish(trainer: Trainer) -> dict[str, Any]:
         evaluation,
         wrong,
         images,
-        reliability,
+        reliable,
         data=data_name(root),
         root=root,
         split=split,
@@ -191,36 +197,26 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     return made
 
 
-def _evaluated(
-    trainer: Trainer,
-    classifier: Classifier,
-    what: str,
-    images: ImageSet,
-    on_logits: Callable[[Tensor, Tensor], None] = lambda logits, target: None,
-    copies: Copies | None = None,
-) -> Evaluation:
-    """The finished model on some images."""
+def _logits(
+    trainer: Trainer, classifier: Classifier, what: str, images: ImageSet, copies: Copies | None = None
+) -> Tensor:
+    """What the finished model says of some images.
+
+    Raises:
+        InputError: a process that loads images died: as all is trained, it says how to evaluate again.
+    """
     plan = trainer.plan
     trainer.tell(PassBegan(what, len(images)))
-    with _going_on(trainer):
-        return evaluate(
+    try:
+        return logits_of(
             classifier.model,
             images,
             plan.preprocess,
             workers=plan.options.workers or 0,
             copies=copies,
-            temperature=classifier.temperature,
             on_batch=trainer.observe_batch,
-            on_logits=on_logits,
             world=trainer.world,
         )
-
-
-@contextmanager
-def _going_on(trainer: Trainer) -> Iterator[None]:
-    """A process that loads images may die within it: as all is trained, the error says how to evaluate again."""
-    try:
-        yield
     except WorkerDied as died:
         raise InputError(
             f"{died}; all is trained, and saved: 'convit train --resume {trainer.folder.path}' evaluates it, with "

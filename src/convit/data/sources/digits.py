@@ -16,10 +16,6 @@ from convit.data.sources.interface import Opening, Source, SourceKind
 _FILE = Path(__file__).with_suffix(".npz")
 
 
-def _takes(data: str) -> bool:
-    return data == "digits"
-
-
 def _open(data: str, opening: Opening) -> Source:
     """The test split is a fifth of each class, drawn once and for all: no seed or option of a run changes it."""
     with np.load(_FILE, allow_pickle=False) as stored:
@@ -31,4 +27,4 @@ def _open(data: str, opening: Opening) -> Source:
     return Source(name="digits", root="digits", class_names=class_names, splits=splits, flip=False)
 
 
-DIGITS = SourceKind(takes=_takes, open=_open, names=("digits",))
+DIGITS = SourceKind(takes=lambda data: data == "digits", open=_open, names=("digits",))

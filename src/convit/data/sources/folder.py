@@ -1,7 +1,7 @@
 """A folder of images: classes are sub-folders, splits are train/, val/ and test/."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,9 +26,7 @@ _LAYOUT = (
 )
 
 
-def open_folder(
-    folder: Path, *, min_classes: int = 2, empty: bool = False, folders: Mapping[str, Path] | None = None
-) -> Source:
+def open_folder(data: str, opening: Opening) -> Source:
     """The images of a folder, by class.
 
     ``folder/CLASS/**/IMAGE`` is one undivided set. ``folder/train/CLASS/**/IMAGE``, with ``val`` and ``test`` beside
@@ -39,27 +37,26 @@ def open_folder(
     Classes are sorted by name, or by value if all are whole numbers. Where there is a train split its classes are the
     classes, and each split is matched to them by name.
 
-    Args:
-        folder: the folder; image names are relative to it.
-        min_classes: how few classes there may be.
-        empty: whether a class folder may have no image. In val and test it may.
-        folders: split -> its folder, where they were named; then no name is looked at.
+    Image names are relative to the folder. In val and test a class folder may be empty.
 
     Raises:
         InputError: a folder without images or class folders, a class without an image, a class of val or test that
-            train lacks, fewer than ``min_classes`` classes, or folders that can be read as classes and as splits.
+            train lacks, fewer classes than asked for, or folders that can be read as classes and as splits.
     """
+    folder = path_of(data)
     try:
-        layout = named_layout(folder, folders) if folders else find_layout(folder)
+        layout = named_layout(folder, opening.folders) if opening.folders else find_layout(folder)
         found = _Found(notes=list(layout.notes))
         if folder not in layout.splits.values():
             found.hide_in(folder)
         sets = {
-            split: found.labelled(folder, place, apart=layout.splits.values(), empty=empty or split in ("val", "test"))
+            split: found.labelled(
+                folder, place, apart=layout.splits.values(), empty=opening.empty or split in ("val", "test")
+            )
             for split, place in layout.splits.items()
         }
         class_names, matching = matched(
-            sets, min_classes=min_classes, where=str(folder), expected=_LAYOUT + wrong_level(folder)
+            sets, min_classes=opening.min_classes, where=str(folder), expected=_LAYOUT + wrong_level(folder)
         )
     except OSError as error:  # a folder that may not be listed
         raise InputError(f"{error.filename}: cannot be read ({error.strerror}); expected a folder of images") from error
@@ -191,13 +188,4 @@ def _what_is_there(folder: Path, classes: int, ignored: list[str]) -> str:
     return "an empty folder, or one with no class folders"
 
 
-def _takes(data: str) -> bool:
-    return path_of(data).is_dir()
-
-
-def _open(data: str, opening: Opening) -> Source:
-    folder = path_of(data)
-    return open_folder(folder, min_classes=opening.min_classes, empty=opening.empty, folders=opening.folders)
-
-
-FOLDER = SourceKind(takes=_takes, open=_open, expected="a folder of images")
+FOLDER = SourceKind(takes=lambda data: path_of(data).is_dir(), open=open_folder, expected="a folder of images")

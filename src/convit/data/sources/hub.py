@@ -110,7 +110,7 @@ class HubImages(EncodedImages):
         return type(self)(self.dataset, self.title, self.rows[indices], names, targets, class_names)
 
 
-def open_hub(data: str, *, cache_dir: Path | None = None, min_classes: int = 2) -> Source:
+def open_hub(data: str, opening: Opening) -> Source:
     """A data set of the Hugging Face Hub: ``hf:owner/name``, downloaded once.
 
     ``hf:owner/name@revision:config:image=COLUMN:label=COLUMN`` says more, where it is needed: a branch, tag or commit;
@@ -119,12 +119,8 @@ def open_hub(data: str, *, cache_dir: Path | None = None, min_classes: int = 2) 
     labels, class, target or cls. Splits called train, val (valid, validation) and test are the splits; others are left
     aside, and so is a split without labels. Classes are those of the train split, in the order of ClassLabel or sorted.
 
-    The source's root names the commit that was loaded, so that a run repeats on the same images.
-
-    Args:
-        data: the word.
-        cache_dir: where downloads are kept; by default where ``datasets`` keeps them.
-        min_classes: how few classes there may be.
+    The source's root names the commit that was loaded, so that a run repeats on the same images. Downloads are kept
+    where ``datasets`` keeps them, unless the opening names a folder.
 
     Raises:
         InputError: no ``datasets`` library, network, data set or config; columns that are not there or could be
@@ -140,7 +136,10 @@ def open_hub(data: str, *, cache_dir: Path | None = None, min_classes: int = 2) 
     with hub.hub_faults(what, instead):
         try:
             loaded = datasets.load_dataset(
-                word.repo, word.config, revision=word.revision, cache_dir=str(cache_dir) if cache_dir else None
+                word.repo,
+                word.config,
+                revision=word.revision,
+                cache_dir=str(opening.data_root) if opening.data_root else None,
             )
         except datasets.exceptions.DatasetNotFoundError as error:
             reason = "no such data set, or one that the token does not open"
@@ -154,7 +153,7 @@ def open_hub(data: str, *, cache_dir: Path | None = None, min_classes: int = 2) 
         )
     title = "/".join(filter(None, [word.repo, word.config]))
     name = "-".join(filter(None, [word.repo.partition("/")[2], word.config]))
-    return _source(loaded, word, name=name, root=word.pinned(commit), shown=data, title=title, min_classes=min_classes)
+    return _source(loaded, word, name=name, root=word.pinned(commit), shown=data, title=title, opening=opening)
 
 
 def is_saved(folder: Path) -> bool:
@@ -164,20 +163,19 @@ def is_saved(folder: Path) -> bool:
     )
 
 
-def open_saved(folder: Path, *, min_classes: int = 2) -> Source:
+def open_saved(data: str, opening: Opening) -> Source:
     """A data set that ``save_to_disk`` of the ``datasets`` library wrote: with its splits, or one undivided set.
 
     Columns, splits and classes are found, and errors raised, as by :func:`open_hub`.
     """
+    folder = path_of(data)
     datasets = _library(str(folder))
     try:
         loaded = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, datasets.exceptions.DatasetsError) as error:
         raise InputError(f"{folder}: {_detail(error)}; expected a folder that save_to_disk wrote") from error
     name, root = absolute(folder).name, str(absolute(folder))
-    return _source(
-        loaded, _Word(repo=str(folder)), name=name, root=root, shown=root, title=name, min_classes=min_classes
-    )
+    return _source(loaded, _Word(repo=str(folder)), name=name, root=root, shown=root, title=name, opening=opening)
 
 
 def _library(data: str) -> Any:
@@ -202,7 +200,7 @@ def _commit(loaded: Any) -> str | None:
     return commits[0] if len(commits) == len(folders) == 1 else None
 
 
-def _source(loaded: Any, word: _Word, *, name: str, root: str, shown: str, title: str, min_classes: int) -> Source:
+def _source(loaded: Any, word: _Word, *, name: str, root: str, shown: str, title: str, opening: Opening) -> Source:
     """The source of what the library loaded. shown: what messages call it; title: what image names begin with."""
     found, notes = _splits(loaded, shown)
     sets = {}
@@ -212,7 +210,7 @@ def _source(loaded: Any, word: _Word, *, name: str, root: str, shown: str, title
             notes.append(f"{shown}: the split {called!r} is left aside: it has no row with a label")
         else:
             sets[split] = images
-    class_names, matching = matched(sets, min_classes=min_classes, where=shown, expected="two labels")
+    class_names, matching = matched(sets, min_classes=opening.min_classes, where=shown, expected="two labels")
     return Source(name=name, root=root, class_names=class_names, splits=matching, notes=tuple(notes))
 
 
@@ -306,14 +304,8 @@ def _type(feature: Any) -> str:
     return str(getattr(feature, "dtype", "")) if type(feature).__name__ == "Value" else type(feature).__name__
 
 
-def _takes(data: str) -> bool:
-    return data.startswith(PREFIX) or is_saved(path_of(data))
-
-
-def _open(data: str, opening: Opening) -> Source:
-    if data.startswith(PREFIX):
-        return open_hub(data, cache_dir=opening.data_root, min_classes=opening.min_classes)
-    return open_saved(path_of(data), min_classes=opening.min_classes)
-
-
-HUB = SourceKind(takes=_takes, open=_open, expected="'hf:owner/name'")
+HUB = SourceKind(
+    takes=lambda data: data.startswith(PREFIX) or is_saved(path_of(data)),
+    open=lambda data, opening: (open_hub if data.startswith(PREFIX) else open_saved)(data, opening),
+    expected="'hf:owner/name'",
+)

@@ -113,7 +113,7 @@ def _stamp(shard: Stamp, offset: int, size: int) -> Stamp:
     return NO_STAMP if shard == NO_STAMP else (size, *shard[1:3], offset)
 
 
-def open_shards(data: str, *, min_classes: int = 2) -> Source:
+def open_shards(data: str, opening: Opening) -> Source:
     """The images of one .tar file, of a folder of them, or of a pattern such as ``photos/train-{000..003}.tar``.
 
     A member ``KEY.jpg`` (or another image suffix) is an image; its label is in ``KEY.cls`` (a whole number), or else
@@ -127,7 +127,7 @@ def open_shards(data: str, *, min_classes: int = 2) -> Source:
 
     Raises :class:`InputError` for a pattern that matches no file, a compressed or damaged shard, an image without a
     label or a label without an image, a link, sparse file or two members of one name, a label that is no class, a
-    class of val or test that train lacks, or fewer than ``min_classes`` classes.
+    class of val or test that train lacks, or fewer classes than asked for.
     """
     root, shards = find_shards(data)
     listed = _class_list(root)
@@ -136,7 +136,7 @@ def open_shards(data: str, *, min_classes: int = 2) -> Source:
     for split, names in splits_of(shards).items():
         sets[split], others = _read_split(root, names, listed, unended)
         ignored += others
-    class_names, matching = matched(sets, min_classes=min_classes, where=data, expected="two labels")
+    class_names, matching = matched(sets, min_classes=opening.min_classes, where=data, expected="two labels")
     path = path_of(data)
     return Source(
         name=path.stem if path.is_file() else absolute(root).name,
@@ -341,8 +341,4 @@ def _takes(data: str) -> bool:
     return is_shard(path) if path.exists() else is_shard_pattern(data)
 
 
-def _open(data: str, opening: Opening) -> Source:
-    return open_shards(data, min_classes=opening.min_classes)
-
-
-SHARDS = SourceKind(takes=_takes, open=_open, expected=".tar shards")
+SHARDS = SourceKind(takes=_takes, open=open_shards, expected=".tar shards")

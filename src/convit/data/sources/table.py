@@ -49,7 +49,7 @@ class _Row(NamedTuple):
     split: str
 
 
-def open_table(path: Path, *, min_classes: int = 2, missing: bool = False) -> Source:
+def open_table(data: str, opening: Opening) -> Source:
     """The images that a file lists, one a row, with their labels.
 
     Columns are found by the words in the header, in upper or lower case; others are ignored. Paths are relative to the
@@ -59,15 +59,15 @@ def open_table(path: Path, *, min_classes: int = 2, missing: bool = False) -> So
     Without a column ``split`` it is one undivided set. Classes are sorted by name, or by value if all are whole
     numbers; where there is a train split its classes are the classes, and each split is matched to them by name.
 
-    Raises :class:`InputError`, with the number of the line or row, for a file that is not there (unless ``missing``
-    leaves that to whoever reads it, such as :func:`convit.data.scan`) or listed twice, an empty path, label or split, a
-    line with too many or too few values; and for columns that are not there, no row, a class of val or test that train
-    lacks, or fewer than ``min_classes`` classes.
+    Raises :class:`InputError`, with the number of the line or row, for a file that is not there (unless
+    :attr:`Opening.missing`) or listed twice, an empty path, label or split, a line with too many or too few values; and
+    for columns that are not there, no row, a class of val or test that train lacks, or fewer classes than asked for.
     """
+    path = path_of(data)
     rows = _as_on_disk(path, _parquet_rows(path) if path.suffix.lower() == ".parquet" else _text_rows(path))
     if not rows:
         raise InputError(f"{path}: no row below the header; expected one for each image")
-    _check(path, rows, missing=missing)
+    _check(path, rows, missing=opening.missing)
     sets = {}
     for split in dict.fromkeys(row.split for row in rows):
         chosen = [row for row in rows if row.split == split]
@@ -75,7 +75,7 @@ def open_table(path: Path, *, min_classes: int = 2, missing: bool = False) -> So
         position = {name: i for i, name in enumerate(class_names)}
         names = [PurePath(row.path).as_posix() for row in chosen]
         sets[split] = FileImages(absolute(path).parent, names, [position[row.label] for row in chosen], class_names)
-    class_names, matching = matched(sets, min_classes=min_classes, where=str(path), expected="two labels")
+    class_names, matching = matched(sets, min_classes=opening.min_classes, where=str(path), expected="two labels")
     return Source(name=path.stem, root=str(absolute(path)), class_names=class_names, splits=matching)
 
 
@@ -246,8 +246,4 @@ def _takes(data: str) -> bool:
     return path.suffix.lower() in SUFFIXES and path.exists() and not path.is_dir()
 
 
-def _open(data: str, opening: Opening) -> Source:
-    return open_table(path_of(data), min_classes=opening.min_classes, missing=opening.missing)
-
-
-TABLE = SourceKind(takes=_takes, open=_open, expected="a .csv, .tsv or .parquet list")
+TABLE = SourceKind(takes=_takes, open=open_table, expected="a .csv, .tsv or .parquet list")

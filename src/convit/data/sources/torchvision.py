@@ -78,21 +78,17 @@ _TABLE = {
 }
 
 
-def open_torchvision(name: str, *, root: Path, download: bool = True) -> Source:
+def open_torchvision(name: str, opening: Opening) -> Source:
     """A data set of torchvision with its official splits; its class names keep torchvision's order.
 
-    Args:
-        name: a key of the table above. ``emnist`` is its ``balanced`` variant, turned upright; ``imagenette`` its
-            320 px one.
-        root: the folder that holds, or will hold, the files in torchvision's layout.
-        download: fetch what is missing.
+    ``emnist`` is its ``balanced`` variant, turned upright; ``imagenette`` its 320 px one.
 
     Raises :class:`InputError` if the files are missing and cannot be downloaded; it says where to put them by hand.
     """
-    entry = _TABLE[name]
+    entry, root = _TABLE[name], opening.data_root or default_root()
     sets: dict[str, ImageSet] = {}
     for split, arguments in entry.splits.items():
-        dataset = _construct(name, entry, arguments, root, download)
+        dataset = _construct(name, entry, arguments, root, opening.download)
         class_names = entry.classes or _class_names(dataset)
         sets[split] = _image_set(name, split, dataset, root, class_names)
     return Source(name=name, root=name, class_names=class_names, flip=entry.flip, splits=sets)
@@ -163,12 +159,4 @@ def default_root() -> Path:
         raise InputError(f"data-root: no home folder is known for {place}, expected one: --data-root DIR") from error
 
 
-def _takes(data: str) -> bool:
-    return data in _TABLE
-
-
-def _open(data: str, opening: Opening) -> Source:
-    return open_torchvision(data, root=opening.data_root or default_root(), download=opening.download)
-
-
-TORCHVISION = SourceKind(takes=_takes, open=_open, names=tuple(_TABLE))
+TORCHVISION = SourceKind(takes=lambda data: data in _TABLE, open=open_torchvision, names=tuple(_TABLE))

@@ -6,8 +6,8 @@ from operator import attrgetter
 
 import torch
 
-from convit.benchmark import forward_step, interleaved
-from convit.benchmark.steps import wait_for
+from convit.benchmark.steps import forward_step, wait_for
+from convit.benchmark.timing import interleaved
 from convit.classifier_loading import load
 from convit.device import pick_device
 from convit.experiments.results import Result, kept
