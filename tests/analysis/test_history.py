@@ -40,8 +40,7 @@ def expected(model: Classifier, images: ArrayImages, chosen: list[int]) -> np.nd
 
 
 @pytest.mark.parametrize(
-    ("count", "most", "chosen"),
-    [(5, 64, [0, 1, 2, 3, 4]), (10, 4, [0, 2, 5, 7]), (9, 3, [0, 3, 6]), (3, 1, [0])],
+    ("count", "most", "chosen"), [(5, 64, [0, 1, 2, 3, 4]), (10, 4, [0, 2, 5, 7]), (9, 3, [0, 3, 6]), (3, 1, [0])]
 )
 def test_mean_over_images_evenly_spread(count: int, most: int, chosen: list[int]) -> None:
     model, images = classifier(), pictures(count)

@@ -81,12 +81,7 @@ def test_what_does_not_go_with_it(trained: Path, album: Path, tmp_path: Path, sh
     shell.refuses("predict", trained, album, *flip, "--reject", 0.1, says=("reject: got 0.1 with --views flip",))
     shell.refuses("evaluate", trained, album, *flip, "--coverage", 0.9, says=("coverage: got 0.9 with --views flip",))
     shell.refuses(
-        "export",
-        trained,
-        *flip,
-        "--format",
-        "web",
-        says=("format: got web with --views", "expected --format onnx"),
+        "export", trained, *flip, "--format", "web", says=("format: got web with --views", "expected --format onnx")
     )
     with pytest.raises(InputError, match="average of two views"):
         convit.load(trained).mirrored().save(tmp_path / "saved")

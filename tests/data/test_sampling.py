@@ -7,13 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convit.data import (
-    EpochSampler,
-    class_balanced_subset,
-    permutation,
-    shown,
-    stratified_split,
-)
+from convit.data import EpochSampler, class_balanced_subset, permutation, shown, stratified_split
 from convit.data.sampling import balanced_order, occurrence
 from convit.errors import InputError
 

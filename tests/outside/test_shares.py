@@ -50,11 +50,7 @@ def test_kaggle(tmp_path: Path, convit: Shell) -> None:
     classes(root / "seg_test/seg_test", "forest", "sea", images=2)
     put(root / "seg_pred/seg_pred", "1.jpg", "2.jpg")
     counts, said = learned(convit, root, tmp_path / "run")
-    assert counts == {
-        "train": {"forest": 3, "sea": 3},
-        "val": {"forest": 1, "sea": 1},
-        "test": {"forest": 2, "sea": 2},
-    }
+    assert counts == {"train": {"forest": 3, "sea": 3}, "val": {"forest": 1, "sea": 1}, "test": {"forest": 2, "sea": 2}}
     assert "left out seg_pred: its 2 images have no labels" in said
 
 
