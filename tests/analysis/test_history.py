@@ -70,7 +70,7 @@ def test_batches_of_any_size_and_large_pictures(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_nothing_is_moved() -> None:
-    model, images = classifier(), pictures(3)
+    model, images = classifier(attn_drop_rate=0.9, drop_path_rate=0.9), pictures(3)
     model.model.train()
     model.model.blocks[1].eval()  # a part that someone froze
     step(model.model, torch.randn(2, 3, *SIZE))
@@ -85,15 +85,6 @@ def test_nothing_is_moved() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.model.state_dict().items())
     assert gradients.keys() == {name for name, p in model.model.named_parameters() if p.grad is not None}
     assert all(torch.equal(p.grad, gradients[n]) for n, p in model.model.named_parameters() if p.grad is not None)
-    assert history.attention_record(model, images) == first
-
-
-def test_dropout_is_off() -> None:
-    model, images = classifier(attn_drop_rate=0.9, drop_path_rate=0.9), pictures(2)
-    model.model.train()
-    torch.manual_seed(1)
-    first = history.attention_record(model, images)
-    torch.manual_seed(2)
     assert history.attention_record(model, images) == first
 
 
