@@ -1,17 +1,54 @@
 """Small tools that several test modules use."""
 
+from html.parser import HTMLParser
+from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from convit import ConViT
+
+needs_export = pytest.mark.skipif(
+    None in map(find_spec, ("onnx", "onnxscript", "onnxruntime")),
+    reason='onnx, onnxscript or onnxruntime is not installed: pip install "convit[export]"',
+)
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:
     """The largest difference over the largest expected value."""
     scale = expected.double().abs().max().clamp_min(1e-300)
     return ((got.double() - expected.double()).abs().max() / scale).item()
+
+
+def noise(height: int, width: int, seed: int = 0) -> Image.Image:
+    """A picture of random pixels."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+class Elements(HTMLParser):
+    """The elements of a page, their attributes, and its text, also by the last id or tag before it."""
+
+    def __init__(self, document: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.texts: dict[str, str] = {}
+        self.last = ""
+        self.feed(document)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        self.last = dict(attrs).get("id") or tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        self.texts[self.last] = self.texts.get(self.last, "") + data
 
 
 def randomise(module: nn.Module, std: float = 0.3) -> nn.Module:

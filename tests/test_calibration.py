@@ -29,6 +29,7 @@ from convit.data import evaluation_transform
 from convit.errors import InputError
 from convit.export import export_onnx, export_torch
 from convit_onnx import OnnxClassifier
+from tests.helpers import needs_export
 from tests.test_export import CLASSES, made, random_images
 
 
@@ -194,10 +195,9 @@ def test_the_card_says_it(folder: Path) -> None:
     assert "not calibrated" in made().card()
 
 
+@needs_export
 @pytest.mark.parametrize("temperature", [2.5, 0.3])
 def test_exports_are_calibrated_too(temperature: float, pictures: list[Image.Image], tmp_path: Path) -> None:
-    for library in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(library, reason='not installed: pip install "convit[export]"')
     classifier = calibrated(temperature)
     expected = classifier.probabilities(pictures).numpy()
 
@@ -285,9 +285,8 @@ def test_answers(pictures: list[Image.Image]) -> None:
         assert (answer.score, answer.none_of_these, len(answer.predictions)) == (None, None, 2)
 
 
+@needs_export
 def test_files_give_the_same_rejections_and_sets_on_300_pictures(tmp_path: Path) -> None:
-    for library in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(library, reason='not installed: pip install "convit[export]"')
     rng = np.random.default_rng(5)
     photos = [
         Image.fromarray(rng.integers(low, low + 90, (16, 16, 3)).astype(np.uint8))

@@ -21,7 +21,7 @@ from convit.data import Preprocess
 from convit.errors import InputError
 from convit.export import export_onnx, export_torch, onnx_runner
 from convit.export_verification import verified
-from tests.helpers import randomise, relative_error
+from tests.helpers import needs_export, randomise, relative_error
 
 WITHOUT = 'not installed: pip install "convit[export]"'
 CLASSES = ("ape", "bée $1", "cow", 'd"og', "9")
@@ -41,12 +41,6 @@ def made(**changes: Any) -> Classifier:
     randomise(model)
     preprocess = Preprocess(image_size=tuple(args["img_size"]), mean=(0.4, 0.5, 0.6), crop_pct=0.9)
     return Classifier(model.eval(), preprocess, CLASSES, model_name=NAME, model_args=args)
-
-
-@pytest.fixture
-def need() -> None:
-    for library in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(library, reason=f"{library} is {WITHOUT}")
 
 
 def random_images(*shape: int) -> Tensor:
@@ -69,7 +63,7 @@ MODELS = [
 IDS = ["gpsa", "plain", "all-gpsa", "psa", "no-embedding", "rectangle"]
 
 
-@pytest.mark.usefixtures("need")
+@needs_export
 @pytest.mark.parametrize("args", MODELS, ids=IDS)
 def test_onnx_of_every_kind(args: dict[str, Any], tmp_path: Path) -> None:
     classifier, path = made(**args), tmp_path / "model.onnx"
@@ -84,7 +78,7 @@ def test_onnx_of_every_kind(args: dict[str, Any], tmp_path: Path) -> None:
         assert relative_error(run(images), logits(classifier, images)) < 1e-5
 
 
-@pytest.mark.usefixtures("need")
+@needs_export
 @pytest.mark.parametrize("args", MODELS, ids=IDS)
 def test_onnx_of_any_size(args: dict[str, Any], tmp_path: Path) -> None:
     classifier, path = made(**args), tmp_path / "model.onnx"
@@ -99,7 +93,7 @@ def test_onnx_of_any_size(args: dict[str, Any], tmp_path: Path) -> None:
             run(random_images(1, 3, height, width))
 
 
-@pytest.mark.usefixtures("need")
+@needs_export
 def test_onnx_with_a_cnn_as_its_stem(tmp_path: Path) -> None:
     classifier = made(hybrid_backbone="resnet10t", img_size=[32, 32], patch_size=16)
     for dynamic_size in (False, True):
@@ -124,7 +118,7 @@ def test_torch_format(args: dict[str, Any], dynamic_size: bool, tmp_path: Path) 
     assert b"/site-packages/" not in (tmp_path / "model.pt2").read_bytes()
 
 
-@pytest.mark.usefixtures("need")
+@needs_export
 def test_one_file_that_says_what_it_is(tmp_path: Path) -> None:
     import onnx
 
@@ -150,7 +144,7 @@ def test_one_file_that_says_what_it_is(tmp_path: Path) -> None:
     assert b".py" not in model.SerializeToString()
 
 
-@pytest.mark.usefixtures("need")
+@needs_export
 @pytest.mark.parametrize("dynamic_size", [False, True])
 def test_int8(dynamic_size: bool, tmp_path: Path) -> None:
     classifier = made(embed_dim=144)
@@ -165,7 +159,7 @@ def test_int8(dynamic_size: bool, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["small.onnx", "whole.onnx"]
 
 
-@pytest.mark.usefixtures("need")
+@needs_export
 @pytest.mark.parametrize("opset", [18, 23])
 def test_opset(opset: int, tmp_path: Path) -> None:
     import onnx
@@ -177,7 +171,7 @@ def test_opset(opset: int, tmp_path: Path) -> None:
 # -- refused -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("need")
+@needs_export
 @pytest.mark.parametrize(("suffix", "writer"), [(".onnx", export_onnx), (".pt2", export_torch)], ids=["onnx", "torch"])
 def test_a_file_that_differs_is_not_written(
     suffix: str, writer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -259,7 +253,7 @@ print(sorted(name for name in heavy if sys.modules.get(name)), file=sys.stderr)
 """
 
 
-@pytest.mark.usefixtures("need")
+@needs_export
 def test_predicts_every_kind_of_picture_without_torch(odd_pictures: Path, tmp_path: Path) -> None:
     classifier, path = made(), tmp_path / "model.onnx"
     export_onnx(classifier, path)
@@ -294,7 +288,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.usefixtures("need")
+@needs_export
 @pytest.mark.parametrize("image_size", [[16, 16], [12, 20]])
 def test_example_says_the_same_without_convit(image_size: list[int], tmp_path: Path) -> None:
     classifier, path = made(img_size=image_size), tmp_path / "model.onnx"

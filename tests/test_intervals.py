@@ -67,8 +67,7 @@ def test_mcnemar_of_thousands_of_images() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "low", "high"),
-    [((36, 12, 2, 0), 0.0569, 0.3404), ((20, 12, 2, 16), 0.0562, 0.3292)],
+    ("counts", "low", "high"), [((36, 12, 2, 0), 0.0569, 0.3404), ((20, 12, 2, 16), 0.0562, 0.3292)]
 )
 def test_the_paired_intervals_that_newcombe_printed(counts: tuple[int, ...], low: float, high: float) -> None:
     """Table II of Newcombe (1998, paired data), method 10."""

@@ -74,9 +74,3 @@ def test_nobody_reads_what_is_said(words: tuple[str, ...], place: str) -> None:
             assert subprocess.run(command, stdout=writing, stderr=writing, check=False).returncode == 2
     finally:
         os.close(writing)
-
-
-def test_python_dash_m_is_the_same() -> None:
-    done = subprocess.run([sys.executable, "-m", "convit", "trian"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("convit: unknown command 'trian'")

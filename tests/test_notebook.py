@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import convit
-from convit.data import Preprocess
+from tests.experiments.made import save_classifier
 
 ROOT = Path(__file__).parent.parent
 CELLS = json.loads((ROOT / "examples" / "inspect_digits.ipynb").read_text(encoding="utf-8"))["cells"]
@@ -17,12 +17,7 @@ CODE = [cell for cell in CELLS if cell["cell_type"] == "code"]
 def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     # A model that has learned nothing stands in for the run of the demo.
     run = tmp_path / "runs" / "digits"
-    args = {"img_size": [8, 8], "patch_size": 4}
-    model = convit.create_model("convit_micro_patch4_16", num_classes=10, **args)
-    names = [str(digit) for digit in range(10)]
-    convit.Classifier(
-        model, Preprocess(image_size=(8, 8)), names, model_name="convit_micro_patch4_16", model_args=args
-    ).save(run)
+    save_classifier(run, [str(digit) for digit in range(10)])
     (run / "test-images").mkdir()
     convit.load(run)
     from convit.data import open_source

@@ -1,6 +1,5 @@
-"""A dataclass of options: checked alike from words, YAML and Python; hostile YAML is refused in one line."""
+"""A dataclass of options: checked alike from words, YAML and Python."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -133,46 +132,6 @@ def test_what_was_given() -> None:
     assert Zoo(legs=4, tame=False).given() == {"legs": 4}
 
 
-HOSTILE = {
-    "an unknown option": ("colour: red\n", "unknown option 'colour'"),
-    "a wrong type": ("legs: [4]\n", "legs: got [4], expected a whole number of at least 1"),
-    "a name twice": ("legs: 4\nlegs: 5\n", "line 2: 'legs' twice"),
-    "a date": ("name: 2024-01-01\n", "name: got 2024-01-01, expected a word (YAML reads this as a date"),
-    "a Python object": ("name: !!python/object/apply:os.system ['true']\n", "line 1: the tag"),
-    "an anchor": ("name: &a x\n", "line 1: an anchor"),
-    "an anchor bomb": ("a: &a [x, x]\n" + "".join(f"b{i}: &b{i} [*a, *a]\n" for i in range(40)), "an anchor"),
-    "deep nesting": ("[" * 10_000, "line 1: values inside values"),
-    "deep nesting of blocks": ("".join(f"{' ' * i}a:\n" for i in range(1_000)), "values inside values"),
-    "a list": ("- a\n", "a list; expected a YAML file of options"),
-    "nothing": ("", "nothing in it"),
-    "no YAML": ("a: b: c\n", "not YAML"),
-    "a null byte": ("name: \x00\n", "not YAML"),
-    "a number with many digits": ("legs: " + "9" * 4_000 + "\n", "legs: got 999"),
-    "an infinite number": ("weight: .inf\n", "weight: got inf"),
-    "no UTF-8": (b"name: \xff\n", "no UTF-8"),
-    "a large file": ("#" * (2 << 20), "more than 1048576 bytes"),
-}
-
-
-@pytest.mark.parametrize("what", HOSTILE)
-def test_hostile_yaml_is_one_line_at_once(what: str, tmp_path: Path) -> None:
-    content, message = HOSTILE[what]
-    path = tmp_path / "z.yaml"
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    began = time.perf_counter()
-    with pytest.raises(InputError) as caught:
-        make(Zoo, read_yaml(path))
-    assert time.perf_counter() - began < 2
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 500 + len(str(path))
-
-
 def test_numbers_as_people_write_them(tmp_path: Path) -> None:
     (tmp_path / "z.yaml").write_text("weight: 1e-3\nlegs: 4\nsides: [3, 4]\nname: 'yes'\ntame: on\n")
     assert make(Zoo, read_yaml(tmp_path / "z.yaml")) == Zoo(weight=0.001, legs=4, sides=(3, 4), name="yes", tame=True)
-
-
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"config: .*gone\.yaml: cannot be read"):
-        read_yaml(tmp_path / "gone.yaml")

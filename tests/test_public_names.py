@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
 import convit
+import convit.training
 
 OURS = "timm.is_model('convit_nano_patch4_32') and timm.is_model('convit_tiny')"
 
@@ -16,15 +18,21 @@ def passes(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", convit.__all__)
-def test_every_public_name_is_there(name: str) -> None:
-    assert getattr(convit, name).__module__.startswith("convit.")
-    assert name in dir(convit)
+@pytest.mark.parametrize(("module", "name"), [(m, name) for m in (convit, convit.training) for name in m.__all__])
+def test_every_public_name_is_there(module: ModuleType, name: str) -> None:
+    found = getattr(module, name)
+    assert found.__name__ == name or name == "GPSA"
+    assert found.__module__.startswith("convit.")
 
 
-def test_no_other_name_is() -> None:
-    with pytest.raises(AttributeError, match=r"module 'convit' has no attribute 'trian'"):
-        _ = convit.trian  # type: ignore[attr-defined]
+def test_every_public_name_is_listed() -> None:
+    assert set(convit.__all__) <= set(dir(convit))
+
+
+@pytest.mark.parametrize("module", [convit, convit.training])
+def test_no_other_name_is(module: ModuleType) -> None:
+    with pytest.raises(AttributeError, match=rf"module '{module.__name__}' has no attribute 'trian'"):
+        _ = module.trian
 
 
 def test_all_of_them_by_a_star() -> None:

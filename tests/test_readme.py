@@ -9,7 +9,7 @@ import pytest
 
 import convit
 import convit_launcher
-from convit.data import Preprocess
+from tests.experiments.made import save_classifier
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,12 +20,7 @@ def test_python_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr(sys, "argv", ["digit_images.py", "runs/digits/test-images"])
     runpy.run_path(str(ROOT / "examples" / "digit_images.py"), run_name="__main__")
     # A model that has learned nothing stands in for the run of the demo.
-    args = {"img_size": [8, 8], "patch_size": 4}
-    model = convit.create_model("convit_micro_patch4_16", num_classes=10, **args)
-    names = [str(digit) for digit in range(10)]
-    convit.Classifier(
-        model, Preprocess(image_size=(8, 8)), names, model_name="convit_micro_patch4_16", model_args=args
-    ).save("runs/digits")
+    save_classifier(Path("runs/digits"), [str(digit) for digit in range(10)])
 
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     values: dict[str, object] = {}

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from convit import ConViT, InputError
+from convit import ConViT
 from convit.analysis import capture, entropy, head_diversity, non_locality, summary
 from tests.analysis.models import ours
 
@@ -45,11 +45,6 @@ def test_numbers_are_json_also_where_a_head_has_no_centre() -> None:
 def test_one_head_has_no_diversity() -> None:
     model = ConViT(img_size=12, patch_size=4, num_classes=3, embed_dim=8, depth=1, num_heads=1, local_up_to_layer=1)
     assert summary(model, [IMAGES[:, :, :, :12]])[0].diversity is None
-
-
-def test_no_images() -> None:
-    with pytest.raises(InputError, match="batches: got none"):
-        summary(ours(), [])
 
 
 def test_diversity_is_json_too() -> None:

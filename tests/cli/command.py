@@ -4,24 +4,25 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import convit_launcher
+from tests.training.small import photos  # noqa: F401  the tests of commands take it from here
 
 SMALL = (
-    "--model",
-    "convit_micro_patch4_32",
-    "--image-size",
-    "8",
-    "--patch-size",
-    "4",
-    "--epochs",
-    "1",
-    "--workers",
-    "0",
+    *("--model", "convit_micro_patch4_32", "--image-size", "8", "--patch-size", "4"),
+    *("--epochs", "1", "--workers", "0"),
 )
+
+WITHOUT = """
+import sys, convit_launcher
+_, libraries, *words = sys.argv
+sys.argv = ["convit", *words]
+status = convit_launcher.main()
+loaded = set(libraries.split()) & set(sys.modules)
+sys.exit(f"loaded {loaded}" if loaded else status)
+"""
+"""Python code: a command, after the names of libraries that it may not load."""
 
 
 class Result(NamedTuple):
@@ -57,17 +58,6 @@ class Shell:
         for word in says:
             assert str(word) in lines[0], f"{word!r} is not in {lines[0]!r}"
         return lines[0]
-
-
-def photos(root: Path, counts: dict[str, int]) -> Path:
-    """A folder of classes, of different brightness, in noisy pictures of 8 x 8 pixels."""
-    rng = np.random.default_rng(0)
-    for label, (name, count) in enumerate(counts.items()):
-        (root / name).mkdir(parents=True)
-        for i in range(count):
-            pixels = rng.integers(0, 80, (8, 8, 3)) + label * 170 // max(1, len(counts) - 1)
-            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i}.png")
-    return root
 
 
 def tree(root: Path) -> dict[str, bytes | None]:

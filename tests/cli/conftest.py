@@ -34,6 +34,21 @@ def trained(animals: Path) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its ONNX file; read only."""
+    from convit.classifier_loading import load
+    from convit.export import export_onnx
+
+    return export_onnx(load(trained), tmp_path_factory.mktemp("onnx") / "model.onnx").path
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """Pictures in two folders, one of them deep."""
+    return photos(tmp_path / "album", {"a": 2, "b/deep": 2})
+
+
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
     """A copy of the run, without its states, to write into."""

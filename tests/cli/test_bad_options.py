@@ -75,6 +75,7 @@ YAML: dict[str, tuple[str | bytes, str]] = {
     "a list": ("- epochs", "a list; expected a YAML file of options"),
     "nothing": ("", "nothing in it; expected a YAML file of options"),
     "no YAML": ("epochs: [3\nlr: 1", "not YAML ("),
+    "a null byte": ("out: \x00\n", "not YAML"),
     "bytes": (b"epochs: \xff\xfe", "no UTF-8; expected a YAML file of options"),
     "a python object": ("out: !!python/object/apply:os.system [touch pwned]", "the tag 'tag:yaml.org,2002:python/"),
     "another tag": ("out: !!binary aGk=", "the tag 'tag:yaml.org,2002:binary'; expected a YAML file of options"),

@@ -110,9 +110,6 @@ def test_a_run_that_fails(pets: Path, tmp_path: Path, shell: Shell) -> None:
     ("arguments", "says"),
     [
         (("ablation", "digits", "--jobs", 0), ("jobs: got 0",)),
-        (("ablaton", "digits"), ("ablaton", "ablation")),
-        (("ablation", "nowhere"), ("nowhere", "no such folder")),
-        (("ablation", "digits", "--strengths", 1), ("strengths: got it for ablation",)),
         (("ablation", "digits", "--rows"), ("rows: got nothing",)),
         (("ablation",), ("data: got none",)),
     ],

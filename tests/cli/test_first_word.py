@@ -12,20 +12,12 @@ from pathlib import Path
 import pytest
 
 from convit.hub import PATIENCE
-from tests.cli.command import photos
-
-WITHOUT_TORCH = """
-import sys, convit_launcher
-sys.argv = ["convit", *sys.argv[1:]]
-status = convit_launcher.main()
-loaded = {"torch", "timm", "torchvision", "matplotlib"} & set(sys.modules)
-sys.exit(f"loaded {loaded}" if loaded else status)
-"""
+from tests.cli.command import WITHOUT, photos
 
 
 def said(folder: Path, *words: str, **environment: str) -> tuple[int, str, str]:
     """Exit status, standard output and error of a command that does without PyTorch, begun in a folder."""
-    code = [sys.executable, "-c", WITHOUT_TORCH, *words]
+    code = [sys.executable, "-c", WITHOUT, "torch timm torchvision matplotlib", *words]
     done = subprocess.run(
         code, cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=120
     )

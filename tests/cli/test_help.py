@@ -12,17 +12,9 @@ import pytest
 
 import convit_launcher
 from convit.options import Option, options_of
-from tests.cli.command import Shell
+from tests.cli.command import WITHOUT, Shell
 
 COMMANDS = tuple(convit_launcher.COMMANDS)
-
-WITHOUT_TORCH = """
-import sys, convit_launcher
-sys.argv = ["convit", *sys.argv[1:]]
-status = convit_launcher.main()
-loaded = {"torch", "timm", "torchvision", "matplotlib", "sklearn", "yaml", "rich", "numpy"} & set(sys.modules)
-sys.exit(f"loaded {loaded}" if loaded else status)
-"""
 
 
 def options(command: str) -> tuple[Option, ...]:
@@ -45,7 +37,8 @@ def offered(text: str) -> set[str]:
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["--help-all"], 0), (["--no-such-option"], 2)])
 def test_neither_help_nor_a_mistake_loads_heavy_libraries(command: str, arguments: list[str], status: int) -> None:
-    code = [sys.executable, "-c", WITHOUT_TORCH, command, *arguments]
+    heavy = "torch timm torchvision matplotlib sklearn yaml rich numpy"
+    code = [sys.executable, "-c", WITHOUT, heavy, command, *arguments]
     done = subprocess.run(code, capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stderr
 

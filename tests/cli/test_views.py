@@ -9,13 +9,8 @@ from PIL import Image, ImageOps
 
 import convit
 from convit.errors import InputError
-from tests.cli.command import Shell, photos
-from tests.cli.test_export_command import needs_onnx
-
-
-@pytest.fixture
-def album(tmp_path: Path) -> Path:
-    return photos(tmp_path / "album", {"a": 2, "b": 1})
+from tests.cli.command import Shell
+from tests.helpers import needs_export
 
 
 def by_hand(run: Path, album: Path) -> np.ndarray:
@@ -61,7 +56,7 @@ def test_evaluate_in_a_folder_of_its_own(run: Path, animals: Path, shell: Shell)
     assert json.loads(got.out)["top1"] == pytest.approx(100 * np.mean(right))
 
 
-@needs_onnx
+@needs_export
 def test_an_exported_file_has_both_views(trained: Path, album: Path, tmp_path: Path, shell: Shell) -> None:
     path, plain = tmp_path / "flip.onnx", tmp_path / "plain.onnx"
     assert shell("export", trained, "--out", path, "--views", "flip").status == 0
@@ -81,12 +76,7 @@ def test_what_does_not_go_with_it(trained: Path, album: Path, tmp_path: Path, sh
     shell.refuses("predict", trained, album, *flip, "--reject", 0.1, says=("reject: got 0.1 with --views flip",))
     shell.refuses("evaluate", trained, album, *flip, "--coverage", 0.9, says=("coverage: got 0.9 with --views flip",))
     shell.refuses(
-        "export",
-        trained,
-        *flip,
-        "--format",
-        "web",
-        says=("format: got web with --views", "expected --format onnx"),
+        "export", trained, *flip, "--format", "web", says=("format: got web with --views", "expected --format onnx")
     )
     with pytest.raises(InputError, match="average of two views"):
         convit.load(trained).mirrored().save(tmp_path / "saved")

@@ -1,7 +1,7 @@
 """Data sets of the Hub and saved ones, built here; the Hub itself is stood in for."""
 
-import builtins
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,14 +165,7 @@ def test_a_folder_called_alike_is_not_taken(
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = saved(tmp_path / "set", rows(range(3)))
-    whole = builtins.__import__
-
-    def without(name: str, *more: Any, **also: Any) -> Any:
-        if name == "datasets":
-            raise ImportError(name)
-        return whole(name, *more, **also)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "datasets", None)
     fails("hf:owner/set", "pip install 'convit[hub]'")
     fails(folder, "pip install 'convit[hub]'")
 

@@ -16,6 +16,7 @@ from convit.data.keeping import keep
 from convit.data.packs import SETTLED, Cache, Packs, cache_folder
 from convit.events import Event, PassBegan, Said
 from convit.preprocess import prepared
+from tests.helpers import noise
 
 WAYS = [Reduced(20), Fitted.to(Preprocess(image_size=(12, 16), crop_pct=0.9))]
 
@@ -25,23 +26,19 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
 @pytest.fixture
 def images(tmp_path: Path) -> FileImages:
     """Of every kind: reduced JPEGs, a turned one, a grey one, one that is smaller than its copy could be, a PNG with
     transparency, and one of 16 bits."""
     root = tmp_path / "photos"
     root.mkdir()
-    noise(300, 170).save(root / "large.jpg")
+    noise(170, 300).save(root / "large.jpg")
     turned = Image.Exif()
     turned[0x0112] = 6
-    noise(230, 130, 1).save(root / "turned.jpg", exif=turned)
-    noise(90, 60, 2).convert("L").save(root / "grey.jpg")
-    noise(11, 9, 3).save(root / "small.png")
-    clear = noise(64, 48, 4).convert("RGBA")
+    noise(130, 230, 1).save(root / "turned.jpg", exif=turned)
+    noise(60, 90, 2).convert("L").save(root / "grey.jpg")
+    noise(9, 11, 3).save(root / "small.png")
+    clear = noise(48, 64, 4).convert("RGBA")
     clear.putalpha(90)
     clear.save(root / "clear.png")
     deep = np.random.default_rng(5).integers(0, 4096, (50, 70), dtype=np.uint16)

@@ -1,19 +1,11 @@
 """Splits, subsets and orders: properties for any targets, purity, nesting, resume."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convit.data import (
-    EpochSampler,
-    class_balanced_subset,
-    permutation,
-    shown,
-    stratified_split,
-)
+from convit.data import EpochSampler, class_balanced_subset, permutation, shown, stratified_split
 from convit.data.sampling import balanced_order, occurrence
 from convit.errors import InputError
 
@@ -79,6 +71,9 @@ def test_out_of_range_values_are_named() -> None:
         EpochSampler(3, seed=-1)
     with pytest.raises(InputError, match="start 4; expected"):
         EpochSampler(3, seed=0).set_epoch(0, 4)
+    for repeats in (0, 5):
+        with pytest.raises(InputError, match=f"repeats: {repeats}; expected 1 to the 4 images"):
+            EpochSampler(4, seed=0, repeats=repeats)
 
 
 @given(st.integers(0, 200), SEEDS)
@@ -146,10 +141,6 @@ def test_repeated_augmentation_shows_other_images_each_epoch() -> None:
     assert epochs[0] != epochs[1]
 
 
-def test_no_repeats_is_what_it_was() -> None:
-    assert list(EpochSampler(9, seed=4, repeats=1)) == [(0, i) for i in permutation(9, 4, 3, 0).tolist()]
-
-
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 60), SEEDS)
 def test_balanced_order(counts: list[int], count: int, seed: int) -> None:
     targets = np.repeat(np.arange(len(counts)) * 2, counts)  # every other class has no image
@@ -193,15 +184,3 @@ def test_balanced_and_repeated() -> None:
 def test_occurrence(indices: list[int]) -> None:
     expected = [indices[:i].count(index) for i, index in enumerate(indices)]
     assert occurrence(np.array(indices, dtype=np.int64)).tolist() == expected
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"repeats": 0}, "repeats: 0; expected 1 to the 4 images"),
-        ({"repeats": 5}, "repeats: 5; expected 1 to the 4 images"),
-    ],
-)
-def test_samplers_that_do_not_fit(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        EpochSampler(4, seed=0, **options)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from convit.data import ImageSet, open_source
@@ -200,10 +199,3 @@ print(convit.data.Preprocess.__name__, "torch" in sys.modules)
 def test_choosing_needs_no_torch(animals: Path) -> None:
     done = subprocess.run([sys.executable, "-c", LIGHT, str(animals)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", "Preprocess True"]
-
-
-def test_an_image_set_keeps_no_position_of_a_class(animals: Path) -> None:
-    """Targets are matched by name wherever classes are fewer."""
-    images = select(str(animals), Learning(classes=2, seed=0)).splits["train"]
-    assert np.unique(images.targets).tolist() == [0, 1]
-    assert all(name.split("/")[0] == label for name, label in labels(images).items())

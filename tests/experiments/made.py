@@ -47,11 +47,11 @@ def made(
     )
 
 
-def save_classifier(folder: Path) -> Classifier:
+def save_classifier(folder: Path, names: Sequence[str] = ("cat", "dog")) -> Classifier:
     """An untrained model for images of 8 x 8 pixels, and its files in a folder."""
     args = {"img_size": [8, 8]}
-    model = create_model(MICRO, num_classes=2, **args).eval()
-    made = Classifier(model, Preprocess(image_size=(8, 8)), ["cat", "dog"], model_name=MICRO, model_args=args)
+    model = create_model(MICRO, num_classes=len(names), **args).eval()
+    made = Classifier(model, Preprocess(image_size=(8, 8)), names, model_name=MICRO, model_args=args)
     folder.mkdir(parents=True, exist_ok=True)
     made.save(folder)
     return made

@@ -122,8 +122,7 @@ def test_several_at_once(pets: Path, tmp_path: Path, how: Callable[[str], None])
 
 
 @pytest.mark.parametrize(
-    ("word", "says"),
-    [("badly", "lr: got one that is too large"), ("dying", "its process ended with status 7, see ")],
+    ("word", "says"), [("badly", "lr: got one that is too large"), ("dying", "its process ended with status 7, see ")]
 )
 def test_runs_that_fail(word: str, says: str, pets: Path, tmp_path: Path, how: Callable[[str], None]) -> None:
     how(word)

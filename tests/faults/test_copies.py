@@ -1,15 +1,14 @@
 """Copies of images under faults: runs end with the same bits whatever befalls the folder that they are kept in."""
 
 import shutil
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from convit.data.packs import cache_folder
-from tests.faults.harness import COUNTS, ENVIRONMENT, FULL, Whole, ended, started
+from tests.faults.harness import COUNTS, ENVIRONMENT, FULL, Whole, command, ended, started
 
 
 @pytest.fixture
@@ -82,18 +81,8 @@ def test_two_runs_at_once(kept: Path, short: Whole, out: Path) -> None:
 
 
 @pytest.mark.skipif(not FULL, reason="in the full form: make fault-tests")
-def test_a_disk_that_is_really_full(short: Whole, out: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", folder], capture_output=True)
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.decode().strip()}")
-    try:
-        began = time.monotonic()
-        with started(*short.arguments(out), env=ENVIRONMENT | {"XDG_CACHE_HOME": str(folder)}) as process:
-            got = ended(process, began)
-        assert got.status == 0, got.said
-        short.same(out)
-        COUNTS["disks that had no room for copies"] += 1
-    finally:
-        subprocess.run(["umount", folder], check=True)
+def test_a_disk_that_is_really_full(disk: Callable[[int], Path], short: Whole, out: Path) -> None:
+    got = command(*short.arguments(out), env=ENVIRONMENT | {"XDG_CACHE_HOME": str(disk(8 << 10))})
+    assert got.status == 0, got.said
+    short.same(out)
+    COUNTS["disks that had no room for copies"] += 1

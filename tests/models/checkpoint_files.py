@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import convit
 from convit import Classifier, ConViT, InputError
 from convit.data import Preprocess
-from tests.helpers import randomise
+from tests.helpers import randomise, tiny_model
 
 Weights = dict[str, Tensor]
 
@@ -76,6 +76,13 @@ def refused(call: Callable[[], object], *words: str) -> str:
     for word in words:
         assert word in message
     return message
+
+
+def taken(path: str | Path, expected: Weights, **options: Any) -> None:
+    """Loads a file into a small model, which then has these weights."""
+    model = tiny_model()
+    convit.load_weights(model, path, **options)
+    assert same_weights(model.state_dict(), expected)
 
 
 def not_loaded(model: ConViT, path: str | Path, *words: str, **options: Any) -> str:

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from convit import ConViT, create_model, load_weights
 from tests.helpers import randomise, relative_error, tiny_model
-from tests.models.checkpoint_files import authors_model, classifier, not_loaded, same_weights, saved, saved_safely
+from tests.models.checkpoint_files import (
+    authors_model,
+    classifier,
+    not_loaded,
+    same_weights,
+    saved,
+    saved_safely,
+    taken,
+)
 
 MICRO = "convit_micro_patch4_32"
 TINY = "convit_tiny_patch16_224"
@@ -198,8 +206,7 @@ def test_a_nonsense_input_size_is_as_good_as_none(input_size: Any, tmp_path: Pat
     source = tiny_model().state_dict()
     saved_safely(dict(source), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {"input_size": input_size}}))
-    load_weights(model := tiny_model(), tmp_path)
-    assert same_weights(model.state_dict(), source)
+    taken(tmp_path, source)
 
 
 TEXTS = ["", "{", "[]", "null", '"x"', '{"pretrained_cfg": 3}', '{"pretrained_cfg": {}}', "[" * 100_000, "\udcff\x00"]
@@ -210,8 +217,7 @@ def test_a_config_that_is_none_is_as_good_as_none(text: str, tmp_path: Path) -> 
     source = tiny_model().state_dict()
     saved_safely(dict(source), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_bytes(text.encode(errors="surrogateescape"))
-    load_weights(model := tiny_model(), tmp_path)
-    assert same_weights(model.state_dict(), source)
+    taken(tmp_path, source)
 
 
 @pytest.mark.parametrize("shape", [(), (36,), (1, 36)])

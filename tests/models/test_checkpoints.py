@@ -10,7 +10,6 @@ import timm
 import torch
 from torch import Tensor, nn
 
-import convit
 from convit import ConViT, create_model, load_weights
 from convit.grid import Grid
 from convit.ops import naive
@@ -25,6 +24,7 @@ from tests.models.checkpoint_files import (
     saved,
     saved_safely,
     snapshot,
+    taken,
     training_state,
 )
 
@@ -134,32 +134,18 @@ def test_same_logits_and_maps_from_every_format(published: Published, form: str,
     check_same(create_model(published.name, checkpoint_path=path), published)
 
 
-@pytest.mark.parametrize(("plain", "averaged"), [("state_dict", "state_dict_ema"), ("model", "model_ema")])
-def test_which_of_two_entries_is_taken(plain: str, averaged: str, tmp_path: Path) -> None:
-    trained, mean = tiny_model().state_dict(), tiny_model().state_dict()
-    model = tiny_model()
-    path = saved({plain: trained, averaged: mean}, tmp_path / "a.pth")
-    for options, expected in (({}, mean), ({"ema": True}, mean), ({"ema": False}, trained)):
-        load_weights(randomise(model), path, **options)
-        assert same_weights(model.state_dict(), expected)
-    for only in (plain, averaged):  # what a file does not have is not asked for
-        path = saved({only: trained}, tmp_path / "a.pth")
-        for ema in (True, False):
-            load_weights(randomise(model), path, ema=ema)
-            assert same_weights(model.state_dict(), trained)
-
-
-def test_an_empty_average_is_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("entry", ["state_dict", "state_dict_ema", "model", "model_ema"])
+def test_what_a_file_does_not_have_is_not_asked_for(entry: str, tmp_path: Path) -> None:
     weights = tiny_model().state_dict()
-    load_weights(model := tiny_model(), saved({"model": weights, "model_ema": {}}, tmp_path / "a.pth"))
-    assert same_weights(model.state_dict(), weights)
+    path = saved({entry: weights}, tmp_path / "a.pth")
+    for ema in (True, False):
+        taken(path, weights, ema=ema)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_types_are_cast_to_the_models(dtype: torch.dtype, tmp_path: Path) -> None:
     weights = {name: tensor.to(dtype) for name, tensor in tiny_model().state_dict().items()}
-    load_weights(model := tiny_model(), saved(weights, tmp_path / "a.pth"))
-    assert same_weights(model.state_dict(), {name: tensor.float() for name, tensor in weights.items()})
+    taken(saved(weights, tmp_path / "a.pth"), {name: tensor.float() for name, tensor in weights.items()})
 
 
 # -- what does not fit -------------------------------------------------------------------------------------------------
@@ -255,7 +241,3 @@ def test_strange_tensors_are_one_line(strange: str, tmp_path: Path) -> None:
     model = tiny_model()
     weights = tiny_model().state_dict() | STRANGE[strange]
     not_loaded(model, saved(weights, tmp_path / "a.pth"), "a.pth: ")
-
-
-def test_the_names_are_public() -> None:
-    assert convit.load_weights is load_weights

@@ -102,22 +102,6 @@ def test_channels(channels: int) -> None:
     assert tiny_model(in_chans=channels)(torch.randn(2, channels, 16, 16)).shape == (2, 5)
 
 
-BAD_ARGUMENTS = {
-    "depth": ({"depth": 0}, "depth: got 0, expected a whole number from 1 to"),
-    "too many GPSA blocks": ({"local_up_to_layer": 4}, "local_up_to_layer: got 4, expected 0 to the depth, 3"),
-    "fewer than none": ({"local_up_to_layer": -1}, "local_up_to_layer: got -1, expected a whole number from 0"),
-    "pooling": ({"global_pool": "max"}, "global_pool: got 'max', expected 'token', 'avg' or ''"),
-    "heads": ({"num_heads": 7}, "num_heads: got 7 for a width of 36, expected a divisor of the width, such as 6"),
-    "strength": ({"locality_strength": 0.0}, "locality_strength: got 0.0, expected a positive number"),
-}
-
-
-@pytest.mark.parametrize(("arguments", "message"), BAD_ARGUMENTS.values(), ids=list(BAD_ARGUMENTS))
-def test_bad_arguments(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        tiny_model(**arguments)
-
-
 @given(*(st.integers(1, 23) for _ in range(4)))
 def test_embeddings_are_resized_as_timm_does(old_rows: int, old_columns: int, rows: int, columns: int) -> None:
     embedding = torch.randn(1, old_rows * old_columns, 5, generator=torch.Generator().manual_seed(rows))

@@ -1,5 +1,6 @@
 """A file of weights is only read as tensors: code in it never runs, damage and other files are one line."""
 
+import functools
 import io
 import os
 import pickle
@@ -90,16 +91,21 @@ def test_code_under_the_name_of_a_safe_format(writer: str, tmp_path: Path) -> No
     assert not marker.exists()
 
 
-def test_a_whole_model_is_refused_by_its_class(tmp_path: Path) -> None:
-    model = tiny_model()
-    for content in (model, {"model": model}, {"model": model.state_dict(), "ema": model}):
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (tiny_model(), "convit.models.convit.ConViT"),
+        (torch.nn.ReLU(), "torch.nn.modules.activation.ReLU"),
+        (Call(os.system, "true"), f"{os.name}.system"),
+        (functools.partial(print, 3), "functools.partial"),
+        (io.StringIO("a"), "_io.StringIO"),
+    ],
+    ids=["a model", "a layer", "a call", "partial", "a stream"],
+)
+def test_refused_by_the_name_of_what_it_is_or_calls(value: object, name: str, tmp_path: Path) -> None:
+    for content in (value, {"model": value}, {"model": tiny_model().state_dict(), "ema": value}):
         path = saved(content, tmp_path / "a.pth")
-        not_loaded(tiny_model(), path, "it carries code or objects (convit.models.convit.ConViT)", "state_dict()")
-
-
-def test_refused_by_the_name_of_what_it_calls(tmp_path: Path) -> None:
-    path = saved({"model": Call(os.system, "true")}, tmp_path / "a.pth")
-    not_loaded(tiny_model(), path, f"({os.name}.system)")
+        not_loaded(tiny_model(), path, "a.pth: ", f"it carries code or objects ({name}", "state_dict()")
 
 
 # -- damaged files -----------------------------------------------------------------------------------------------------

@@ -46,12 +46,7 @@ SMALL_IMAGES = [
     *(
         (f"convit_{size}_patch{patch}_{side}", side, side // patch)
         for size in ("nano", "mini")
-        for patch, side in (
-            (4, 16),
-            (4, 32),
-            (8, 64),
-            (8, 128),
-        )
+        for patch, side in ((4, 16), (4, 32), (8, 64), (8, 128))
     ),
     ("convit_tiny_patch4_32", 32, 8),
     ("convit_tiny_patch8_64", 64, 8),

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of handed-over files."""
+"""Fixtures: a shell, images and a run on them, a saved model."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import pytest
 from convit import Classifier, create_model
 from convit.data import Preprocess
 from tests.cli.command import Shell
+from tests.cli.conftest import animals, run, trained  # noqa: F401
 from tests.outside.handed_over import ARGS, MODEL
 
 

@@ -11,9 +11,6 @@ from PIL import Image
 
 import convit
 from tests.cli.command import SMALL, Shell, photos
-from tests.cli.conftest import animals, run, shell, trained
-
-__all__ = ["animals", "run", "shell", "trained"]  # fixtures
 
 
 @pytest.fixture

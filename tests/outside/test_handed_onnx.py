@@ -56,6 +56,18 @@ def test_metadata_of_an_exported_file(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"convit_format": None}, "no convit metadata in it; expected a file that 'convit export'"),
+        ({"convit_format": "2"}, "format '2'; expected a file that 'convit export' of this version wrote"),
+        ({"class_names": '["a"]'}, "metadata that do not fit it"),
+    ],
+)
+def test_what_is_said_of_metadata(facts: dict[str, str | None], says: str, tmp_path: Path) -> None:
+    refused(lambda: OnnxClassifier(onnx_file(tmp_path / "a.onnx", **facts)), f"a.onnx: {says}")
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"std": [1e-320] * 3},
@@ -172,7 +184,7 @@ def test_weights_in_other_files_are_not_read(where: Any, location: str, tmp_path
 )
 def test_no_onnx(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(content)
-    refused(lambda: ask(tmp_path / "a.onnx"), "a.onnx: ")
+    refused(lambda: ask(tmp_path / "a.onnx"), "a.onnx: not an ONNX file" if content else "a.onnx: an empty file")
 
 
 def test_exported_files_by_the_command_line(tmp_path: Path, shell: Shell) -> None:

@@ -20,7 +20,7 @@ from convit.training.run_folder import RunFolder
 from tests.cli.command import Shell, photos
 from tests.models.checkpoint_files import refused
 from tests.outside.handed_over import MODEL, changed, little_memory
-from tests.training.small import options, resume
+from tests.training.small import resume
 
 pytestmark = pytest.mark.pictures
 
@@ -47,6 +47,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 TEXTS = [
     *("", "null", "3", "[]", "{}", '"a"', "[" * 100_000, '{"a":' * 100_000, '{"train": NaN}', '{"a": 1, "a": 2}'),
     *('{"train": "abc"}', '{"train": [1, 2]}', '{"train": {"a": 1}}', '{"train": null}', f'{{"train": {"9" * 5000}}}'),
+    '{"class_names": ["ape"], "splits": {"train": {}}}',
 ]
 
 
@@ -56,7 +57,7 @@ def test_a_file_of_a_run_in_another_form(name: str, run: Path, shell: Shell) -> 
         (run / name).write_text(text)
         if (name, text) == ("skipped.json", "[]"):
             continue
-        shell.refuses("train", "--resume", run, "--device", "cpu", says=(run,))
+        shell.refuses("train", "--resume", run, "--device", "cpu", says=(f"{run / name}: ",))
 
 
 @pytest.mark.parametrize(
@@ -136,54 +137,42 @@ def test_a_run_that_nobody_changed_goes_on(run: Path, shell: Shell) -> None:
     assert shell("train", "--resume", run, "--device", "cpu").status == 0
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("finished")
-    train(options(photos(root / "data", {"ape": 6, "bee": 6}), root / "run", epochs=1))
-    return root / "run"
-
-
-@pytest.fixture
-def a_run(finished: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "copy"))
-
-
 @pytest.mark.skipif(os.name != "posix", reason="links and pipes")
 @pytest.mark.parametrize("name", [".lock", "log.txt", "curves.png", "confusion.csv", "metrics.jsonl"])
-def test_a_run_does_not_write_through_links(name: str, a_run: Path, tmp_path: Path) -> None:
+def test_a_run_does_not_write_through_links(name: str, run: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    (a_run / name).unlink(missing_ok=True)
-    (a_run / name).symlink_to(victim)
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(victim)
     with pytest.raises(InputError, match=name):
-        train(resume(a_run))
+        train(resume(run))
     assert victim.read_text() == "precious"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links and pipes")
 @pytest.mark.parametrize("name", [".lock", "log.txt", "evaluation.json"])
-def test_a_run_does_not_wait_for_pipes(name: str, a_run: Path) -> None:
-    (a_run / name).unlink(missing_ok=True)
-    os.mkfifo(a_run / name)
+def test_a_run_does_not_wait_for_pipes(name: str, run: Path) -> None:
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
     with pytest.raises(InputError, match=name):
-        train(resume(a_run))
+        train(resume(run))
 
 
-def test_a_split_or_classes_of_another_run_are_refused(a_run: Path) -> None:
-    split = (a_run / "split.json").read_bytes()
-    (a_run / "split.json").write_text("{}")
+def test_a_split_or_classes_of_another_run_are_refused(run: Path) -> None:
+    split = (run / "split.json").read_bytes()
+    (run / "split.json").write_text("{}")
     with pytest.raises(InputError, match=r"split\.json"):
-        RunFolder(a_run).known()
-    (a_run / "split.json").write_bytes(split)
-    config = json.loads((a_run / "config.json").read_text())
+        RunFolder(run).known()
+    (run / "split.json").write_bytes(split)
+    config = json.loads((run / "config.json").read_text())
     config["pretrained_cfg"]["label_names"].reverse()
-    (a_run / "config.json").write_text(json.dumps(config))
+    (run / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"config\.json"):
-        RunFolder(a_run).known()
+        RunFolder(run).known()
 
 
-def test_counts_and_devices_from_python(a_run: Path) -> None:
-    classifier = convit.load(a_run)
+def test_counts_and_devices_from_python(run: Path) -> None:
+    classifier = convit.load(run)
     picture = Image.new("RGB", (8, 8))
     assert len(classifier.predict(picture, top_k=np.int64(2))) == 2
     for wrong in (0, "3", 1.5, None, True):
@@ -191,7 +180,7 @@ def test_counts_and_devices_from_python(a_run: Path) -> None:
             classifier.probabilities([picture], batch_size=wrong)
     for device in (5, "", "nowhere"):
         with pytest.raises(InputError, match="device"):
-            convit.load(a_run, device=device)
+            convit.load(run, device=device)
     with pytest.raises(InputError):
         classifier.predict(Image.fromarray(np.full((8, 8), np.nan, np.float32)))
 

@@ -9,10 +9,8 @@ from tests.cli.command import Shell
 from tests.models.checkpoint_files import refused
 
 YAML = {
-    "a bomb": "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n",
     "deep": "a: " + "[" * 100_000,
     "deep blocks": "".join(" " * n + "a:\n" for n in range(3000)),
-    "a date": "epochs: 2020-01-01",
     "no date": "epochs: 2020-99-99",
     "a huge number": f"epochs: {'9' * 5000}",
     "a huge hexadecimal number": f"epochs: 0x{'f' * 50_000}",
@@ -21,13 +19,10 @@ YAML = {
     "a huge number as a name": f"0x{'f' * 50_000}: 3",
     "NaN": "lr: .nan",
     "infinity": "lr: .inf",
-    "twice": "epochs: 3\nepochs: 4",
     "twice in other words": "batch-size: 3\nbatch_size: 4",
     "merged": "epochs: 3\n<<: {epochs: 5}",
-    "a tag": "epochs: !!python/object/apply:os.system [true]",
     "a list as a name": "? [a, b]\n: 3",
     "nothing as a name": "? \n: 3",
-    "bytes": "epochs: !!binary aGVsbG8=",
     "a set": "epochs: {3, 4}",
     "control characters": "epochs: \x07",
     "two documents": "epochs: 3\n---\nepochs: 4",
@@ -56,10 +51,8 @@ def test_yaml_in_another_encoding(encoding: str, tmp_path: Path) -> None:
     [
         ("epochs: 010", "epochs: got '010', expected"),  # 8 in YAML 1.1, 10 in YAML 1.2
         ("seed: 0_7", "seed: got '0_7', expected"),
-        ("epochs: '1'", "epochs: got '1', expected"),
         ("lr: '0.1'", "lr: got '0.1', expected"),
         ("flip: 'true'", "flip: got 'true', expected"),
-        ("epochs: [1]", "epochs: got [1], expected"),
         ("model: [convit_nano_patch4_32]", "model: got ['convit_nano_patch4_32'], expected"),
         ("image_size: ['32', 32]", "image-size: got ['32', 32], expected"),
         ("model: no", "reads yes, no, on and off as true or false: put it in quotes"),

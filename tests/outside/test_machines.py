@@ -1,8 +1,6 @@
 """Machines of strangers: no shared memory, few open files, too little memory, other images on another machine, parts of
 a run folder that are gone, signals on signals."""
 
-# ruff: noqa: F811 (fixtures of the commands)
-
 import errno
 import multiprocessing
 import os
@@ -28,7 +26,6 @@ from convit.training import planning
 from convit.training.distributed import World
 from convit.training.workers import WorkerDied, batches, end_workers, make_loader
 from tests.cli.command import SMALL, Shell, photos
-from tests.cli.conftest import animals, run, shell, trained  # noqa: F401
 from tests.training.small import options
 
 posix = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")

@@ -1,8 +1,6 @@
 """Names of strangers: bytes that are no UTF-8, control characters, two Unicode forms of one name, scripts that fonts
 lack, a terminal of few letters, no home."""
 
-# ruff: noqa: F811 (fixtures of the commands)
-
 import csv
 import io
 import json
@@ -26,7 +24,6 @@ from convit.data.select import Evaluating, Known, select
 from convit.errors import InputError
 from convit.files import printable
 from tests.cli.command import SMALL, Shell, photos
-from tests.cli.conftest import animals, run, shell, trained  # noqa: F401
 
 pytestmark = pytest.mark.pictures
 

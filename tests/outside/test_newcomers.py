@@ -1,6 +1,5 @@
 """What newcomers and testers ran into: each was a traceback, a silence or a word that led nowhere."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,19 +10,13 @@ from convit.export_web import export_web
 from convit.training.folds import train_folds
 from tests.cli.command import Shell, photos
 from tests.training.small import options, resume
-from tests.training.small import photos as small_photos
-
-
-@pytest.fixture
-def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
-    return Shell(capsys, monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def folds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two folds on ``data`` beside them; read only."""
     root = tmp_path_factory.mktemp("folds")
-    small_photos(root / "data", {"ape": 5, "bee": 6})
+    photos(root / "data", {"ape": 5, "bee": 6})
     train_folds(options(root / "data", root / "run", folds=2, epochs=1))
     return root
 
@@ -44,7 +37,7 @@ def test_a_forecast_of_several_runs_names_one_of_them(folds: Path, shell: Shell)
 def test_folds_are_not_combined_on_other_images(folds: Path, tmp_path: Path) -> None:
     """All folds are trained, the process is killed before it combines them, and an image is replaced."""
     fresh = tmp_path / "fresh"
-    small_photos(fresh / "data", {"ape": 5, "bee": 6})
+    photos(fresh / "data", {"ape": 5, "bee": 6})
     train_folds(options(fresh / "data", fresh / "run", folds=2, epochs=1))
     for name in ("folds.json", "out-of-fold.csv"):
         (fresh / "run" / name).unlink()
@@ -57,12 +50,6 @@ def test_folds_are_not_combined_on_other_images(folds: Path, tmp_path: Path) -> 
 def test_thresholds_of_a_mean_are_refused_with_its_reason(folds: Path, shell: Shell) -> None:
     says = ("a mean of several runs or views has none of its own", "expected one run")
     shell.refuses("predict", folds / "run", folds / "data/ape", "--reject", 0.1, says=says)
-
-
-def test_learned_images_are_counted_whatever_split_is_asked_for(folds: Path, shell: Shell) -> None:
-    got = shell("evaluate", folds / "run/fold-1", folds / "data", "--split", "all", "--out", folds / "evaluated")
-    learned = len(json.loads((folds / "run/fold-1/split.json").read_text())["train"])
-    assert f"the run learned from {learned} of the 11 images" in got.err
 
 
 def test_check_says_what_training_refuses(tmp_path: Path, shell: Shell) -> None:

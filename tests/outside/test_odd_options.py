@@ -52,16 +52,6 @@ def test_as_many_processes_and_threads_as_no_machine_has(shell: Shell) -> None:
     shell.refuses("bench", "--threads", "99999", says=("threads: got 99999", "from 1 to 1024"))
 
 
-def test_results_among_images(data: Path, finished: Path, shell: Shell) -> None:
-    """They would be taken for pictures next time."""
-    before = sorted(data.rglob("*"))
-    for out in (data, data / "results", data / "ape"):
-        shell.refuses("evaluate", finished, data, "--out", out, says=("out: ", "lies among the images"))
-        shell.refuses("inspect", finished, data, "--out", out, says=("out: ", "lies among the images"))
-        shell.refuses("inspect", finished, "--data", data, "--out", out, says=("out: ", "lies among the images"))
-    assert sorted(data.rglob("*")) == before
-
-
 def test_a_file_in_place_of_a_run(data: Path, finished: Path, tmp_path: Path, shell: Shell) -> None:
     """It is there: the message says what it is for, or which folder is meant."""
     for name in ("a.onnx", "a.pt2"):

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from convit.preprocess import INTERPOLATIONS, Preprocess, covering, prepared
+from tests.helpers import noise
 from tests.pages.node import needs_node, run
 
 CODE = """
@@ -21,10 +22,6 @@ CODE = """
   });
 """
 SIZES = ((50, 50), (61, 40), (37, 121), (16, 16), (1, 1), (5, 17), (24, 40), (300, 211))
-
-
-def noise(height: int, width: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def both(cases: list[tuple[Image.Image, Preprocess]], folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -47,7 +44,7 @@ def both(cases: list[tuple[Image.Image, Preprocess]], folder: Path) -> list[tupl
 def test_bytes_are_pillows(tmp_path: Path) -> None:
     cases = [
         (
-            noise(height, width),
+            noise(height, width, seed=height),
             Preprocess(image_size=size, crop_pct=part, interpolation=interpolation, mean=(0.1, 0.5, 0.485)),
         )
         for interpolation in INTERPOLATIONS

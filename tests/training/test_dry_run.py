@@ -78,15 +78,6 @@ def test_refuses_what_a_run_refuses(data: Path, tmp_path: Path, monkeypatch: pyt
         told(data, tmp_path / "new")
 
 
-def test_a_run_that_is_there_is_no_hindrance(data: Path, tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/a").touch()
-    said = told(data, tmp_path / "run")
-    assert "memory: " in said
-    assert f"a training would be refused: {tmp_path / 'run'}: exists (no run); expected a new folder" in said
-    assert [path.name for path in tmp_path.rglob("*")] == ["run", "a"]
-
-
 def test_time_is_that_of_the_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """2 epochs of 4 steps and 2 images to validate, then 2 to validate and 16 seen again."""
     speed = Speed(first_step=10.0, step=10.0, evaluated=1.0, epoch_end=7.0)

@@ -59,7 +59,7 @@ def test_counting_changes_nothing(data: Path) -> None:
 
 def test_words() -> None:
     assert [in_words(n) for n in (0, 1023, 1024, 200 * 1024, 2**20, 2**41)] == [
-        *("0 bytes", "1023 bytes", "1.0 KiB", "200 KiB", "1.0 MiB", "2048 GiB"),
+        *("0 bytes", "1023 bytes", "1.0 KiB", "200 KiB", "1.0 MiB", "2048 GiB")
     ]
 
 

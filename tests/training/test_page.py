@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from convit.errors import InputError
 from convit.training.charts import Line, chart, ticks
 from convit.training.page import REPORT, Report, page, write_report
 from convit.training.plots import spared
+from tests.helpers import Elements
 from tests.training.made_report import class_folders, made_plan, made_report
 
 pytestmark = pytest.mark.pictures
@@ -22,24 +22,6 @@ SOME = [[3, 1], [2, 4]]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return class_folders(tmp_path_factory.mktemp("data") / "animals", ("ape", "bee"))
-
-
-class Elements(HTMLParser):
-    """The elements of a page, their attributes, and the text between them."""
-
-    def __init__(self, document: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.text = ""
-        self.feed(document)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def test_names_are_shown_as_they_are_and_do_nothing(tmp_path: Path) -> None:

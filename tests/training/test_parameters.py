@@ -21,7 +21,8 @@ def by_name(**rates: float) -> dict[str, tuple[float, float]]:
 
 def test_decay_is_for_matrices() -> None:
     groups = by_name()
-    assert groups["blocks.0.attn.qk.weight"] == (1.0, 0.1)
+    for name in ("blocks.0.attn.qk.weight", "head.weight", "patch_embed.proj.weight"):
+        assert groups[name] == (1.0, 0.1)
     for name in ("blocks.0.attn.gating_param", "blocks.0.norm1.weight", "head.bias", "pos_embed", "cls_token"):
         assert groups[name] == (1.0, 0.0)
 

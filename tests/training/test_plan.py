@@ -204,8 +204,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"image_size": (30,), "patch_size": 8}, r"got 30 x 30, expected multiples of the patch size 8; nearest: 24 x 24"),
     ({"local_up_to_layer": 7}, "local-up-to-layer: got 7, expected 0 to the depth, 4"),
     ({"rand_augment": "random"}, "rand_augment: got 'random', expected timm's form"),
-    ({"fraction": 0.5, "per_class": 3}, "fraction and per-class: got both, expected one of them"),
-    ({"pretrained": True, "weights": "run"}, "pretrained and weights: got both, expected one of them"),
     ({"weights": "run"}, "weights: no such file or folder run"),
     ({"overwrite": True, "resume": "run"}, "overwrite and resume: got both"),
     ({"freeze": 1}, "freeze: got 1 for a start from scratch, expected --pretrained or --weights too"),

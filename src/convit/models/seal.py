@@ -20,8 +20,8 @@ from convit import files
 from convit.errors import InputError, one_line
 
 BLANK = "0" * 64
-_SEAL = re.compile(  # earlier versions wrote no format
-    rb'^.{8}\{"__metadata__":\{(?:"format":"pt",)?"sha256":"([0-9a-f]{64})"(?:,"config":"([0-9a-f]{16})")?\}', re.DOTALL
+_SEAL = re.compile(
+    rb'^.{8}\{"__metadata__":\{"format":"pt","sha256":"([0-9a-f]{64})"(?:,"config":"([0-9a-f]{16})")?\}', re.DOTALL
 )
 
 MOST_HEADER = 100_000_000
