@@ -86,6 +86,8 @@ def test_rate_by_optimiser() -> None:
         (16, 4, {"first_epochs": 3}, (12, 12)),  # who asks for one gets the other
         (16, 4, {"first_size": (8,)}, (12, 12)),
         (32, 4, {"teacher": "resnet18"}, (32, 0)),
+        (32, 4, {"first_epochs": 0}, (32, 0)),
+        (32, 4, {"first_size": (32,)}, (32, 0)),
     ],
 )
 def test_first_epochs_have_smaller_images(side: int, patch: int, more: dict[str, Any], first: tuple[int, int]) -> None:

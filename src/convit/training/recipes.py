@@ -152,6 +152,9 @@ def _first(asked: Asked, epochs: int) -> Values:
     """
     assert asked.image_size is not None
     patch = asked.patch_size or 1
+    whole = asked.first_size is not None and (asked.first_size * 2)[:2] == (asked.image_size * 2)[:2]
+    if asked.first_epochs == 0 or (whole and asked.first_epochs is None):  # not wanted
+        return {"first_size": asked.image_size, "first_epochs": 0}
     known = asked.teacher is None and asked.teacher_weights is None and min(asked.image_size) // patch >= 8
     if not (known or asked.first_size is not None or asked.first_epochs):
         return {"first_size": asked.image_size, "first_epochs": 0}
