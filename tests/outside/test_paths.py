@@ -1,8 +1,6 @@
 """Paths of strangers: what is no regular file is refused and never waited for; where results go is looked at before
 the work; results of one image set do not replace those of another."""
 
-# ruff: noqa: F811 (fixtures of the commands)
-
 import errno
 import json
 import os
@@ -20,7 +18,6 @@ from convit.data import UnreadableImageError, open_source, read_image
 from convit.errors import InputError
 from convit.training.run_folder import RunFolder
 from tests.cli.command import SMALL, Shell, photos, tree
-from tests.cli.conftest import animals, run, shell, trained  # noqa: F401
 
 pytestmark = pytest.mark.pictures
 
@@ -190,12 +187,6 @@ def test_a_place_for_a_folder_is_looked_at_before_the_work(
 def test_a_folder_for_an_experiment_is_looked_at_before_the_work(tmp_path: Path, shell: Shell) -> None:
     (tmp_path / "file").write_text("")
     shell.refuses("experiment", "ablation", "digits", "--out", tmp_path / "file" / "in", says=("out", "file"))
-
-
-@pytest.mark.parametrize("command", ["evaluate", "inspect", "export"])
-def test_a_file_in_place_of_a_run_is_said_to_be_one(command: str, run: Path, animals: Path, shell: Shell) -> None:
-    data = {"evaluate": [animals], "inspect": [animals / "ape/0.png"], "export": []}[command]
-    shell.refuses(command, run / "model.safetensors", *data, says=("model.safetensors: a file, no folder", "run"))
 
 
 @posix
