@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "classifier_folder": {"files", "hub"},
     "figures": {"files"},
     "pages": {"files"},
-    "classifier_config": {"calibration", "classifier_folder", "data", "files", "model_card", "models"},
+    "classifier_config": {"calibration", "classifier_folder", "data", "files", "model_card", "models", "prediction"},
     "classifier": {
         *("answers", "calibration", "classifier_config", "classifier_folder", "model_card", "prediction"),
         *("data", "device", "files", "hub", *MODEL),
