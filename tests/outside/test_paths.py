@@ -135,11 +135,10 @@ def _commands(target: Path, run: Path, animals: Path) -> dict[str, tuple[object,
         "export": ("export", run, "--out", target),
         "models": ("models", f"--json={target}"),
         "bench-json": ("bench", f"--json={target}", "--image-size", "32", "64"),
-        "plot": ("bench", "--plot", target, "--image-size", "32", "64"),
     }
 
 
-SUFFIX = {"csv": ".csv", "export": ".onnx", "plot": ".png"}
+SUFFIX = {"csv": ".csv", "export": ".onnx"}
 FILES = [*_commands(Path(), Path(), Path())]
 
 
