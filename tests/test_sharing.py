@@ -195,10 +195,7 @@ def test_both_files_are_of_one_commit(cache: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     load("hf:ann/flowers", revision="v1", token="hf_x")
-    assert asked == [
-        ("ann/flowers", "config.json", "v1", "hf_x"),
-        ("ann/flowers", "model.safetensors", COMMIT, "hf_x"),
-    ]
+    assert asked == [("ann/flowers", "config.json", "v1", "hf_x"), ("ann/flowers", "model.safetensors", COMMIT, "hf_x")]
 
 
 def http(kind: type[errors.HfHubHTTPError], status: int) -> errors.HfHubHTTPError:

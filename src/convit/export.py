@@ -83,12 +83,7 @@ def export_onnx(
     with _quiet():
         try:
             made = torch.onnx.export(
-                program,
-                dynamo=True,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                opset_version=opset,
-                verbose=False,
+                program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], opset_version=opset, verbose=False
             )
         except Exception as error:  # of many kinds, all of them the exporter's
             raise InputError(f"opset: PyTorch cannot export this model with {opset} ({one_line(error)})") from error

@@ -26,13 +26,7 @@ from convit import files, pages
 from convit.classifier import Classifier
 from convit.errors import InputError
 from convit.export import checked_path, copied_model
-from convit.layers import (
-    Block,
-    GatedPositionalSelfAttention,
-    PositionalSelfAttention,
-    SelfAttention,
-    TokenBatchNorm,
-)
+from convit.layers import Block, GatedPositionalSelfAttention, PositionalSelfAttention, SelfAttention, TokenBatchNorm
 from convit.models import ConViT
 from convit.models.position import position_embedding
 from convit.models.stem import ConvStem, patch_grid

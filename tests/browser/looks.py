@@ -110,10 +110,7 @@ def patch_centre(tab: Any, grid: Grid, patch: int, selector: str = "#picture") -
     """Where on the screen a patch's middle is."""
     box = tab.locator(selector).first.bounding_box()
     row, column = divmod(patch, grid.width)
-    return (
-        box["x"] + (column + 0.5) / grid.width * box["width"],
-        box["y"] + (row + 0.5) / grid.height * box["height"],
-    )
+    return (box["x"] + (column + 0.5) / grid.width * box["width"], box["y"] + (row + 0.5) / grid.height * box["height"])
 
 
 def frame(tab: Any) -> None:

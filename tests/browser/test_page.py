@@ -10,17 +10,7 @@ from convit.prediction import Prediction
 from tests.analysis.models import MODELS, ours, seen_by, vit
 from tests.analysis.test_page import HOSTILE
 from tests.browser.conftest import Open
-from tests.browser.looks import (
-    PHONE,
-    assert_shows,
-    brightest,
-    frame,
-    patch_centre,
-    pixels,
-    pressed,
-    shown,
-    until_named,
-)
+from tests.browser.looks import PHONE, assert_shows, brightest, frame, patch_centre, pixels, pressed, shown, until_named
 from tests.helpers import noise
 
 pytestmark = pytest.mark.browser
