@@ -18,10 +18,13 @@ from convit.answers import Answer, answers, thresholds
 from convit.calibration import Calibration, probabilities_of
 from convit.errors import InputError, brief, one_line
 from convit.files import kind_of, parse_json
-from convit.prediction import Prediction, ranked
+from convit.prediction import Prediction, check_class_names, ranked
 from convit.preprocess import Preprocess, prepared
 
 FORMAT = "1"
+"""Of the metadata."""
+NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "1")
+"""Without it onnxruntime 1.31 gives the machine a number, in ~/.cache/Microsoft; a user's own value stays."""
 MOST_BYTES = 1 << 31
 """Of a file: Protocol Buffers have no more."""
 CHECKSUM, NO_CHECKSUM = "sha256", "0" * 64
@@ -60,7 +63,11 @@ class OnnxClassifier:
             )
             raise InputError(f"{path}: {found}; expected a file that 'convit export' of this version wrote")
         try:
-            self.class_names = _class_names(parse_json(facts["class_names"]))
+            names = parse_json(facts["class_names"])
+            if not isinstance(names, list):
+                raise ValueError(f"class_names: got {brief(names)}, expected a list of texts")
+            check_class_names(names, len(names))
+            self.class_names = tuple(names)
             self.preprocess = Preprocess.from_dict(_mapping(parse_json(facts["preprocessing"])))
             self.model_name = facts["model_name"]
             calibration = parse_json(facts.get("calibration", "null"))
@@ -114,15 +121,6 @@ class OnnxClassifier:
         return [] if first is None else ranked(self.probabilities(chain([first], rest)), self.class_names, top_k)
 
 
-def _class_names(names: Any) -> tuple[str, ...]:
-    """Raises ValueError for what is no list of different texts."""
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not names:
-        raise ValueError(f"class_names: got {brief(names)}, expected a list of texts")
-    if len(set(names)) < len(names):
-        raise ValueError(f"class_names: {len(names) - len(set(names))} of them are there twice")
-    return tuple(names)
-
-
 def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"preprocessing: got {brief(value)}, expected an object")
@@ -146,8 +144,7 @@ def _check_place(place: Any, sizes: tuple[int, ...], *, one: bool) -> None:
 
 
 def _session(path: Path) -> Any:
-    # Without it onnxruntime 1.31 gives the machine a number, in ~/.cache/Microsoft; a user's own value stays.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault(*NO_TELEMETRY)
     try:
         import onnxruntime
     except ImportError as error:

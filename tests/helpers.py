@@ -1,5 +1,6 @@
 """Small tools that several test modules use."""
 
+import io
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from typing import Any
@@ -27,6 +28,13 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
 def noise(height: int, width: int, seed: int = 0) -> Image.Image:
     """A picture of random pixels."""
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
+    """A picture as a file's bytes."""
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
 
 
 class Elements(HTMLParser):

@@ -17,18 +17,20 @@ from convit.data import Preprocess
 from convit.data.images import as_rgb, read_image
 from convit.device import pick_device
 from convit.errors import InputError
+from convit.model_card import TrainingFacts
 from tests.outside.handed_over import changed
 
 CLASSES = ("ape", "bée $1", "cow")
 ARGS = {"img_size": [8, 12], "patch_size": 4, "local_up_to_layer": 3}
 
 
-def made() -> Classifier:
+def made(class_names: tuple[str, ...] = CLASSES, training: TrainingFacts | None = None) -> Classifier:
     torch.manual_seed(1)
-    model = convit.create_model("convit_micro_patch4_32", num_classes=3, **ARGS)
+    model = convit.create_model("convit_micro_patch4_32", num_classes=len(class_names), **ARGS)
     torch.nn.init.normal_(model.head.weight, std=0.5)  # else every class is as probable
     preprocess = Preprocess(image_size=(8, 12), mean=(0.4, 0.5, 0.6), interpolation="bilinear", crop_pct=0.9)
-    return Classifier(model, preprocess, CLASSES, model_name="convit_micro_patch4_32", model_args=ARGS)
+    name = "convit_micro_patch4_32"
+    return Classifier(model, preprocess, class_names, model_name=name, model_args=ARGS, training=training)
 
 
 @pytest.fixture(scope="module")

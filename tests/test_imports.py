@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "classifier_folder": {"files", "hub"},
     "figures": {"files"},
     "pages": {"files"},
-    "classifier_config": {"calibration", "classifier_folder", "data", "files", "model_card", "models"},
+    "classifier_config": {"calibration", "classifier_folder", "data", "files", "model_card", "models", "prediction"},
     "classifier": {
         *("answers", "calibration", "classifier_config", "classifier_folder", "model_card", "prediction"),
         *("data", "device", "files", "hub", *MODEL),
@@ -56,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "analysis": {"figures", "files", "pages", "prediction", *TOOLS},
     "export_verification": {*TOOLS},
     "export": {"export_verification", "files", *TOOLS},
-    "benchmark": {"figures", "events", "files", *TOOLS},
+    "benchmark": {"events", "files", *TOOLS},
     # Each of these stands on one or two of them.
     "export_web": {"export", "files", "pages", *TOOLS},
     "export_space": {"export_web", "files", *TOOLS},
@@ -77,7 +77,7 @@ ALLOWED: dict[str, set[str]] = {
 ONLY_IN = {
     "triton": {"convit.ops.triton"},
     "matplotlib": {
-        *("convit.figures", "convit.training.plots", "convit.training.reliability_plot", "convit.benchmark.plots"),
+        *("convit.figures", "convit.training.plots", "convit.training.reliability_plot"),
         *("convit.analysis.plots", "convit.analysis.map_plot", "convit.experiments.curves"),
     },
 }

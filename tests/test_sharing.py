@@ -5,6 +5,7 @@ No test reaches the network: the Hub is a cache built by hand, or a fake in plac
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -18,15 +19,14 @@ from huggingface_hub import errors
 import convit
 from convit.classifier import Classifier
 from convit.classifier_loading import load
-from convit.data import Preprocess
 from convit.errors import InputError
 from convit.model_card import TrainingFacts
-from tests.hub import COMMIT, FakeHub, no_network
+from tests.hub import COMMIT, FakeHub, add_to_cache, no_network
+from tests.test_classifier import CLASSES
+from tests.test_classifier import made as classifier_made
 
 __all__ = ["no_network"]  # a fixture
 
-CLASSES = ("ape", "bée $1", "cow")
-ARGS = {"img_size": [8, 12], "patch_size": 4, "local_up_to_layer": 3}
 FACTS = TrainingFacts(
     data="flowers",
     train_images=83,
@@ -44,15 +44,7 @@ FACTS = TrainingFacts(
     test_top5=100.0,
 )
 FILES = {"config.json", "model.safetensors", "README.md"}
-
-
-def made(class_names: tuple[str, ...] = CLASSES, training: TrainingFacts | None = FACTS) -> Classifier:
-    torch.manual_seed(1)
-    model = convit.create_model("convit_micro_patch4_32", num_classes=len(class_names), **ARGS)
-    torch.nn.init.normal_(model.head.weight, std=0.5)
-    preprocess = Preprocess(image_size=(8, 12), mean=(0.4, 0.5, 0.6), interpolation="bilinear", crop_pct=0.9)
-    name = "convit_micro_patch4_32"
-    return Classifier(model, preprocess, class_names, model_name=name, model_args=ARGS, training=training)
+made = partial(classifier_made, training=FACTS)
 
 
 def logits(classifier: Classifier) -> torch.Tensor:
@@ -74,15 +66,6 @@ def test_round_trip(training: TrainingFacts | None, tmp_path: Path) -> None:
     loaded.save_pretrained(tmp_path / "b")  # what it knows of its training is handed on
     assert (tmp_path / "b/README.md").read_bytes() == (tmp_path / "a/README.md").read_bytes()
     assert convit.load(tmp_path / "b").training == training
-
-
-def test_timm_gives_the_same_logits(tmp_path: Path) -> None:
-    made().save_pretrained(tmp_path)
-    model = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
-    x = torch.randn(2, 3, 8, 12)
-    assert torch.equal(model(x), made().model.eval()(x))
-    assert model.pretrained_cfg["label_names"] == list(CLASSES)
-    assert timm.data.resolve_model_data_config(model)["input_size"] == [3, 8, 12]
 
 
 def test_a_card_is_only_replaced_by_a_card(tmp_path: Path) -> None:
@@ -127,13 +110,8 @@ def test_a_folder_has_no_revision(tmp_path: Path) -> None:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of downloads, laid out as the Hub's client lays it out, on a machine without a network."""
     made().save_pretrained(tmp_path / "saved")
-    repository = tmp_path / "cache/models--ann--flowers"
-    for folder in ("refs", "blobs", f"snapshots/{COMMIT}"):
-        (repository / folder).mkdir(parents=True)
-    (repository / "refs/main").write_text(COMMIT)
-    for number, name in enumerate(("config.json", "model.safetensors")):
-        (tmp_path / "saved" / name).rename(repository / f"blobs/{number}")
-        (repository / f"snapshots/{COMMIT}/{name}").symlink_to(f"../../blobs/{number}")
+    files = {name: (tmp_path / "saved" / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    add_to_cache(tmp_path / "cache", "ann/flowers", files)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "cache"
@@ -217,10 +195,7 @@ def test_both_files_are_of_one_commit(cache: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     load("hf:ann/flowers", revision="v1", token="hf_x")
-    assert asked == [
-        ("ann/flowers", "config.json", "v1", "hf_x"),
-        ("ann/flowers", "model.safetensors", COMMIT, "hf_x"),
-    ]
+    assert asked == [("ann/flowers", "config.json", "v1", "hf_x"), ("ann/flowers", "model.safetensors", COMMIT, "hf_x")]
 
 
 def http(kind: type[errors.HfHubHTTPError], status: int) -> errors.HfHubHTTPError:

@@ -12,8 +12,8 @@ Precision = Literal["fp32", "bf16", "fp16"]
 RecipeName = Literal["small", "finetune", "paper"]
 """Where training takes the values of options that are left open."""
 
-OptimizerName = Literal["muon", "adamuon", "adamw"]
-"""Optimisers: Muon and its adaptive form for matrices with AdamW for the rest, or AdamW for all."""
+OptimizerName = Literal["muon", "adamw"]
+"""Optimisers: Muon for matrices with AdamW for the rest, or AdamW for all."""
 
 Mode = Literal["forward", "train"]
 """What a benchmark measures: a forward pass, or a training step."""

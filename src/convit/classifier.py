@@ -4,7 +4,6 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -16,18 +15,18 @@ from torch import Tensor
 from convit import files, hub
 from convit.answers import Answer, answers, thresholds
 from convit.calibration import Calibration, entry_of
-from convit.classifier_config import check_class_names, fingerprint_of_config
+from convit.classifier_config import fingerprint_of_config
 from convit.classifier_folder import CONFIG, WEIGHTS
 from convit.data import Preprocess, evaluation_transform
 from convit.data.images import Encoded, Picture, as_rgb, is_file
-from convit.errors import InputError, brief
+from convit.errors import InputError, brief, is_whole
 from convit.layers import GatedPositionalSelfAttention
 from convit.model_card import MARKER, Described, TrainingFacts, model_card
 from convit.models import ConViT
 from convit.models.average import Average, AverageOf, Mirrored
 from convit.models.seal import checksum_in, sealed
 from convit.models.stem import patch_grid
-from convit.prediction import Prediction, ranked
+from convit.prediction import Prediction, check_class_names, ranked
 
 CARD = "README.md"
 
@@ -316,7 +315,7 @@ class Classifier:
 
 def _count(name: str, value: Any) -> int:
     """A whole number from 1 on, Python's or NumPy's."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+    if not is_whole(value) or value < 1:
         raise InputError(f"{name}: got {brief(value)}, expected a whole number of at least 1")
     return int(value)
 

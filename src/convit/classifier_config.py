@@ -1,6 +1,6 @@
 """``config.json``: everything of a classifier but its weights, read from a file that is not trusted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from convit.data import Preprocess
 from convit.errors import InputError, brief, one_line
 from convit.model_card import TrainingFacts
 from convit.models.ranges import check_of_file
+from convit.prediction import check_class_names
 
 FOR_TIMM = ("num_classes", "input_size", "classifier", "first_conv")
 """Entries of the ``pretrained_cfg`` in a ``config.json`` that are timm's, not the preprocessing's."""
@@ -82,17 +83,3 @@ def read_config_file(path: Path) -> ClassifierConfig:
         return ClassifierConfig(name, classes, args, settings, training, calibration, checksum, known)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-
-
-def check_class_names(names: Sequence[Any], outputs: int) -> None:
-    """Whether the names are texts, each of them once, and one for each output.
-
-    Raises:
-        InputError: they are not.
-    """
-    if others := [name for name in names if not isinstance(name, str)]:
-        raise InputError(f"class_names: got {brief(others[0])}, expected texts")
-    if len(names) != outputs or len(set(names)) != len(names) or not names:
-        raise InputError(
-            f"class_names: got {len(set(names))} different ones, expected {outputs or 'some'}, one per output"
-        )

@@ -73,11 +73,7 @@ def average(classifiers: Sequence[Classifier]) -> Classifier:
     temperatures = [classifier.temperature for classifier in classifiers]
     made: Any = Average([classifier.model for classifier in classifiers], temperatures)
     return Classifier(
-        made.eval(),
-        first.preprocess,
-        first.class_names,
-        model_name=first.model_name,
-        model_args=first.model_args,
+        made.eval(), first.preprocess, first.class_names, model_name=first.model_name, model_args=first.model_args
     )
 
 

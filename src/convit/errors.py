@@ -1,7 +1,9 @@
-"""The one error that users see: the given value, the expected one, and the nearest valid one."""
+"""The one error that users see: the given value, the expected one, and the nearest valid one; what is a number."""
 
 import difflib
 from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
 
 
 class InputError(ValueError):
@@ -46,3 +48,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """
     matches = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def is_number(value: Any) -> bool:
+    """Python's and NumPy's, but not True."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_whole(value: Any) -> bool:
+    """The whole ones among them."""
+    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -26,14 +26,10 @@ from convit.classifier import Classifier
 from convit.errors import InputError, one_line
 from convit.export_verification import Run, checked_sizes, verified
 from convit.models import ConViT
-from convit_onnx import CHECKSUM, NO_CHECKSUM, with_checksum
+from convit_onnx import CHECKSUM, FORMAT, NO_CHECKSUM, NO_TELEMETRY, with_checksum
 
 OLDEST_OPSET = 18
 INPUT, OUTPUT = "images", "logits"
-NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "1")
-"""Without it onnxruntime 1.31 gives the machine a number, in ~/.cache/Microsoft; a user's own value stays."""
-FORMAT = "1"
-"""Of the metadata; ``convit_onnx`` reads it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,18 +77,13 @@ def export_onnx(
     _need("onnx", "onnxscript", "onnxruntime")
     import onnx
 
-    model, sizes = checked_model(classifier), checked_sizes(classifier, dynamic_size)
+    model, sizes = copied_model(classifier), checked_sizes(classifier, dynamic_size)
     temperature = classifier.temperature
     program = trace(model, classifier.preprocess.image_size, dynamic_size=dynamic_size, temperature=temperature)
     with _quiet():
         try:
             made = torch.onnx.export(
-                program,
-                dynamo=True,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                opset_version=opset,
-                verbose=False,
+                program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], opset_version=opset, verbose=False
             )
         except Exception as error:  # of many kinds, all of them the exporter's
             raise InputError(f"opset: PyTorch cannot export this model with {opset} ({one_line(error)})") from error
@@ -139,7 +130,7 @@ def export_torch(classifier: Classifier, path: str | Path, *, dynamic_size: bool
         InputError: the file would not be the same function as the model, or a wrong ending.
     """
     path = checked_path(path, ".pt2")
-    model, sizes = checked_model(classifier), checked_sizes(classifier, dynamic_size)
+    model, sizes = copied_model(classifier), checked_sizes(classifier, dynamic_size)
     temperature = classifier.temperature
     program = trace(model, classifier.preprocess.image_size, dynamic_size=dynamic_size, temperature=temperature)
     for node in program.graph.nodes:  # names of files and folders on this machine
@@ -274,14 +265,9 @@ def _clean(proto: Any, dynamic_size: bool) -> None:
             graph.input[0].type.tensor_type.shape.dim[i].dim_param = name
 
 
-def checked_model(classifier: Classifier) -> ConViT:
+def copied_model(classifier: Classifier) -> ConViT:
     """A copy of the model, as the file is going to have it."""
-    model = classifier.model
-    if model.global_pool == "":
-        raise InputError("model: got global_pool '', every token for itself; expected 'token' or 'avg' for an export")
-    if model.in_chans != 3:
-        raise InputError(f"model: got {model.in_chans} input channels, expected 3: red, green, blue")
-    return copy.deepcopy(model).cpu().float().eval()
+    return copy.deepcopy(classifier.model).cpu().float().eval()
 
 
 def checked_path(path: str | Path, suffix: str) -> Path:

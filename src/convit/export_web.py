@@ -25,14 +25,8 @@ from torch import Tensor, nn
 from convit import files, pages
 from convit.classifier import Classifier
 from convit.errors import InputError
-from convit.export import checked_model, checked_path
-from convit.layers import (
-    Block,
-    GatedPositionalSelfAttention,
-    PositionalSelfAttention,
-    SelfAttention,
-    TokenBatchNorm,
-)
+from convit.export import checked_path, copied_model
+from convit.layers import Block, GatedPositionalSelfAttention, PositionalSelfAttention, SelfAttention, TokenBatchNorm
 from convit.models import ConViT
 from convit.models.position import position_embedding
 from convit.models.stem import ConvStem, patch_grid
@@ -88,7 +82,7 @@ def web_page(classifier: Classifier) -> tuple[str, str, float]:
             "expected --format onnx; or a run on pictures of 8 bits: 'convit check' names the others"
         )
     classifier.check_single()
-    model = checked_model(classifier)
+    model = copied_model(classifier)
     size = classifier.preprocess.image_size
     spec, tensors = described(model, size)
     difference = _rounding(model, size)

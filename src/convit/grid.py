@@ -28,9 +28,7 @@ def coordinates(
 ) -> Tensor:
     """Column and row of every patch, ``(x, y)``: shape ``(height * width, 2)``."""
     y, x = torch.meshgrid(
-        torch.arange(height, device=device, dtype=dtype),
-        torch.arange(width, device=device, dtype=dtype),
-        indexing="ij",
+        torch.arange(height, device=device, dtype=dtype), torch.arange(width, device=device, dtype=dtype), indexing="ij"
     )
     return torch.stack((x, y), dim=-1).reshape(-1, 2)
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convit.errors import InputError, brief
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Prediction:
@@ -38,3 +40,17 @@ def ranked(probabilities: NDArray[Any], class_names: Sequence[str], top_k: int) 
         [Prediction(class_names[i], float(row[i])) for i in order]
         for row, order in zip(probabilities, best, strict=True)
     ]
+
+
+def check_class_names(names: Sequence[Any], outputs: int) -> None:
+    """Whether the names are texts, each of them once, and one for each output.
+
+    Raises:
+        InputError: they are not.
+    """
+    if others := [name for name in names if not isinstance(name, str)]:
+        raise InputError(f"class_names: got {brief(others[0])}, expected texts")
+    if len(names) != outputs or len(set(names)) != len(names) or not names:
+        raise InputError(
+            f"class_names: got {len(set(names))} different ones, expected {outputs or 'some'}, one per output"
+        )

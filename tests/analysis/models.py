@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import convit
-from tests.helpers import randomise, tiny_model
+from convit.analysis import Inspection, inspect
+from tests.helpers import noise, randomise, tiny_model
 
 
 def ours(**overrides: Any) -> nn.Module:
@@ -57,6 +58,11 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], tuple[int, int
 
 def images(size: tuple[int, int], batch: int = 2) -> Tensor:
     return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1))
+
+
+def seen_by(model: nn.Module, **options: Any) -> Inspection:
+    """A picture of noise as a model sees it."""
+    return inspect(model, noise(48, 48), name="noise.png", **options)
 
 
 def state(model: nn.Module) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from convit.analysis import page as page_module
 from convit.analysis.page import DEPTH, LEVELS, notebook_html, page, write_page
 from convit.errors import InputError
 from convit.prediction import Prediction
-from tests.analysis.models import MODELS, ours
+from tests.analysis.models import MODELS, ours, seen_by
 from tests.helpers import Elements
 
 HOSTILE = [
@@ -36,14 +36,6 @@ HOSTILE = [
     "photo-\udcff.jpg",
     "\u202egnp.חתול\u2028\x00",
 ]
-
-
-def seen_by(model: torch.nn.Module, **options: Any) -> Inspection:
-    return inspect(model, noise(), name="noise.png", **options)
-
-
-def noise() -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8))
 
 
 @pytest.fixture(scope="module")

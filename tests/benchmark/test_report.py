@@ -1,17 +1,13 @@
-"""The benchmark: what is written of it, as a table, a document and a picture."""
+"""The benchmark: what is written of it, as a table and as a document."""
 
 import json
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
-from convit.benchmark.cases import Case, grid_of_cases
+from convit.benchmark.cases import Case
 from convit.benchmark.machine import Facts, machine_facts
-from convit.benchmark.plots import draw_resolutions
 from convit.benchmark.report import Measured, Report, Result
 from convit.benchmark.table import table
 
@@ -94,18 +90,6 @@ def test_json_document() -> None:
     assert twin["time_over_twin"]["median"] == 1
     assert (timm["error"], timm["seconds"], timm["seconds_per_step"]) == ("out of memory", [], None)
     assert second["results"][0]["peak_over_twin"] == pytest.approx(1.05)
-
-
-@pytest.mark.parametrize("modes", [("forward",), ("forward", "train")])
-def test_plot(modes: Any, tmp_path: Path) -> None:
-    results = report().cases[0].results
-    cases = grid_of_cases(image_sizes=[448, 224], batch_sizes=[1, 4], modes=modes)
-    picture = tmp_path / "plot.png"
-    draw_resolutions(Report(facts=FACTS, cases=tuple(Measured(case=case, results=results) for case in cases)), picture)
-    with Image.open(picture) as image:
-        assert image.format == "PNG"
-        assert image.width > 600 * len(modes)
-        assert image.convert("L").getextrema()[0] < 100
 
 
 def test_facts() -> None:

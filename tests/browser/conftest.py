@@ -10,7 +10,7 @@ import torch
 
 from convit.analysis import Inspection
 from convit.analysis.page import write_page
-from tests.browser.looks import seen_by
+from tests.analysis.models import ours, seen_by
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 Open = Callable[..., Any]
@@ -72,4 +72,4 @@ def open_page(open_file: Open, tmp_path: Path) -> Open:
 def seen() -> Inspection:
     """A picture as a small ConViT sees it."""
     torch.manual_seed(0)
-    return seen_by("ours")
+    return seen_by(ours())

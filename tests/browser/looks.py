@@ -1,39 +1,18 @@
 """What the page of an inspection must show, from Python's side, and what it does show."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from convit.analysis import Inspection, LayerCapture, inspect
+from convit.analysis import Inspection, LayerCapture
 from convit.grid import Grid
 from convit.prediction import Prediction
-from tests.analysis.models import ours, timms, vit
+from tests.helpers import noise
 
-MODELS: dict[str, Callable[[], nn.Module]] = {
-    "ours": ours,
-    "ours, a rectangle": lambda: ours(img_size=(12, 20)),
-    "ours, ungated": lambda: ours(gated=False),
-    "ours, all gated": lambda: ours(local_up_to_layer=3),
-    "timm's ConViT": timms,
-    "DeiT": vit,
-    "DeiT, distilled": lambda: vit("deit_tiny_distilled_patch16_224"),
-    "ViT without a class token": lambda: vit("vit_tiny_patch16_224", class_token=False, global_pool="avg"),
-}
 BRIGHTEST = [253, 231, 37]
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
-
-
-def noise(seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (48, 48, 3), dtype=np.uint8))
-
-
-def seen_by(model: str | nn.Module, **options: Any) -> Inspection:
-    network = MODELS[model]() if isinstance(model, str) else model
-    return inspect(network, noise(), **({"name": "noise.png"} | options))
 
 
 def base_sized() -> Inspection:
@@ -41,7 +20,7 @@ def base_sized() -> Inspection:
     grid, depth = Grid(14, 14), 12
     return Inspection(
         name="base.png",
-        picture=noise().resize((224, 224)),
+        picture=noise(48, 48).resize((224, 224)),
         predictions=tuple(Prediction(f"class {i}", 0.5**i) for i in range(1, 6)),
         layers=tuple(_layer(index, 16, grid, gated=index < depth - 2) for index in range(depth)),
         patch_size=16,
@@ -131,10 +110,7 @@ def patch_centre(tab: Any, grid: Grid, patch: int, selector: str = "#picture") -
     """Where on the screen a patch's middle is."""
     box = tab.locator(selector).first.bounding_box()
     row, column = divmod(patch, grid.width)
-    return (
-        box["x"] + (column + 0.5) / grid.width * box["width"],
-        box["y"] + (row + 0.5) / grid.height * box["height"],
-    )
+    return (box["x"] + (column + 0.5) / grid.width * box["width"], box["y"] + (row + 0.5) / grid.height * box["height"])
 
 
 def frame(tab: Any) -> None:

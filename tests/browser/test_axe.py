@@ -15,11 +15,11 @@ from convit.checks import check, files
 from convit.data import Preprocess
 from convit.export_web import export_web
 from convit.training.page import REPORT, write_report
+from tests.analysis.models import ours, seen_by
 from tests.browser.conftest import Open
-from tests.browser.looks import seen_by
-from tests.browser.test_classifier_page import encoded, hand, photo
+from tests.browser.test_classifier_page import hand, photo
 from tests.checks.made import photos
-from tests.helpers import randomise, tiny_model
+from tests.helpers import encoded, randomise, tiny_model
 from tests.training.made_report import class_folders, made_plan, made_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.pictures]
@@ -28,7 +28,7 @@ RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "
 
 def attention(folder: Path) -> Path:
     torch.manual_seed(0)
-    write_page(folder / "attention.html", [seen_by("ours")], title="Heads")
+    write_page(folder / "attention.html", [seen_by(ours())], title="Heads")
     return folder / "attention.html"
 
 

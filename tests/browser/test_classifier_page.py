@@ -1,7 +1,6 @@
 """The page of ``convit export --format web`` in Chromium: it answers as Python does, whatever is dropped on it."""
 
 import base64
-import io
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,10 @@ from convit.export_web import export_web
 from convit.preprocess import prepared
 from tests.analysis.test_page import HOSTILE
 from tests.browser.conftest import Open
-from tests.browser.looks import brightest, frame, patch_centre
-from tests.helpers import randomise, tiny_model
+from tests.browser.looks import PHONE, brightest, frame, patch_centre
+from tests.helpers import encoded, randomise, tiny_model
 
 pytestmark = pytest.mark.browser
-PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 NAMES = ["cat", "dog", *HOSTILE[:2], "=1+1"]
 SIZE = (24, 16)
 
@@ -52,12 +50,6 @@ def open_classifier(open_file: Open, page: Path) -> Open:
 def photo(seed: int = 0, size: tuple[int, int] = (90, 70)) -> Image.Image:
     small = np.random.default_rng(seed).integers(0, 256, (9, 7, 3), dtype=np.uint8)
     return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
-
-
-def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
 
 
 HANDED = """async ([files, how]) => {

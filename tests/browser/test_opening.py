@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from convit.analysis.page import notebook_html, write_page
+from tests.analysis.models import ours, seen_by
 from tests.browser.conftest import Open
-from tests.browser.looks import base_sized, seen_by
+from tests.browser.looks import base_sized
 
 pytestmark = pytest.mark.browser
 
@@ -29,7 +30,7 @@ def test_base_model_opens_and_follows_the_pointer(open_file: Open, tmp_path: Pat
 
 
 def test_notebook_frame(open_file: Open, tmp_path: Path) -> None:
-    seen = seen_by("ours")
+    seen = seen_by(ours())
     (tmp_path / "notebook.html").write_text(f"<!doctype html><meta charset=utf-8>{notebook_html(seen)}", "utf-8")
     tab = open_file(tmp_path / "notebook.html")
     inner = tab.frames[1]
@@ -40,7 +41,7 @@ def test_notebook_frame(open_file: Open, tmp_path: Path) -> None:
 
 
 def test_old_browser_is_told(open_file: Open, tmp_path: Path) -> None:
-    write_page(tmp_path / "page.html", [seen_by("ours")], title="")
+    write_page(tmp_path / "page.html", [seen_by(ours())], title="")
     tab = open_file(tmp_path / "page.html", script="delete window.DecompressionStream")
     tab.evaluate("window.convit.ready")
     assert tab.get_by_role("alert").inner_text().startswith("This browser cannot unpack this page.")

@@ -7,30 +7,22 @@ import torch
 
 from convit.analysis import Inspection, MaskedPrediction, inspect
 from convit.prediction import Prediction
-from tests.analysis.models import ours, vit
+from tests.analysis.models import MODELS, ours, seen_by, vit
 from tests.analysis.test_page import HOSTILE
 from tests.browser.conftest import Open
-from tests.browser.looks import (
-    MODELS,
-    PHONE,
-    assert_shows,
-    brightest,
-    frame,
-    noise,
-    patch_centre,
-    pixels,
-    pressed,
-    seen_by,
-    shown,
-    until_named,
-)
+from tests.browser.looks import PHONE, assert_shows, brightest, frame, patch_centre, pixels, pressed, shown, until_named
+from tests.helpers import noise
 
 pytestmark = pytest.mark.browser
 
+OTHERS = ("ours, plain", "timm's ConViT, sped up", "ViT with registers")
+SHOWN = {name: MODELS[name][0] for name in MODELS if name not in OTHERS}
+SHOWN["ours, a rectangle"] = lambda: ours(img_size=(12, 20))
 
-@pytest.mark.parametrize("name", MODELS)
+
+@pytest.mark.parametrize("name", SHOWN)
 def test_shows_what_python_captured(open_page: Open, name: str) -> None:
-    seen = seen_by(name)
+    seen = seen_by(SHOWN[name]())
     tab = open_page([seen])
     grid = seen.layers[0].grid
     assert tab.locator(".tile").count() == sum(len(layer.heads) for layer in seen.layers)
@@ -219,7 +211,7 @@ def test_hostile_names_are_text(open_page: Open, seen: Inspection) -> None:
 @pytest.mark.parametrize("name", ["ours", "DeiT"])
 def test_phone_shows_it_without_scrolling_sideways(open_page: Open, name: str) -> None:
     long = "a-very-long-name-without-any-place-to-break-it-" * 4
-    seen = seen_by(name)
+    seen = seen_by(MODELS[name][0]())
     seen = replace(
         seen, name=long, label=long, predictions=tuple(Prediction(long, p.probability) for p in seen.predictions)
     )
@@ -250,7 +242,7 @@ def test_dark_and_light(open_page: Open, seen: Inspection) -> None:
 
 def test_several_pictures(open_page: Open) -> None:
     model = ours()
-    pictures = [inspect(model, noise(seed), name=f"picture {seed}") for seed in (1, 2)]
+    pictures = [inspect(model, noise(48, 48, seed), name=f"picture {seed}") for seed in (1, 2)]
     tab = open_page(pictures)
     tab.get_by_label("gate of layer 1, head 2").fill("0")
     tab.locator(".map").nth(1).click()
@@ -281,7 +273,7 @@ def test_plain_model_has_no_gates(open_page: Open) -> None:
 
 
 def test_chosen_layers_and_heads_keep_their_numbers(open_page: Open) -> None:
-    seen = seen_by("ours", layers=[1], heads=[7, 2])
+    seen = seen_by(ours(), layers=[1], heads=[7, 2])
     tab = open_page([seen])
     assert [text.strip() for text in tab.locator(".caption span:first-child").all_inner_texts()] == ["8", "3"]
     assert tab.locator("h3").inner_text().startswith("Layer 2 · GPSA")

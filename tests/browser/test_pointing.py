@@ -4,14 +4,7 @@ import pytest
 
 from convit.analysis import Inspection
 from tests.browser.conftest import Open
-from tests.browser.looks import (
-    PHONE,
-    assert_shows,
-    frame,
-    patch_centre,
-    pixels,
-    pressed,
-)
+from tests.browser.looks import PHONE, assert_shows, frame, patch_centre, pixels, pressed
 
 pytestmark = pytest.mark.browser
 

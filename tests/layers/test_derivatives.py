@@ -8,17 +8,7 @@ from torch.func import functional_call, grad, hessian, jacrev, jvp, stack_module
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.helpers import relative_error
-from tests.layers.subjects import (
-    F32,
-    F64,
-    assert_close,
-    draw,
-    layers,
-    loss,
-    quiet,
-    results,
-    subjects,
-)
+from tests.layers.subjects import F32, F64, assert_close, draw, layers, loss, quiet, results, subjects
 
 
 @subjects

@@ -1,7 +1,6 @@
 """``pretrained=True``: the published weights, here from a cache laid out by hand. No test reaches the network."""
 
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,8 +17,10 @@ from torch import nn
 
 from convit import create_model
 from tests.helpers import relative_error
-from tests.hub import add_to_cache
+from tests.hub import add_to_cache, no_network
 from tests.models.checkpoint_files import Weights, authors_model, refused, same_weights, saved, snapshot
+
+__all__ = ["no_network"]  # a fixture
 
 TINY = "convit_tiny_patch16_224"
 
@@ -37,12 +38,7 @@ class Published(NamedTuple):
 
 
 @pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def forbidden(*args: Any, **kwargs: Any) -> NoReturn:
-        raise SystemError(f"reached for the network: {args}")
-
-    monkeypatch.setattr(socket.socket, "connect", forbidden)
-    monkeypatch.setattr(socket, "getaddrinfo", forbidden)
+def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "empty"))  # not that of this machine
 

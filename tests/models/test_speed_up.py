@@ -3,7 +3,6 @@
 import copy
 import pickle
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,12 +142,6 @@ def test_a_copy_is_fast_too_and_shares_nothing(copied: Callable[[nn.Module], nn.
     assert not {id(p) for p in model.parameters()} & {id(p) for p in other.parameters()}
     assert restore(other).changed == NAMES
     assert [type(block.attn) for block in model.blocks] == [FastGPSA, FastGPSA, FastMHSA]
-
-
-def test_a_whole_model_in_a_file(model: nn.Module, tmp_path: Path) -> None:
-    speed_up(model)
-    torch.save(model, tmp_path / "model.pt")
-    assert torch.equal(torch.load(tmp_path / "model.pt", weights_only=False)(X), model(X))
 
 
 def test_states_go_both_ways(model: nn.Module) -> None:

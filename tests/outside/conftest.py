@@ -6,14 +6,8 @@ import pytest
 
 from convit import Classifier, create_model
 from convit.data import Preprocess
-from tests.cli.command import Shell
-from tests.cli.conftest import animals, run, trained  # noqa: F401
+from tests.cli.conftest import animals, run, shell, trained  # noqa: F401
 from tests.outside.handed_over import ARGS, MODEL
-
-
-@pytest.fixture
-def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
-    return Shell(capsys, monkeypatch)
 
 
 @pytest.fixture

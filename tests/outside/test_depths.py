@@ -16,9 +16,6 @@ from convit.data.select import Evaluating, Learning, check, select
 from convit.errors import InputError
 from convit.preprocess import Preprocess, prepared, to_rgb
 from tests.cli.command import SMALL, Shell
-from tests.cli.conftest import animals, shell, trained
-
-__all__ = ["animals", "shell", "trained"]  # fixtures
 
 
 def greys(root: Path, dtype: str, largest: float, count: int = 4) -> Path:

@@ -60,12 +60,6 @@ def test_of_many_classes_the_smallest_and_the_largest_are_said(tmp_path: Path, s
     assert "c06" not in line
 
 
-def test_a_class_of_pictures_that_cannot_be_read(tmp_path: Path) -> None:
-    classes(tmp_path, "cat")
-    put(tmp_path, "dog/1.heic")
-    refused(tmp_path, "'dog'", ".heic", "JPEG")
-
-
 # -- what has no labels, and folders at the wrong level ----------------------------------------------------------------
 
 
@@ -248,13 +242,6 @@ def test_digits_the_folder_and_digits_the_data_set(tmp_path: Path, monkeypatch: 
     classes(tmp_path / "mnist", "a", "b")
     with pytest.raises(InputError, match=r"for the folder mnist here say \./mnist"):
         open_source("mnist", data_root=tmp_path / "nothing", download=False)
-
-
-def test_accents_of_a_mac_in_one_split_and_of_others_in_the_next(tmp_path: Path) -> None:
-    composed, decomposed = "caf\u00e9", "cafe\u0301"
-    classes(tmp_path / "train", composed, "bar")
-    classes(tmp_path / "val", decomposed, "bar", images=2)
-    assert splits(tmp_path) == {"train": [4, 4], "val": [2, 2]}
 
 
 # -- found by attacks --------------------------------------------------------------------------------------------------

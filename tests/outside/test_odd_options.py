@@ -64,6 +64,7 @@ def test_a_file_in_place_of_a_run(data: Path, finished: Path, tmp_path: Path, sh
         "evaluate", tmp_path / "a.onnx", data, says=("a file, no folder; an .onnx file is for 'convit predict'",)
     )
     shell.refuses("inspect", tmp_path / "a.onnx", says=("a file, no folder; an .onnx file is for 'convit predict'",))
+    shell.refuses("export", finished / "model.safetensors", says=("model.safetensors: a file, no folder", "run"))
     shell.refuses("predict", finished / "checkpoints", picture, says=(f"did you mean {finished}?",))
     shell.refuses("train", "--resume", finished / "config.yaml", says=("config.yaml: a file, no folder; expected",))
 

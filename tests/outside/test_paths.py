@@ -1,8 +1,6 @@
 """Paths of strangers: what is no regular file is refused and never waited for; where results go is looked at before
 the work; results of one image set do not replace those of another."""
 
-# ruff: noqa: F811 (fixtures of the commands)
-
 import errno
 import json
 import os
@@ -20,7 +18,6 @@ from convit.data import UnreadableImageError, open_source, read_image
 from convit.errors import InputError
 from convit.training.run_folder import RunFolder
 from tests.cli.command import SMALL, Shell, photos, tree
-from tests.cli.conftest import animals, run, shell, trained  # noqa: F401
 
 pytestmark = pytest.mark.pictures
 
@@ -138,22 +135,17 @@ def _commands(target: Path, run: Path, animals: Path) -> dict[str, tuple[object,
         "export": ("export", run, "--out", target),
         "models": ("models", f"--json={target}"),
         "bench-json": ("bench", f"--json={target}", "--image-size", "32", "64"),
-        "plot": ("bench", "--plot", target, "--image-size", "32", "64"),
     }
 
 
-SUFFIX = {"csv": ".csv", "export": ".onnx", "plot": ".png"}
+SUFFIX = {"csv": ".csv", "export": ".onnx"}
 FILES = [*_commands(Path(), Path(), Path())]
 
 
 @pytest.mark.usefixtures("no_work")
 @pytest.mark.parametrize("command", FILES)
 def test_a_place_for_a_file_is_looked_at_before_the_work(
-    command: str,
-    tmp_path: Path,
-    run: Path,
-    animals: Path,
-    shell: Shell,
+    command: str, tmp_path: Path, run: Path, animals: Path, shell: Shell
 ) -> None:
     name = "out" + SUFFIX.get(command, ".json")
     (tmp_path / "there" / name).mkdir(parents=True)
@@ -174,11 +166,7 @@ def test_a_place_for_a_file_is_looked_at_before_the_work(
 @pytest.mark.usefixtures("no_work")
 @pytest.mark.parametrize("words", [("evaluate", "RUN", "DATA"), ("inspect", "RUN"), ("train", "DATA")])
 def test_a_place_for_a_folder_is_looked_at_before_the_work(
-    words: tuple[str, ...],
-    tmp_path: Path,
-    run: Path,
-    animals: Path,
-    shell: Shell,
+    words: tuple[str, ...], tmp_path: Path, run: Path, animals: Path, shell: Shell
 ) -> None:
     (tmp_path / "file").write_text("")
     named = [{"RUN": run, "DATA": animals}.get(word, word) for word in words]
@@ -190,12 +178,6 @@ def test_a_place_for_a_folder_is_looked_at_before_the_work(
 def test_a_folder_for_an_experiment_is_looked_at_before_the_work(tmp_path: Path, shell: Shell) -> None:
     (tmp_path / "file").write_text("")
     shell.refuses("experiment", "ablation", "digits", "--out", tmp_path / "file" / "in", says=("out", "file"))
-
-
-@pytest.mark.parametrize("command", ["evaluate", "inspect", "export"])
-def test_a_file_in_place_of_a_run_is_said_to_be_one(command: str, run: Path, animals: Path, shell: Shell) -> None:
-    data = {"evaluate": [animals], "inspect": [animals / "ape/0.png"], "export": []}[command]
-    shell.refuses(command, run / "model.safetensors", *data, says=("model.safetensors: a file, no folder", "run"))
 
 
 @posix
@@ -231,11 +213,7 @@ def test_what_may_not_be_read_is_not_said_to_be_missing(
 
 @posix
 @pytest.mark.usefixtures("no_work")
-def test_the_usual_place_of_results_is_looked_at_too(
-    run: Path,
-    animals: Path,
-    shell: Shell,
-) -> None:
+def test_the_usual_place_of_results_is_looked_at_too(run: Path, animals: Path, shell: Shell) -> None:
     (run / "inspect").write_text("")
     shell.refuses("inspect", run, says=("out", "inspect"))
     (run / "model.onnx").mkdir()
@@ -243,10 +221,7 @@ def test_the_usual_place_of_results_is_looked_at_too(
 
 
 def test_find_lr_looks_at_its_picture_before_the_work(
-    tmp_path: Path,
-    animals: Path,
-    shell: Shell,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, animals: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lr-finder.png").mkdir()
@@ -301,11 +276,7 @@ def test_a_device_and_a_pipe_that_is_read_take_results(run: Path, animals: Path,
 # -- evaluations -----------------------------------------------------------------------------------
 
 
-def test_evaluations_of_two_folders_of_one_name_stand_side_by_side(
-    run: Path,
-    tmp_path: Path,
-    shell: Shell,
-) -> None:
+def test_evaluations_of_two_folders_of_one_name_stand_side_by_side(run: Path, tmp_path: Path, shell: Shell) -> None:
     first, second = (photos(tmp_path / at / "new", {"ape": count, "cow": count}) for at, count in (("a", 2), ("b", 3)))
     assert shell("evaluate", run, first).status == 0
     kept = tree(run / "evaluation-new-all")
@@ -332,11 +303,7 @@ def test_a_folder_with_the_results_of_other_images_is_kept(run: Path, tmp_path: 
 
 
 def test_a_run_and_an_evaluation_write_the_same_files(
-    trained: Path,
-    run: Path,
-    animals: Path,
-    shell: Shell,
-    tmp_path: Path,
+    trained: Path, run: Path, animals: Path, shell: Shell, tmp_path: Path
 ) -> None:
     got = shell("evaluate", run, animals, "--out", tmp_path / "out")
     assert got.status == 0, got.err

@@ -23,18 +23,9 @@ from convit.data.images import image_size, read_image
 from convit.data.select import Learning, check, pictures, select
 from convit.errors import InputError
 from tests.cli.command import Shell, photos
-from tests.cli.conftest import animals, shell, trained
-
-__all__ = ["animals", "shell", "trained"]  # fixtures
-
+from tests.helpers import encoded
 
 # -- what opens a picture ----------------------------------------------------------------------------------------------
-
-
-def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
-    out = io.BytesIO()
-    image.save(out, form, **options)
-    return out.getvalue()
 
 
 def turned() -> Image.Image:

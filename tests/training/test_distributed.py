@@ -177,14 +177,13 @@ def test_stop_in_the_validation(data: Path, alone: Path, tmp_path: Path) -> None
     assert_same(out, alone)
 
 
-def is_killed(on: int, rank: int, *arguments: str) -> int:
-    return acts(lambda: os.kill(os.getpid(), signal.SIGKILL), 4, on, rank, *arguments)
+is_killed = partial(acts, partial(signal.raise_signal, signal.SIGKILL), 4)
 
 
 def hangs(on: int, rank: int, *arguments: str) -> int:
     """As a process whose machine is down looks over NCCL: nothing fails, nothing comes."""
     watch.GONE = 3.0
-    return acts(lambda: os.kill(os.getpid(), signal.SIGSTOP), 4, on, rank, *arguments)
+    return acts(partial(signal.raise_signal, signal.SIGSTOP), 4, on, rank, *arguments)
 
 
 @pytest.mark.parametrize(("work", "gone"), [(is_killed, 1), (is_killed, 0), (hangs, 1)])

@@ -20,14 +20,7 @@ from convit.analysis.metrics import centres, spans
 from convit.errors import InputError
 from convit.figures import BLUE, GREY, ORANGE, History, by_epoch, gates_over_training, label, marker, new_figure
 
-__all__ = [
-    "attention_maps",
-    "gates",
-    "gates_over_training",
-    "kernels",
-    "non_locality",
-    "non_locality_over_training",
-]
+__all__ = ["attention_maps", "gates", "gates_over_training", "kernels", "non_locality", "non_locality_over_training"]
 
 LOG_FROM = 20
 """With more epochs than this they are on a log axis."""

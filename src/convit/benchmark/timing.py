@@ -12,15 +12,7 @@ from torch import Tensor
 from convit.benchmark.cases import Case
 from convit.benchmark.memory import peak_memory
 from convit.benchmark.report import Measured, Result
-from convit.benchmark.steps import (
-    CannotMeasureError,
-    Step,
-    build,
-    cannot_measure,
-    make_step,
-    random_images,
-    wait_for,
-)
+from convit.benchmark.steps import CannotMeasureError, Step, build, cannot_measure, make_step, random_images, wait_for
 from convit.choices import RIVALS, Rival
 from convit.events import Advanced, Listener, PassBegan, Said, ignore
 

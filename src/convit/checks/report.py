@@ -140,11 +140,7 @@ class Report:
 
     def image(self, i: int) -> dict[str, str]:
         """Name, split and class of an image."""
-        return {
-            "image": self.pictures.name(i),
-            "split": self.pictures.splits[i],
-            "class": self.pictures.class_name(i),
-        }
+        return {"image": self.pictures.name(i), "split": self.pictures.splits[i], "class": self.pictures.class_name(i)}
 
     def _group(self, group: Group) -> dict[str, Any]:
         return {

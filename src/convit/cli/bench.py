@@ -41,7 +41,8 @@ def main(options: BenchCommand) -> None:
     cases, device = _cases(options, exported), _device(options)
     if any(case.memory for case in cases):
         check_memory_is_measurable(device)
-    _check_targets(options, cases)
+    if options.json not in (None, "-") and Path(options.json).suffix.lower() != ".json":
+        raise InputError(f"json: got {options.json}, expected the name of a .json file")
     _check_memory(cases, device)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -53,10 +54,6 @@ def main(options: BenchCommand) -> None:
             cases, device=device, rivals=options.against, rounds=options.rounds, exported=run, tell=screen
         )
     report = Report(facts=machine_facts(device), cases=measured)
-    if options.plot:
-        from convit.benchmark.plots import draw_resolutions
-
-        draw_resolutions(report, options.plot)
     if options.json:
         print_or_write_json(report.to_dict(), options.json)
         if options.json == "-":
@@ -66,7 +63,7 @@ def main(options: BenchCommand) -> None:
 
 def _loading(options: BenchCommand) -> None:
     """Measures loading beside a step, and prints what each part of it takes."""
-    _check_alone(options, "memory", "plot")
+    _check_alone(options, "memory")
     if options.threads:
         torch.set_num_threads(options.threads)
     with TemporaryDirectory() as folder, Screen(stderr=True) as screen:
@@ -192,16 +189,3 @@ def _check_memory(cases: Sequence[Case], device: torch.device) -> None:
                 f"{in_words(taken)} of memory, and {in_words(there)} are there; expected less, and far less than "
                 f"--image-size {math.isqrt(there // images)}"
             )
-
-
-def _check_targets(options: BenchCommand, cases: Sequence[Case]) -> None:
-    """Raises :class:`InputError` for a file that could not be written, before minutes of work."""
-    for name, path, suffix in (("plot", options.plot, ".png"), ("json", options.json, ".json")):
-        if path is None or path == "-":
-            continue
-        path = Path(path)
-        if path.suffix.lower() != suffix:
-            raise InputError(f"{name}: got {path}, expected the name of a {suffix} file")
-    sizes = sorted({case.image_size for case in cases if case.timed})
-    if options.plot and len(sizes) < 2:
-        raise InputError(f"plot: got {sizes} as image-size, expected two or more, such as --image-size 224 320 448")

@@ -224,12 +224,7 @@ class SampleDataset(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(
-        self,
-        images: ImageSet | Copies,
-        transform: Transform,
-        *,
-        seed: int,
-        first: tuple[int, Transform] | None = None,
+        self, images: ImageSet | Copies, transform: Transform, *, seed: int, first: tuple[int, Transform] | None = None
     ) -> None:
         if seed < 0:
             raise InputError(f"seed: {seed}; expected an integer of at least 0")

@@ -12,7 +12,6 @@ code.
 
 import math
 from collections.abc import Callable
-from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from convit import ops
 from convit.choices import PUBLISHED_STD
-from convit.errors import brief
+from convit.errors import brief, is_number, is_whole
 from convit.layers.init import convolutional_pos_weight, start_weights
 from convit.layers.linear import is_untouched, linear_weight
 from convit.ops import factorized
@@ -35,9 +34,10 @@ class AttentionBase(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, attn_drop: float, proj_drop: float, weight_std: float | str) -> None:
         super().__init__()
-        _check("a whole number of at least 1", lambda value: _is_whole(value) and value >= 1, dim=dim)
-        _check("a divisor of the width", _is_whole, num_heads=num_heads)
-        _check("a number from 0 to 1", _is_part, attn_drop=attn_drop, proj_drop=proj_drop)
+        _check("a whole number of at least 1", lambda value: is_whole(value) and value >= 1, dim=dim)
+        _check("a divisor of the width", is_whole, num_heads=num_heads)
+        drops = {"attn_drop": attn_drop, "proj_drop": proj_drop}
+        _check("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1, **drops)
         _check_heads(dim, num_heads)
         self.dim = dim
         self.num_heads = num_heads
@@ -117,7 +117,7 @@ class PositionalBase(AttentionBase):
     ) -> None:
         super().__init__(dim, num_heads, attn_drop, proj_drop, weight_std)
         _check("True or False", lambda value: isinstance(value, bool), qkv_bias=qkv_bias, conv_init=conv_init)
-        _check("a number above 0", _is_real, locality_strength=locality_strength)
+        _check("a number above 0", is_number, locality_strength=locality_strength)
         self.locality_strength = locality_strength
         self.conv_init = conv_init
         self.qk = nn.Linear(dim, 2 * dim, bias=qkv_bias, device=device, dtype=dtype)
@@ -257,7 +257,7 @@ class GatedPositionalSelfAttention(PositionalBase):
     ) -> None:
         drops = (attn_drop, proj_drop)
         super().__init__(dim, num_heads, qkv_bias, *drops, locality_strength, conv_init, weight_std, device, dtype)
-        _check("a number", _is_number, gate_init=gate_init)
+        _check("a number", lambda value: is_number(value) and math.isfinite(value), gate_init=gate_init)
         self.content_map = nn.Identity()
         self.positional_map = nn.Identity()
         self.gate_init = gate_init
@@ -288,23 +288,6 @@ class GatedPositionalSelfAttention(PositionalBase):
             through = ops.Through(*points) if wanted else None
             out = ops.gated_attention(q, k, v, gate, weight, grid, num_prefix_tokens, through=through)
         return self.proj_drop(self.proj(_merge_heads(out)))
-
-
-def _is_real(value: Any) -> bool:
-    """Python's numbers and NumPy's, but not True."""
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return _is_real(value) and math.isfinite(value)
-
-
-def _is_part(value: Any) -> bool:
-    return _is_real(value) and 0 <= value <= 1
 
 
 def _check(expected: str, holds: Callable[[Any], bool], **values: object) -> None:

@@ -17,13 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from convit.choices import PUBLISHED_STD
 from convit.grid import Grid
-from convit.layers import (
-    Block,
-    GatedPositionalSelfAttention,
-    PositionalSelfAttention,
-    SelfAttention,
-    TokenBatchNorm,
-)
+from convit.layers import Block, GatedPositionalSelfAttention, PositionalSelfAttention, SelfAttention, TokenBatchNorm
 from convit.layers.init import start_weights
 from convit.models.position import position_embedding
 from convit.models.ranges import RANGES, check_ranges

@@ -6,13 +6,12 @@ Arguments come from people, and from the config.json of models that somebody els
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any
 
 from torch import nn
 
 from convit.choices import FAN_IN
-from convit.errors import InputError, brief
+from convit.errors import InputError, brief, is_number, is_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,26 +23,17 @@ class Range:
 
 
 def _whole(low: int, high: int) -> Range:
-    return Range(lambda value: _is_whole(value) and low <= value <= high, f"a whole number from {low} to {high}")
+    return Range(lambda value: is_whole(value) and low <= value <= high, f"a whole number from {low} to {high}")
 
 
 def _number(low: float, high: float, *, above: bool = False) -> Range:
     """A number between two bounds; with ``above`` not the lower one itself."""
 
     def holds(value: Any) -> bool:
-        return _is_number(value) and low <= value <= high and not (above and value == low)
+        return is_number(value) and low <= value <= high and not (above and value == low)
 
     start = f"above {low:g} and up to" if above else f"from {low:g} to"
     return Range(holds, f"a positive number {start} {high:g}" if above else f"a number {start} {high:g}")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    """Python's and NumPy's, but neither True nor NaN."""
-    return isinstance(value, Real) and not isinstance(value, bool) and value == value
 
 
 def _are_sides(value: Any) -> bool:
@@ -78,7 +68,7 @@ RANGES = {
     "conv_init": YES_OR_NO,
     "gate_init": _number(-1e6, 1e6),
     "weight_std": Range(
-        lambda value: value == FAN_IN or (_is_number(value) and 0 < value <= 100), f"a positive number, or {FAN_IN!r}"
+        lambda value: value == FAN_IN or (is_number(value) and 0 < value <= 100), f"a positive number, or {FAN_IN!r}"
     ),
 }
 """By argument of :class:`convit.ConViT`; all of them but ``device`` and ``dtype``."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from convit import ops
 from convit.errors import InputError
 from convit.layers import AttentionBase
+from convit.layers.linear import is_untouched
 from convit.ops import factorized
 
 
@@ -161,7 +162,8 @@ _PARAMETERS = {GPSA: {"gating_param"}, MHSA: set[str]()}
 
 def _timm_attention(model: nn.Module) -> dict[str, GPSA | MHSA]:
     """Every attention module of timm's ConViT in the model, fast or not, by its name."""
-    _check_module(model)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: got {type(model).__name__}, expected a timm ConViT, an nn.Module")
     found = {name: module for name, module in model.named_modules() if isinstance(module, (GPSA, MHSA))}
     if found:
         return found
@@ -174,11 +176,6 @@ def _timm_attention(model: nn.Module) -> dict[str, GPSA | MHSA]:
         f"model: got {type(model).__name__} with no attention of timm's ConViT in it, "
         "expected a timm ConViT such as timm.create_model('convit_tiny')"
     )
-
-
-def _check_module(model: nn.Module) -> None:
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model: got {type(model).__name__}, expected a timm ConViT, an nn.Module")
 
 
 def _obstacle(module: GPSA | MHSA) -> str | None:
@@ -198,23 +195,18 @@ def _obstacle(module: GPSA | MHSA) -> str | None:
 
 def _left_out(module: GPSA | MHSA) -> str | None:
     """What the fast code would leave out now, as it reads some parts without calling them. A hook may come any time."""
-    if not _is_plain(module.attn_drop, nn.Dropout):
+    if type(module.attn_drop) is not nn.Dropout or not is_untouched(module.attn_drop):
         return "attn_drop has a hook or is no plain nn.Dropout; the fast form has no map to give it"
     if isinstance(module, MHSA):
         return None
-    if not _is_plain(module.pos_proj, nn.Linear) or module.pos_proj.bias is None:
+    position = module.pos_proj
+    if type(position) is not nn.Linear or not is_untouched(position) or position.bias is None:
         return "pos_proj has a hook or is no plain nn.Linear with a bias; the fast form reads its weight only"
     if "get_attention" in vars(module):
         return "its get_attention was replaced on the object; the fast form does not call it"
     if not math.isclose(module.scale, (module.dim // module.num_heads) ** -0.5):
         return f"got scale {module.scale}, expected 1 / sqrt(dim // num_heads)"
     return None
-
-
-def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether to read what it holds is as good as to call it: this very class, no hook, no ``forward`` of its own."""
-    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
-    return type(module) is kind and not any(hooks) and "forward" not in vars(module)
 
 
 def _drops_attention(module: GPSA | MHSA) -> bool:

@@ -102,13 +102,7 @@ def gated_attention(
 
 
 def positional_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    pos_weight: Tensor,
-    grid: Grid,
-    num_prefix_tokens: int = 0,
-    through: Through = FREE,
+    q: Tensor, k: Tensor, v: Tensor, pos_weight: Tensor, grid: Grid, num_prefix_tokens: int = 0, through: Through = FREE
 ) -> tuple[Tensor, Tensor]:
     """Ungated positional attention, equations 3 and 4 of the paper; see :func:`convit.ops.positional_attention`.
 

@@ -97,10 +97,7 @@ def measured(plan: Plan, selection: Selection, measure: Measure) -> Speed:
         finally:
             trainer.batches.close()
     return Speed(
-        first_step=first_step,
-        step=step,
-        evaluated=(between - began) / result.num_images,
-        epoch_end=end - between,
+        first_step=first_step, step=step, evaluated=(between - began) / result.num_images, epoch_end=end - between
     )
 
 

@@ -80,12 +80,7 @@ class Learner:
         return self._forward_best
 
     def step(
-        self,
-        images: Tensor,
-        target: Tensor,
-        epoch: int,
-        step: int,
-        total: Callable[[float], float] = lambda loss: loss,
+        self, images: Tensor, target: Tensor, epoch: int, step: int, total: Callable[[float], float] = lambda loss: loss
     ) -> float:
         """One update of the weights; everything random in it is a function of (seed, epoch, step).
 

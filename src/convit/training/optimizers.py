@@ -36,14 +36,12 @@ def make_optimizer(groups: list[dict[str, Any]], opt: OptimizerName, lr: float) 
     """
     if opt == "adamw":
         return torch.optim.AdamW(groups, lr=lr, weight_decay=0.0)
-    return Muon(groups, lr=lr, adaptive=opt == "adamuon")
+    return Muon(groups, lr=lr)
 
 
 def kept_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> set[str]:
     """The names of all that an optimiser keeps of a parameter that it has moved."""
-    if not isinstance(optimizer, Muon) or not is_matrix(parameter):
-        return KEPT_BY_ADAMW
-    return {"momentum_buffer", "exp_avg_sq"} if optimizer.defaults["adaptive"] else {"momentum_buffer"}
+    return {"momentum_buffer"} if isinstance(optimizer, Muon) and is_matrix(parameter) else KEPT_BY_ADAMW
 
 
 def is_matrix(parameter: Tensor) -> bool:
@@ -75,11 +73,9 @@ class Muon(torch.optim.Optimizer):
         groups: of parameters, each with its ``weight_decay`` (w).
         lr: learning rate.
         momentum: mu.
-        betas: of AdamW's two averages; the second also of AdaMuon's.
-        eps: added to AdamW's and AdaMuon's denominators.
+        betas: of AdamW's two averages.
+        eps: added to AdamW's denominators.
         weight_decay: of groups without their own.
-        adaptive: AdaMuon (Si et al. 2025): O is divided by the root of a running mean of its squares, element by
-            element, and scaled to a root mean square of 0.2.
     """
 
     def __init__(
@@ -90,11 +86,10 @@ class Muon(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-7,
         weight_decay: float = 0.0,
-        adaptive: bool = False,
     ) -> None:
         # In every group, as an optimiser's copies and states have these alone.
         defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(groups, defaults | {"adaptive": adaptive})
+        super().__init__(groups, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -129,12 +124,6 @@ class Muon(torch.optim.Optimizer):
         for matrix, found in zip(matrices, orthogonalized(momenta), strict=True):
             direction = found.to(matrix.dtype).reshape(matrix.shape)
             scale = 0.2 * max(rows, columns) ** 0.5
-            if group["adaptive"]:
-                squares = self._moment(matrix, "exp_avg_sq")
-                squares.lerp_(direction.square(), 1 - group["betas"][1])
-                direction = direction / (squares.sqrt() + group["eps"])
-                direction = direction / (direction.norm() + group["eps"])
-                scale = 0.2 * direction.numel() ** 0.5
             matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"] * scale)
 
     def _move_rest(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:

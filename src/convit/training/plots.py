@@ -11,18 +11,7 @@ from numpy.typing import NDArray
 
 from convit.data import ImageSet
 from convit.errors import one_line
-from convit.figures import (
-    BLUE,
-    GREY,
-    ORANGE,
-    gates_over_training,
-    label,
-    legend_below,
-    marker,
-    new_figure,
-    plain,
-    save,
-)
+from convit.figures import BLUE, GREY, ORANGE, gates_over_training, label, legend_below, marker, new_figure, plain, save
 from convit.intervals import rate_with_interval
 from convit.training.evaluation import Evaluation, best_record
 from convit.training.mistakes import Mistake

@@ -15,7 +15,7 @@ from convit.training.options import Asked
 Values = dict[str, Any]
 """By option of :class:`convit.training.options.Asked`."""
 
-PEAK: dict[OptimizerName, float] = {"muon": 5.7e-3, "adamuon": 5.7e-3, "adamw": 2e-3}
+PEAK: dict[OptimizerName, float] = {"muon": 5.7e-3, "adamw": 2e-3}
 """Peak learning rate from scratch, at a batch of 64 images."""
 MODERATE = "rand-m6-mstd0.5-inc1"
 """RandAugment of two operations, their magnitudes drawn around 6 of 10 with a standard deviation of 0.5."""

@@ -89,10 +89,7 @@ class Reliability:
     def lines(self) -> list[str]:
         """What is said of it."""
         if self.calibration is None or self.after is None:
-            return [
-                f"{NOT_CALIBRATED}; {_figures(self.before)}",
-                _by_chance(self.before),
-            ]
+            return [f"{NOT_CALIBRATED}; {_figures(self.before)}", _by_chance(self.before)]
         here = "; it was fitted on images among these, so expect slightly more on others" if self.fitted_here else ""
         return [
             f"{self.calibration}{here}",

@@ -169,27 +169,13 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     findings = (*found.findings(), Finding("probabilities", reliable.summary()))
     ended = RunEnded(folder.path, findings, _files(history, wrong), _commands(folder.path))
     report = Report(
-        plan=plan,
-        history=history,
-        evaluation=evaluation,
-        outcome=found,
-        ended=ended,
-        mistakes=wrong,
-        images=images,
+        plan=plan, history=history, evaluation=evaluation, outcome=found, ended=ended, mistakes=wrong, images=images
     )
     with spared(REPORT, trainer.say):
         write_report(folder.path, report)
     root = plan.facts.root
     write_evaluation(  # the last: with it the run is complete
-        folder.path,
-        evaluation,
-        wrong,
-        images,
-        reliable,
-        data=data_name(root),
-        root=root,
-        split=split,
-        say=trainer.say,
+        folder.path, evaluation, wrong, images, reliable, data=data_name(root), root=root, split=split, say=trainer.say
     )
     trainer.tell(
         replace(ended, files={name: what for name, what in ended.files.items() if (folder.path / name).exists()})

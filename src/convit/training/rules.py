@@ -140,10 +140,7 @@ RULES_OF_PLANS: tuple[tuple[Callable[[Any, int], object], str], ...] = (
         lambda p, n: p.options.freeze > p.blocks,
         "freeze: got {o.freeze}, expected at most the {p.blocks} blocks of the model",
     ),
-    (
-        lambda p, n: _of_no_gpsa(p),
-        "{found}: got it for a model without GPSA, expected one with some",
-    ),
+    (lambda p, n: _of_no_gpsa(p), "{found}: got it for a model without GPSA, expected one with some"),
     (
         lambda p, n: p.batch_size > p.images,
         "batch-size: got {o.batch_size}, expected at most the {p.images} training images",
@@ -184,10 +181,7 @@ RULES_OF_PLANS: tuple[tuple[Callable[[Any, int], object], str], ...] = (
         lambda p, n: n > 1 and "minutes" in p.given,
         "minutes: got {p.given[minutes]:g} for {n} processes, expected --epochs: steps are measured in one process",
     ),
-    (
-        lambda p, n: _above_lr(p),
-        "{found}: got more than the peak learning rate of {o.lr:g}, expected at most that",
-    ),
+    (lambda p, n: _above_lr(p), "{found}: got more than the peak learning rate of {o.lr:g}, expected at most that"),
     (
         lambda p, n: p.options.crop_scale is not None and p.options.crop != "random_resized",
         "crop-scale: got {o.crop_scale:g} with --crop {o.crop}, which takes no part; expected --crop random_resized",

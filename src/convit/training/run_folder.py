@@ -17,17 +17,7 @@ from convit.data import BadImage, ImageSet
 from convit.data.select import Known
 from convit.errors import InputError, brief, one_line
 from convit.events import EpochEnded, Event, RunEnded, Said
-from convit.files import (
-    MOST_JSON,
-    MOST_LIST,
-    check_output,
-    kind_of,
-    parse_json,
-    printable,
-    read,
-    write,
-    write_json,
-)
+from convit.files import MOST_JSON, MOST_LIST, check_output, kind_of, parse_json, printable, read, write, write_json
 from convit.intervals import percent_with_interval
 from convit.lock import FILE as LOCK
 from convit.lock import locked

@@ -47,8 +47,6 @@ class BenchCommand(Command):
     """Where to compute [a GPU if there is one; with --preset the preset's, with --onnx the CPU]."""
     json: JsonTarget = None
     """Print one JSON document and nothing else, or write it to this .json file."""
-    plot: Annotated[Path | None, Arg("FILE.png", writes="file")] = None
-    """Draw time per image against image size into this file."""
 
     def look_ahead(self) -> None:
         """The models and the exported file."""
