@@ -22,6 +22,7 @@ def cost(times_convit: float, convit_epochs: int = 10, images: int = 1000) -> Co
         images=images,
         batch_size=32,
         lr=1.4e-3,
+        augmentation={"rand_augment": "", "mixup": 0.0, "cutmix": 0.0, "mix_prob": 0.0},
         machine="",
     )
 

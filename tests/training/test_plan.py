@@ -41,6 +41,13 @@ def plan(found: Facts, processes: int = 1, **asked: Any) -> Plan:
     return make_plan(make(Asked, {"data": "some", **asked}), found, processes=processes)
 
 
+def test_a_first_size_of_the_whole_image_is_none() -> None:
+    """In one number or two, alone or with no epochs of it."""
+    for more in ({"first_size": (32,)}, {"first_size": (32, 32)}, {"first_size": (32,), "first_epochs": 0}):
+        made = plan(facts(2000), image_size=(32,), **more)
+        assert (made.first_size, made.options.first_epochs) == ((32, 32), 0)
+
+
 def choice(side: int, images: int, **asked: Any) -> ModelChoice:
     return choose_model(make(Asked, {"data": "d", **asked}), facts(images, side=side), None)
 

@@ -48,6 +48,11 @@ def test_images_that_are_shown_often_are_changed(side: int, epochs: int, expecte
     assert (values["rand_augment"], values["mixup"], values["cutmix"]) == expected
 
 
+def test_who_asks_for_a_probability_of_mixing_gets_mixing() -> None:
+    assert small(facts(100), asked(96, epochs=2, mix_prob=0.3))["cutmix"] == 1.0
+    assert plan(facts(100, side=96), image_size=(96,), epochs=2, mix_prob=0.3).options.mixup == 0.2
+
+
 def test_fine_tuning_mixes() -> None:
     for side, *expected in ((16, "", 0.2, 0.0), (32, MODERATE, 0.2, 1.0)):
         values = finetune(facts(100), asked(side))

@@ -37,6 +37,7 @@ from convit.training.learner import Learner
 from convit.training.options import Asked
 from convit.training.plan import Plan
 from convit.training.planning import make_plan, planned
+from convit.training.recipes import BY_EPOCHS
 
 FILE = "costs.json"
 """Where an experiment keeps them."""
@@ -67,6 +68,8 @@ class Cost:
     batch_size: int
     lr: float
     """The peak that the recipe gives ConViT."""
+    augmentation: dict[str, Any]
+    """What the recipe gives ConViT of the options in :data:`convit.training.recipes.BY_EPOCHS`."""
     machine: str
     """Where it was measured, in words."""
 
@@ -105,6 +108,7 @@ def at_equal_minutes(asked: Asked, cost: Cost, rate: float) -> Asked:
         fraction=None if fraction == 1 else fraction,
         batch_size=cost.batch_size,  # also of a part of the images
         lr=float(f"{cost.lr * rate:.3g}"),
+        **cost.augmentation,
     )
 
 
@@ -159,6 +163,7 @@ def _measured(
                     images=of_convit.images,
                     batch_size=of_convit.batch_size,
                     lr=of_convit.options.lr or 0.0,
+                    augmentation={name: getattr(of_convit.options, name) for name in BY_EPOCHS},
                     machine=machine,
                 ),
             )

@@ -18,6 +18,7 @@ from convit.options import make
 from convit.training.evaluation_files import RESULT
 from convit.training.options import Asked, asked_from
 from convit.training.plan import Plan
+from convit.training.recipes import BY_EPOCHS
 from convit.training.run_folder import RunFolder
 
 PARTS = (0.25, 0.5)
@@ -105,8 +106,11 @@ def forecast(run: Path, tell: Listener, *, workers: int | None = None, device: D
 
 
 def _asked(plan: Plan, part: float, out: Path, places: Mapping[str, Any]) -> Asked:
-    """What the run was asked, of a part of its images."""
-    given = {name: value for name, value in plan.given.items() if name not in ("overwrite", "resume", "out")}
+    """What the run was asked, of a part of its images; their augmentation is the run's."""
+    augmentation = {name: getattr(plan.options, name) for name in BY_EPOCHS}
+    given = augmentation | {
+        name: value for name, value in plan.given.items() if name not in ("overwrite", "resume", "out")
+    }
     if per_class := given.get("per_class"):
         given["per_class"] = max(1, round(part * per_class))
     else:

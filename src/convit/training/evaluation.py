@@ -15,6 +15,7 @@ from convit.classifier import Classifier
 from convit.data import ImageSet, Preprocess, SampleDataset, normalised
 from convit.data.copies import Copies, Fitted
 from convit.data.transforms import pixels_of
+from convit.errors import InputError
 from convit.events import Advanced, Listener
 from convit.intervals import rate_with_interval, wilson_interval
 from convit.training.distributed import ALONE, World
@@ -142,7 +143,10 @@ def logits_of(
         for batch, _ in batches(loader):
             with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
                 logits = model(normalised(batch.to(device), preprocess)).float().cpu()
-            next(parts).copy_(logits)
+            part = next(parts)
+            if logits.shape != part.shape:
+                raise InputError(f"model: gives {logits.shape[1:]} for an image, expected {part.shape[1]} logits")
+            part.copy_(logits)
             on_batch(len(batch))
     finally:
         end_workers(loader)

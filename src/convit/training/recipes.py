@@ -21,6 +21,8 @@ MODERATE = "rand-m6-mstd0.5-inc1"
 """RandAugment of two operations, their magnitudes drawn around 6 of 10 with a standard deviation of 0.5."""
 OFTEN = 30
 """Shown so often or more an image is changed by RandAugment each time: then it helps, shown less often it does not."""
+BY_EPOCHS = ("rand_augment", "mixup", "cutmix", "mix_prob")
+"""What therefore depends on the number of epochs: runs of other numbers that are compared have it from one of them."""
 
 
 def small(facts: Facts, asked: Asked) -> Values:
@@ -35,7 +37,7 @@ def small(facts: Facts, asked: Asked) -> Values:
     light = side <= 64
     epochs = asked.epochs or _epochs(lambda images: min(200, max(10, round(1300 / math.sqrt(images)))), facts, asked)
     often = epochs >= OFTEN
-    mixed = often and not light
+    mixed = not light and (often or bool(asked.mix_prob))
     batch_size = asked.batch_size or _batch_size(facts.images)
     opt = asked.opt or "muon"
     lr = asked.lr or _two_digits(PEAK[opt] * math.sqrt(batch_size / 64))

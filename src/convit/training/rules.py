@@ -174,7 +174,7 @@ RULES_OF_PLANS: tuple[tuple[Callable[[Any, int], object], str], ...] = (
     ),
     (lambda p, n: _wrong_first_size(p), "first-size: got {found}"),
     (
-        lambda p, n: not p.options.first_epochs and p.options.first_size != p.options.image_size,
+        lambda p, n: not p.options.first_epochs and p.first_size != p.preprocess.image_size,
         "first-size: got it for no epoch, expected --first-epochs above 0 too",
     ),
     (

@@ -2,6 +2,7 @@
 
 const PEN = 0.11, HALO = 0.08; // width of a stroke and of its soft edge, as parts of the square
 const strokes = []; // each a list of [x, y], as parts of the square
+const drawing = new Map(); // pointer -> the stroke that it draws
 let drawn = 0; // pictures taken so far
 
 function redraw() {
@@ -32,18 +33,22 @@ function beginStroke(event) {
   if (event.button) return;
   event.preventDefault(); // no text is selected meanwhile
   $("pad").setPointerCapture(event.pointerId);
-  strokes.push([placeOf(event)]);
+  const stroke = [placeOf(event)];
+  drawing.set(event.pointerId, stroke);
+  strokes.push(stroke);
   redraw();
 }
 
 function goOn(event) {
-  if (!$("pad").hasPointerCapture(event.pointerId)) return;
+  const stroke = drawing.get(event.pointerId);
+  if (!stroke) return;
   const all = event.getCoalescedEvents?.() ?? [];
-  strokes.at(-1).push(...(all.length ? all : [event]).map(placeOf));
+  stroke.push(...(all.length ? all : [event]).map(placeOf));
   redraw();
 }
 
 function wipe() {
+  drawing.clear();
   strokes.length = 0;
   redraw();
 }
@@ -70,6 +75,7 @@ function listenForStrokes() {
   $("draw").addEventListener("click", openPad);
   $("pad").addEventListener("pointerdown", beginStroke);
   $("pad").addEventListener("pointermove", goOn);
+  $("pad").addEventListener("lostpointercapture", (event) => drawing.delete(event.pointerId));
   $("light").addEventListener("change", redraw);
   $("take").addEventListener("click", takeDrawing);
   $("wipe").addEventListener("click", wipe);
