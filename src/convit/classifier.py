@@ -61,7 +61,7 @@ class Classifier:
     ) -> None:
         check_class_names(class_names, model.num_classes)
         if isinstance(model, ConViT):  # a study trains other models in its place
-            _check_input(model, preprocess)
+            check_input(model, preprocess)
         self.model = model
         self.preprocess = preprocess
         self.class_names = tuple(class_names)
@@ -333,7 +333,7 @@ def _as_several(images: Any) -> tuple[bool, Iterable[Picture]]:
     return False, images
 
 
-def _check_input(model: ConViT, preprocess: Preprocess) -> None:
+def check_input(model: ConViT, preprocess: Preprocess) -> None:
     """Whether a model gives one answer for an image of this preprocessing.
 
     Raises:

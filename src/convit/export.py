@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from convit.choices import OPSET
-from convit.classifier import Classifier
+from convit.classifier import Classifier, check_input
 from convit.errors import InputError, one_line
 from convit.export_verification import Run, checked_sizes, verified
 from convit.models import ConViT
@@ -266,7 +266,8 @@ def _clean(proto: Any, dynamic_size: bool) -> None:
 
 
 def copied_model(classifier: Classifier) -> ConViT:
-    """A copy of the model, as the file is going to have it."""
+    """A copy of the model, as the file is going to have it; refused if it was changed to what no classifier has."""
+    check_input(classifier.model, classifier.preprocess)
     return copy.deepcopy(classifier.model).cpu().float().eval()
 
 

@@ -199,7 +199,7 @@ PATHS = {
     "evaluate": ("out", "json", "data-root"),
     "inspect": ("out", "json"),
     "export": ("out",),
-    "bench": ("onnx", "plot", "json"),
+    "bench": ("onnx", "json"),
     "experiment": ("out", "data-root", "teacher-weights"),
 }
 
