@@ -1,4 +1,7 @@
-"""Files: regular ones read, written whole or not at all, compared by fingerprints, named in messages on one line."""
+"""Files: regular ones read, written whole or not at all, compared by fingerprints, named in messages on one line.
+
+Longer than other modules, as it is the one home of all that touches the disk: what is right here is right everywhere.
+"""
 
 import contextlib
 import csv

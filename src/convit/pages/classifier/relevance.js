@@ -1,5 +1,5 @@
 "use strict";
-// Which patches speak for an answer: analysis/relevance.py in the browser (Chefer et al. 2021, equations 5 and 6),
+// Which patches speak for an answer: what `convit inspect` shows as relevance (Chefer et al. 2021, equations 5 and 6),
 //
 //   R_l = R_(l-1) + mean_h max(0, dy/dA_l * A_l) R_(l-1),   R_0 = I
 //
