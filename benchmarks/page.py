@@ -1,6 +1,7 @@
-"""How fast the pages are, in headless Chromium.
+"""How fast the pages are, in headless Chromium, and how near the classifier's page is to PyTorch.
 
     python benchmarks/page.py --rounds 10
+    python benchmarks/page.py --agreement RUN PHOTOS
 
 Needs playwright, a Chromium and onnxruntime. Prints, least and median of so many rounds, in milliseconds:
 
@@ -9,9 +10,14 @@ Needs playwright, a Chromium and onnxruntime. Prints, least and median of so man
 - of the classifier's page of nano, mini and tiny: an answer for a prepared photo, and a gate of the first and of the
   last layer moved, to the new answer on the screen; beside them onnxruntime with one thread for the same answer, in
   turn with the page; and the size of the page and of its weights.
+
+``--agreement`` exports a run instead, hands its page every photo of a folder, and prints how far the logits are from
+PyTorch's, as a part of the largest logit of all photos and of the photo's own, and for how many photos the most probable
+class is the same: once with the pixels that Python decodes, and once with the files, which the browser decodes.
 """
 
 import argparse
+import io
 import shutil
 import tempfile
 import time
@@ -22,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from playwright.sync_api import sync_playwright
 
 import convit
@@ -31,6 +37,7 @@ from convit.classifier import Classifier
 from convit.data import Preprocess
 from convit.export import export_onnx, onnx_runner
 from convit.export_web import export_web
+from convit.preprocess import prepared
 
 SMALL = ("convit_nano_patch4_32", "convit_mini_patch8_128", "convit_tiny_patch16_224")
 MOVES = """() => {
@@ -70,14 +77,50 @@ def main() -> None:
     """Measures both pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--agreement", nargs=2, type=Path, metavar=("RUN", "PHOTOS"))
+    options = parser.parse_args()
+    rounds = options.rounds
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        if options.agreement:
+            agreement(browser, Path(folder), *options.agreement)
+            return
         for name in SMALL:
             classifier_page(browser, Path(folder), name, rounds)
         attention_page(browser, Path(folder), rounds)
+
+
+def agreement(browser: Any, folder: Path, run: Path, photos: Path) -> None:
+    """The page of a run beside PyTorch, on every photo of a folder."""
+    classifier = convit.load(run)
+    page = export_web(classifier, folder / "run.html")
+    print(f"{page.path.name}: {page.bytes} bytes, weights at {page.weights}, {page.difference:.1e} by rounding them")
+    files = sorted(file for file in photos.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    expected, coded = [], []
+    for file in files:
+        with Image.open(file) as opened_file:
+            image = ImageOps.exif_transpose(opened_file).convert("RGB")
+        with torch.inference_mode():
+            expected.append(classifier.model(torch.from_numpy(prepared(image, classifier.preprocess))[None])[0])
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", compress_level=1)
+        coded.append({"name": f"{file.stem}.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
+    for what, handed in (("the same pixels", coded), ("its own decoding", files)):
+        tab, found = opened(browser, page.path), []
+        for at in range(0, len(handed), 25):  # all at once are too much for one message
+            tab.locator("#files").set_input_files(handed[at : at + 25])
+            count = min(at + 25, len(handed))
+            tab.wait_for_function("(count) => window.convit.photos.length === count", arg=count, timeout=300_000)
+        found = [torch.tensor(each) for each in tab.evaluate("window.convit.photos.map(({ logits }) => [...logits])")]
+        ours, theirs = torch.stack(found), torch.stack(expected)
+        differences, largest = (ours - theirs).abs().amax(1), theirs.abs().amax(1)
+        of_all, of_own = float(differences.max() / largest.max()), float((differences / largest).max())
+        same = int((ours.argmax(1) == theirs.argmax(1)).sum())
+        print(f"{what}: same class {same} of {len(files)}; largest difference {of_all:.1e} of the largest logit of all")
+        print(f"    photos, {of_own:.1e} of a photo's own largest")
+        tab.close()
 
 
 def attention_page(browser: Any, folder: Path, rounds: int) -> None:
@@ -107,7 +150,7 @@ def classifier_page(browser: Any, folder: Path, name: str, rounds: int) -> None:
     page = export_web(classifier, folder / f"{name}.html")
     onnx = onnx_runner(export_onnx(classifier, folder / f"{name}.onnx").path, threads=1)
     weights = sum(parameter.numel() for parameter in model.parameters()) * (2 if page.weights == "fp16" else 4)
-    print(f"{name}: {page.bytes / 1e6:.2f} MB, of it {weights / 1e6:.2f} MB of {page.weights} weights before base64")
+    print(f"{name}: {page.bytes / 1e6:.2f} MB, of it {weights / 1e6:.2f} MB of {page.weights} weights")
     tab = opened(browser, page.path)
     tab.evaluate(SHOWN, width)
     image, last = torch.rand(1, 3, height, width), len(model.blocks) - 1

@@ -59,6 +59,12 @@ class Elements(HTMLParser):
         self.texts[self.last] = self.texts.get(self.last, "") + data
 
 
+def bytes_of(letters: str) -> bytes:
+    """The bytes of a text that holds seven bits in each character: the rule of ``pages.letters``."""
+    bits = "".join(f"{ord(letter) & 127:07b}" for letter in letters)
+    return bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits) - 7, 8))
+
+
 def randomise(module: nn.Module, std: float = 0.3) -> nn.Module:
     """Draws every parameter anew, gates and biases too, so that no start value hides a difference."""
     with torch.no_grad():

@@ -48,6 +48,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_round_trip(folder: Path, pictures: list[Image.Image]) -> None:
     saved, loaded = made(), convit.load(folder)
+    assert not any(module.training for module in loaded.model.modules())  # or batch norm mixes images, and learns
     assert torch.equal(loaded.probabilities(pictures), saved.probabilities(pictures))
     assert loaded.preprocess == saved.preprocess
     assert (loaded.class_names, loaded.model_name, loaded.model_args) == (CLASSES, "convit_micro_patch4_32", ARGS)

@@ -31,7 +31,8 @@ def load(
     """The classifier of a run folder, of the runs of ``--folds`` (:func:`average`), of a folder of
     :meth:`Classifier.save_pretrained`, or on the Hugging Face Hub.
 
-    Nothing that its files name is imported, nothing in them is executed.
+    Its model is in evaluation mode, as ``Module.eval()`` leaves it. Nothing that its files name is imported, nothing in
+    them is executed.
 
     Args:
         source: the folder; or ``"hf:owner/name"``, a repository on the Hub.
@@ -119,6 +120,6 @@ def load_folder(folder: Path, device: torch.device | str, make: Callable[..., Co
     model = made()  # of the size of the file: no sooner is memory taken for it
     model.load_state_dict(weights)
     try:
-        return Classifier(model, preprocess, classes, **known).to(device)
+        return Classifier(model.eval(), preprocess, classes, **known).to(device)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise InputError(f"device: got {brief(device)}, expected one of this machine ({one_line(error)})") from error

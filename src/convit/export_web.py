@@ -1,8 +1,9 @@
 """A classifier as one web page: weights, preprocessing and class names in an HTML file that needs no other.
 
-The page runs the model in JavaScript (``pages/classifier/``). The weights are one gzip stream in base64: tensor after
-tensor, each as planes, first the lowest byte of every value, little-endian, then the next, as the high bytes of numbers
-of like size compress better. Matrices of blocks and head are fp16, all else is fp32.
+The page runs the model in JavaScript (``pages/classifier/``). The weights are one gzip stream: tensor after tensor,
+each as planes, first the lowest byte of every value, little-endian, then the next, as the high bytes of numbers of like
+size compress better. Matrices of blocks and head are fp16, which has 11 binary digits; the stem and the position
+embedding are fp32 rounded to 14, without the lowest byte, which is 0 then; all else is fp32.
 
 Shapes: C width, h heads, p pixels along a patch.
 """
@@ -112,31 +113,46 @@ def web_page(classifier: Classifier) -> tuple[str, str, float]:
 
 
 def coded(tensors: dict[str, Tensor], half: bool) -> tuple[list[list[Any]], bytes]:
-    """``[name, type, count]`` of every tensor, and their bytes; see the top of this file."""
+    """``[name, count, size]`` of every tensor, size in bytes a value, and their bytes; see the top of this file."""
     listed: list[list[Any]] = []
     planes: list[bytes] = []
     for name, tensor in tensors.items():
-        short = half and _is_rounded(name, tensor)
-        values = tensor.numpy().astype("<f2" if short else "<f4").ravel()
-        listed.append([name, "fp16" if short else "fp32", values.size])
-        planes.append(values.view(np.uint8).reshape(values.size, -1).T.tobytes())
+        size = _size(name, tensor) if half else 4
+        values = tensor.numpy().astype("<f2" if size == 2 else "<f4").ravel()
+        if size == 3:
+            values = _shortened(values)
+        listed.append([name, values.size, size])
+        planes.append(values.view(np.uint8).reshape(values.size, -1)[:, -size:].T.tobytes())
     return listed, gzip.compress(b"".join(planes), 9, mtime=0)
 
 
-def _is_rounded(name: str, tensor: Tensor) -> bool:
-    """Matrices of blocks and head, which are most of the bytes. The stem's stays: photos are smooth, so that its errors
-    add up; they made two thirds of the difference. The weights of positions are multiplied by squares of offsets."""
-    return tensor.ndim > 1 and name.startswith(("blocks.", "head.")) and not name.endswith(".position")
+def _size(name: str, tensor: Tensor) -> int:
+    """Bytes for a value. Most values are in the matrices of blocks and head. The stem has more digits: photos are
+    smooth, so that its errors add up; in fp16 they made two thirds of the difference. The weights of positions have all
+    digits: they are multiplied by squares of offsets."""
+    if tensor.ndim < 2 or name.endswith((".position", ".pos_proj.weight")):
+        return 4
+    if name.startswith(("blocks.", "head.")):
+        return 2
+    return 3 if name.startswith(("stem.", "patch_embed.", "pos_embed")) else 4
+
+
+def _shortened(values: Any) -> Any:
+    """fp32 of 24 binary digits rounded to the nearest of 14."""
+    return ((values.view("<u4") + np.uint32(1 << 9)) & np.uint32(0xFFFFFC00)).view("<f4")
 
 
 @torch.inference_mode()
 def _rounding(model: ConViT, image_size: tuple[int, int]) -> float:
-    """The largest change of a logit when matrices become fp16, as a part of the image's largest logit; on random
+    """The largest change of a logit when weights are shortened, as a part of the image's largest logit; on random
     images, of noise and smooth as photos are."""
     rounded = copy.deepcopy(model)
     for name, parameter in rounded.named_parameters():
-        if _is_rounded(name, parameter) and "pos_proj" not in name:
+        size = _size(name, parameter)
+        if size == 2:
             parameter.copy_(parameter.half().float())
+        elif size == 3:
+            parameter.copy_(torch.from_numpy(_shortened(parameter.numpy())))
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(IMAGES, 3, *image_size, generator=generator)
     smooth = functional.interpolate(torch.randn(IMAGES, 3, 6, 6, generator=generator), image_size, mode="bicubic")

@@ -24,7 +24,7 @@ from convit.analysis.page import DEPTH, LEVELS, notebook_html, page, write_page
 from convit.errors import InputError
 from convit.prediction import Prediction
 from tests.analysis.models import MODELS, ours, seen_by
-from tests.helpers import Elements
+from tests.helpers import Elements, bytes_of
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
@@ -50,7 +50,7 @@ def header_of(document: str) -> dict[str, Any]:
 
 def decoded(document: str, number: int, shapes: list[tuple[int, int]]) -> list[np.ndarray]:
     """The maps of a picture, ``(heads, tokens, tokens)`` for each layer: the rule at the top of page.py."""
-    data = gzip.decompress(base64.b64decode(Elements(document).texts[f"maps-{number}"]))
+    data = gzip.decompress(bytes_of(Elements(document).texts[f"maps-{number}"].rstrip("\n")))
     maps, at = [], 0
     tops = []
     for heads, tokens in shapes:

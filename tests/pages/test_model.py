@@ -1,6 +1,5 @@
 """The JavaScript forward pass gives what PyTorch gives, for every ConViT that the page takes."""
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from convit.analysis import capture, relevance
 from convit.analysis.masking import gates_set
 from convit.errors import InputError
 from convit.export_web import SCRIPTS, coded, described
+from convit.pages import letters
 from tests.helpers import randomise, relative_error, tiny_model
 from tests.pages.node import needs_node, run
 
@@ -82,7 +82,7 @@ def passed(cases: Sequence[Case], folder: Path, then: str) -> list[Any]:
         pixels = folder / f"pixels-{number}.bin"
         case.image.permute(1, 2, 0).contiguous().numpy().tofile(pixels)
         height, width = case.image.shape[1:]
-        own = {"spec": spec, "tensors": listed, "content": base64.b64encode(content).decode(), "pixels": str(pixels)}
+        own = {"spec": spec, "tensors": listed, "content": letters(content), "pixels": str(pixels)}
         plain.append(case.given | own | {"height": height, "width": width})
     each = "const out = []; for (const each of given.cases) out.push(await one(each)); return out;"
     code = f"const one = {ONE % then}; {each}"

@@ -2,7 +2,7 @@
 
 It consists of the files in ``pages/attention/``, a JSON header and, for each picture, its maps; it makes no requests.
 
-A picture's maps are one gzip stream, in base64: for every layer, head and query the greatest weight of the row,
+A picture's maps are one gzip stream: for every layer, head and query the greatest weight of the row,
 little-endian fp32; then for every layer, head, query and key one byte. Byte 0 stands for 0, byte b for
 
     greatest * exp((b - 255) DEPTH / LEVELS)

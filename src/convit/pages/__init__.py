@@ -7,17 +7,21 @@ computed. ``classifier/`` is the model in JavaScript, which fills the same view 
 A page makes no requests: its policy (CSP) forbids every request, and every script and style but its own.
 """
 
-import base64
 import html
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from convit.pages import markup
 from convit.pages.markup import filled, part
 
 BODY = "attention/body.html"
 """What the pages with a view of heads have in common."""
+NOT_LETTERS = tuple(b"\0\n\r<")
+"""Characters that :func:`letters` avoids: NUL is replaced by browsers, ends of lines by them and by programs that copy
+texts, and ``<`` could end the element."""
 
 
 def document(
@@ -54,5 +58,20 @@ def json_text(value: Any) -> str:
 
 
 def data_element(name: str, content: bytes) -> str:
-    """An element with the id ``name`` that holds bytes in base64; a browser does not run it."""
-    return f'<script type="application/octet-stream" id="{name}">{base64.b64encode(content).decode("ascii")}</script>'
+    """An element with the id ``name`` that holds bytes as :func:`letters`; a browser does not run it."""
+    return f'<script type="application/octet-stream" id="{name}">{letters(content)}</script>'
+
+
+def letters(content: bytes) -> str:
+    r"""Bytes as a text with seven of their bits in each character; base64 has six.
+
+    The first bits are in the first character, and the last is filled up with zeros. A value that a browser would not
+    give back as it is, or that could end the element, is 128 more: a reader takes the lowest seven bits of each.
+
+    >>> letters(b"\xff\x00\x01")
+    '\x7f@\x80\x08'
+    """
+    bits = np.unpackbits(np.frombuffer(content, np.uint8))
+    rows = np.pad(bits, (0, -len(bits) % 7)).reshape(-1, 7)
+    seven = np.packbits(np.pad(rows, ((0, 0), (1, 0))), axis=1)
+    return (seven + 128 * np.isin(seven, NOT_LETTERS).astype(np.uint8)).tobytes().decode("latin-1")

@@ -1,12 +1,21 @@
 "use strict";
-// Bytes out of an element: base64 of a gzip stream.
+// Bytes out of an element: a gzip stream, seven bits in each character; letters() of pages/__init__.py writes it.
+
+function bytesOf(text) {
+  const bytes = new Uint8Array(Math.floor(text.length * 7 / 8));
+  let bits = 0, waiting = 0, at = 0; // the last bits that were read, and how many of them no byte has yet
+  for (let i = 0; i < text.length; i++) {
+    bits = ((bits << 7) | (text.charCodeAt(i) & 127)) & 0x7fff;
+    waiting += 7;
+    if (waiting >= 8) bytes[at++] = bits >> (waiting -= 8);
+  }
+  return bytes;
+}
 
 async function unpacked(text) {
   if (typeof DecompressionStream === "undefined") {
     throw new Error("This browser cannot unpack this page. Use Firefox 113, Safari 16.4, Chrome 80, or a later one.");
   }
-  const letters = atob(text), packed = new Uint8Array(letters.length);
-  for (let i = 0; i < letters.length; i++) packed[i] = letters.charCodeAt(i); // from() takes half a second here
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const stream = new Blob([bytesOf(text)]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
