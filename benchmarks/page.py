@@ -12,8 +12,9 @@ Needs playwright, a Chromium and onnxruntime. Prints, least and median of so man
   turn with the page; and the size of the page and of its weights.
 
 ``--agreement`` exports a run instead, hands its page every photo of a folder, and prints how far the logits are from
-PyTorch's, as a part of the largest logit of all photos and of the photo's own, and for how many photos the most probable
-class is the same: once with the pixels that Python decodes, and once with the files, which the browser decodes.
+PyTorch's, as a part of the largest logit of all photos and of the photo's own, and for how many photos the most
+probable class is the same: once with the pixels that Python decodes, and once with the files, which the browser
+decodes.
 """
 
 import argparse

@@ -12,7 +12,12 @@ from tests.pages.node import needs_node, run
 def contents() -> list[bytes]:
     """Of every length to 40, all bytes, and random ones."""
     some = random.Random(0)
-    return [*(bytes(some.randbytes(length)) for length in range(41)), bytes(range(256)) * 7, b"<\r\n\0" * 99]
+    return [
+        *(bytes(some.randbytes(length)) for length in range(41)),
+        bytes(range(256)) * 7,
+        b"<\r\n\0" * 99,
+        random.Random(2).randbytes(1_000_003),
+    ]
 
 
 def test_letters_hold_what_was_put_in_and_no_mark_of_markup() -> None:

@@ -22,6 +22,8 @@ BODY = "attention/body.html"
 NOT_LETTERS = tuple(b"\0\n\r<")
 """Characters that :func:`letters` avoids: NUL is replaced by browsers, ends of lines by them and by programs that copy
 texts, and ``<`` could end the element."""
+_AT_ONCE = 7 << 16
+"""Bytes; seven are eight characters."""
 
 
 def document(
@@ -69,8 +71,12 @@ def letters(content: bytes) -> str:
     give back as it is, or that could end the element, is 128 more: a reader takes the lowest seven bits of each.
 
     >>> letters(b"\xff\x00\x01")
-    '\x7f@\x80\x08'
+    '\x7f@\x80\x10'
     """
+    return "".join(_letters(content[at : at + _AT_ONCE]) for at in range(0, len(content), _AT_ONCE))
+
+
+def _letters(content: bytes) -> str:
     bits = np.unpackbits(np.frombuffer(content, np.uint8))
     rows = np.pad(bits, (0, -len(bits) % 7)).reshape(-1, 7)
     seven = np.packbits(np.pad(rows, ((0, 0), (1, 0))), axis=1)
