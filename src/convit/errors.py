@@ -38,6 +38,17 @@ def brief(value: object, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def listing(words: Iterable[str], most: int = 10) -> str:
+    """Quoted words for a message, cut short when there are many.
+
+    >>> listing(["cat", "dog"]), listing("abcd", most=2)
+    ("'cat', 'dog'", "'a', 'b', ... (4 in all)")
+    """
+    known = list(words)
+    shown = ", ".join(brief(word, 200) for word in known[:most])
+    return shown if len(known) <= most else f"{shown}, ... ({len(known)} in all)"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name: ``"; did you mean 'cifar10'?"``, or an empty string if nothing is close.
 

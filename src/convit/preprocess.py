@@ -4,7 +4,7 @@ The one evaluation transform: validation in training, ``convit predict``, ``conv
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convit.errors import InputError, brief, nearest
+from convit.errors import InputError, brief, listing, nearest
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of red, green and blue in ImageNet: most published weights were trained with them."""
@@ -81,9 +81,9 @@ class Preprocess:
         """
         known = [field.name for field in fields(cls)]
         if unknown := [key for key in values if key not in known]:
-            raise InputError(f"preprocessing: unknown key {_listed(unknown)}; expected {_listed(known)}")
+            raise InputError(f"preprocessing: unknown key {listing(unknown)}; expected {listing(known)}")
         if missing := [key for key in known if key not in values]:
-            raise InputError(f"preprocessing: no key {_listed(missing)}; expected {_listed(known)}")
+            raise InputError(f"preprocessing: no key {listing(missing)}; expected {listing(known)}")
         fitting: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**fitting)
 
@@ -215,7 +215,7 @@ def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
     """Raises :class:`InputError` for a word that is not known."""
     if value not in known:
         raise InputError(
-            f"{name}: got {brief(value)}, expected one of {_listed(known)}{nearest(str(value)[:80], known)}"
+            f"{name}: got {brief(value)}, expected one of {listing(known)}{nearest(str(value)[:80], known)}"
         )
 
 
@@ -232,7 +232,3 @@ def are_numbers(values: Any, count: int, low: float, high: float, *, whole: bool
         and len(values) == count
         and all(type(value) in kinds and low <= value <= high for value in values)
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(brief(name, 40) for name in names[:8]) + (", ..." if len(names) > 8 else "")

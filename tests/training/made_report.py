@@ -11,7 +11,7 @@ from convit.data import ArrayImages
 from convit.events import RunEnded, ignore
 from convit.training.evaluation import Evaluation, score
 from convit.training.mistakes import Mistake
-from convit.training.outcome import outcome, with_seen
+from convit.training.outcome import outcome
 from convit.training.page import Report
 from convit.training.plan import Plan
 from convit.training.planning import planned
@@ -71,7 +71,7 @@ def made_report(
         for n, (i, j) in enumerate(zip(targets, taken, strict=True))
         if i != j
     ]
-    came = with_seen(outcome(plan, epochs, found, "val"), found)
+    came = outcome(plan, epochs, found, "val", found)
     files = {"report.html": "this", "mistakes.csv": "all that is wrong"}
     ended = RunEnded(Path("runs/made"), came.findings(), files, {"convit predict runs/made PHOTO.jpg": "a picture"})
     return Report(plan=plan, history=epochs, evaluation=found, outcome=came, ended=ended, mistakes=wrong, images=images)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convit.training.outcome import Outcome, confused_pairs, late, learned, outcome, with_seen
+from convit.training.outcome import Outcome, confused_pairs, late, learned, outcome
 from convit.training.plan import Plan
 from tests.training.made_report import class_folders, evaluation, history, made_plan
 
@@ -22,9 +22,16 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return made_plan(class_folders(tmp_path_factory.mktemp("data") / "animals", NAMES), epochs=20)
 
 
-def came(plan: Plan, losses: list[float] = FLAT, confusion: list[list[int]] | None = None, **more: Any) -> Outcome:
-    confusion = confusion or [[40, 8, 2], [3, 37, 0], [0, 0, 10]]
-    return replace(outcome(plan, history(losses), evaluation(NAMES, confusion), "test"), **more)
+def came(
+    plan: Plan,
+    losses: list[float] = FLAT,
+    confusion: list[list[int]] | None = None,
+    seen: list[list[int]] | None = None,
+    **more: Any,
+) -> Outcome:
+    found = evaluation(NAMES, confusion or [[40, 8, 2], [3, 37, 0], [0, 0, 10]])
+    on_seen = found if seen is None else evaluation(NAMES, seen)
+    return replace(outcome(plan, history(losses), found, "test", on_seen), **more)
 
 
 def said(found: Outcome) -> dict[str, str]:
@@ -88,21 +95,17 @@ def test_more_epochs_are_advised_where_it_still_improved(plan: Plan) -> None:
 
 
 def test_overfitting_is_a_clear_difference(plan: Plan) -> None:
-    seen = evaluation(NAMES, [[66, 0, 0], [0, 66, 0], [0, 0, 68]])
-    found = with_seen(came(plan), seen)
-    assert found.overfits is True
+    found = came(plan, seen=[[66, 0, 0], [0, 66, 0], [0, 0, 68]])
+    assert found.overfits
     assert said(found)["overfitting"].startswith("Yes: 100.0% of 200 images")
     assert "--pretrained" in said(found)["overfitting"]
     assert "--pretrained" not in said(replace(found, pretrained=True))["overfitting"]
-    nearly = evaluation(NAMES, [[64, 2, 0], [2, 64, 0], [0, 0, 68]])
-    few = with_seen(came(plan, confusion=[[3, 0, 0], [0, 2, 1], [0, 0, 3]]), nearly)
-    assert few.overfits is False  # 8 of 9 may be as good as 98%
-    assert came(plan).overfits is None
-    assert "overfitting" not in said(came(plan))
+    few = came(plan, confusion=[[3, 0, 0], [0, 2, 1], [0, 0, 3]], seen=[[64, 2, 0], [2, 64, 0], [0, 0, 68]])
+    assert not few.overfits  # 8 of 9 may be as good as 98%
 
 
 def test_what_has_not_learned_its_own_images_may_learn_on(plan: Plan) -> None:
-    found = with_seen(came(plan), evaluation(NAMES, [[60, 3, 3], [3, 60, 3], [20, 0, 48]]))
+    found = came(plan, seen=[[60, 3, 3], [3, 60, 3], [20, 0, 48]])
     assert "larger --model" in said(found)["overfitting"]
 
 
@@ -131,5 +134,5 @@ def test_every_outcome_has_words(plan: Plan, tmp_path: Path) -> None:
     ):
         for losses in ([1.0], FLAT, RISING):
             words = said(came(plan, losses, confusion))
-            assert list(words) == ["accuracy", "guessing", "confused", "epochs", "images"]
+            assert list(words) == ["accuracy", "guessing", "confused", "epochs", "overfitting", "images"]
             assert all(words.values())

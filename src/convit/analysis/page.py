@@ -13,17 +13,16 @@ Positional maps are not stored: the page computes them in fp64 from ``pos_weight
 
 import gzip
 import html
-import math
 from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from convit import pages
 from convit.analysis.capture import LayerCapture
+from convit.analysis.summary import finite, listed
 from convit.errors import InputError
 from convit.files import write
 from convit.ops.naive import positional_map
@@ -133,7 +132,7 @@ def _header(seen: Any) -> dict[str, Any]:
         "width": width,
         "patchSize": seen.patch_size,
         "predictions": [_prediction(prediction) for prediction in seen.predictions],
-        "relevance": _listed(None if seen.relevance is None else seen.relevance.flatten()),
+        "relevance": listed(None if seen.relevance is None else seen.relevance.flatten()),
         "masking": [
             {"off": row.off, "layers": row.layers, "best": _prediction(row.best), "before": _prediction(row.before)}
             for row in seen.masking
@@ -144,10 +143,10 @@ def _header(seen: Any) -> dict[str, Any]:
                 "kind": layer.kind,
                 "heads": list(layer.heads),
                 "prefix": layer.num_prefix_tokens,
-                "gates": _listed(layer.gates),
-                "posWeight": _listed(layer.pos_weight),
-                "centres": _listed(layer.centres),
-                "spans": _listed(layer.spans),
+                "gates": listed(layer.gates),
+                "posWeight": listed(layer.pos_weight),
+                "centres": listed(layer.centres),
+                "spans": listed(layer.spans),
             }
             for layer in seen.layers
         ],
@@ -199,15 +198,4 @@ def _check_size(size: int, count: int) -> None:
 
 
 def _prediction(prediction: Prediction) -> list[Any]:
-    return [prediction.class_name, _finite(prediction.probability)]
-
-
-def _listed(tensor: Tensor | None) -> list[Any] | None:
-    """Nested lists of numbers; JSON has none that are infinite or not a number, those become None."""
-    if tensor is None:
-        return None
-    return [_listed(row) for row in tensor] if tensor.ndim > 1 else [_finite(value) for value in tensor.tolist()]
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return [prediction.class_name, finite(prediction.probability)]

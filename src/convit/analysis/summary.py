@@ -13,6 +13,9 @@ from convit.analysis.capture import LayerCapture, average
 from convit.analysis.metrics import centres, entropy, head_diversity, non_locality, spans
 from convit.grid import Grid
 
+DIGITS = 4
+"""Of a number in JSON, behind the point."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class LayerSummary:
@@ -46,12 +49,12 @@ class LayerSummary:
         return {
             "layer": self.index + 1,
             "kind": self.kind,
-            "non_locality": _listed(self.non_locality),
-            "entropy": _listed(self.entropy),
-            "diversity": None if self.diversity is None else _rounded(self.diversity),
-            "gates": _listed(self.gates),
-            "centres": _listed(self.centres),
-            "spans": _listed(self.spans),
+            "non_locality": listed(self.non_locality, DIGITS),
+            "entropy": listed(self.entropy, DIGITS),
+            "diversity": None if self.diversity is None else finite(self.diversity, DIGITS),
+            "gates": listed(self.gates, DIGITS),
+            "centres": listed(self.centres, DIGITS),
+            "spans": listed(self.spans, DIGITS),
         }
 
 
@@ -110,14 +113,17 @@ def summary(model: nn.Module, batches: Iterable[Any]) -> dict[int, LayerSummary]
     return layers
 
 
-def _listed(tensor: Tensor | None) -> list[Any] | None:
-    """Nested lists of numbers, of four digits behind the point."""
+def listed(tensor: Tensor | None, digits: int | None = None) -> list[Any] | None:
+    """Nested lists of numbers, as JSON has them (:func:`finite`)."""
     if tensor is None:
         return None
     if tensor.ndim > 1:
-        return [_listed(row) for row in tensor]
-    return [_rounded(value) for value in tensor.tolist()]
+        return [listed(row, digits) for row in tensor]
+    return [finite(value, digits) for value in tensor.tolist()]
 
 
-def _rounded(value: float) -> float | None:
-    return round(value, 4) if math.isfinite(value) else None
+def finite(value: float, digits: int | None = None) -> float | None:
+    """The number, with so many digits behind the point, or all; None if it is infinite or not a number."""
+    if not math.isfinite(value):
+        return None
+    return value if digits is None else round(value, digits)

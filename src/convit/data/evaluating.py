@@ -9,12 +9,12 @@ import numpy as np
 
 from convit.data.duplicates import learned_note
 from convit.data.full_scale import UNKNOWN_SCALE, Levels
-from convit.data.image_sets import ImageSet, listing
+from convit.data.image_sets import ImageSet
 from convit.data.scan import BadImage, look, without
 from convit.data.selection import Selection
 from convit.data.sources import Source
 from convit.data.sources.layout import right_level
-from convit.errors import InputError
+from convit.errors import InputError, listing
 from convit.events import Listener, ignore
 from convit.files import composed
 

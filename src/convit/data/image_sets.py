@@ -15,7 +15,7 @@ from PIL import Image
 
 from convit.data.decoding import UnreadableImageError
 from convit.data.images import encoded_size, image_size, named_rgb, stored_image, stored_in
-from convit.errors import InputError, brief, nearest
+from convit.errors import InputError, listing, nearest
 from convit.files import composed, fingerprint_of_files, read
 
 Stamp = tuple[int, int, int, int]
@@ -69,15 +69,19 @@ class ImageSet(ABC):
         """What messages call image ``index``: its path, or its name."""
 
     @abstractmethod
-    def contents(self) -> list[int]:
-        """A number for each image, which usually changes when the image does; -1 if it cannot be read.
+    def content(self, index: int) -> int:
+        """A number that usually changes when image ``index`` does; -1 if it cannot be read.
 
         Of a compressed image in a file it is the size in bytes, else a checksum. No image is decoded for it.
         """
 
-    @abstractmethod
+    def contents(self) -> list[int]:
+        """That number of each image."""
+        return [self.content(index) for index in range(len(self))]
+
     def stamps(self) -> list[Stamp] | None:
         """Of each image the :data:`Stamp` of what it is read from; None for images in memory."""
+        return [self.stamp(index) for index in range(len(self))]
 
     @abstractmethod
     def stamp(self, index: int) -> Stamp:
@@ -156,10 +160,7 @@ class FileImages(ImageSet):
     def where(self, index: int) -> str:
         return str(self.path(index))
 
-    def contents(self) -> list[int]:
-        return [self._content(index) for index in range(len(self))]
-
-    def _content(self, index: int) -> int:
+    def content(self, index: int) -> int:
         name = self.names[index]
         try:
             if name.lower().endswith(UNPACKED) and self.path(index).is_file():
@@ -198,20 +199,14 @@ class EncodedImages(ImageSet):
     def size(self, index: int) -> tuple[int, int]:
         return encoded_size(self.encoded(index), self.where(index))
 
-    def contents(self) -> list[int]:
-        return [self._content(index) for index in range(len(self))]
-
-    def _content(self, index: int) -> int:
+    def content(self, index: int) -> int:
         try:
             return zlib.crc32(self.encoded(index))
         except UnreadableImageError:
             return -1
 
-    def stamps(self) -> list[Stamp]:
-        return [self.stamp(index) for index in range(len(self))]
-
     def stamp(self, index: int) -> Stamp:
-        crc = self._content(index)
+        crc = self.content(index)
         return NO_STAMP if crc == -1 else (crc, 0, 0, 0)
 
     def checksum(self, index: int) -> str:
@@ -243,8 +238,8 @@ class ArrayImages(ImageSet):
     def where(self, index: int) -> str:
         return self.names[index]
 
-    def contents(self) -> list[int]:
-        return [zlib.crc32(pixels.tobytes()) for pixels in self.pixels]
+    def content(self, index: int) -> int:
+        return zlib.crc32(self.pixels[index].tobytes())
 
     def stamps(self) -> None:
         return None
@@ -266,14 +261,3 @@ def stamp_of(path: str | Path) -> Stamp:
     except (OSError, ValueError):  # ValueError: a name that no file can have
         return NO_STAMP
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & (2**63 - 1)
-
-
-def listing(words: Iterable[str], most: int = 10) -> str:
-    """Quoted words for a message, cut short when there are many.
-
-    >>> listing(["cat", "dog"]), listing("abcd", most=2)
-    ("'cat', 'dog'", "'a', 'b', ... (4 in all)")
-    """
-    known = list(words)
-    shown = ", ".join(brief(word, 200) for word in known[:most])
-    return shown if len(known) <= most else f"{shown}, ... ({len(known)} in all)"

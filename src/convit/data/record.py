@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convit.data.image_sets import ImageSet, listing
+from convit.data.image_sets import ImageSet
+from convit.errors import listing
 
 
 def describe(class_names: Sequence[str], splits: Mapping[str, ImageSet]) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convit.data.full_scale import Levels
-from convit.data.image_sets import ImageSet, listing
+from convit.data.image_sets import ImageSet
 from convit.data.images import named_rgb
 from convit.data.sampling import Draw, permutation
-from convit.errors import InputError
+from convit.errors import InputError, listing
 from convit.events import Advanced, Listener, PassBegan
 
 T = TypeVar("T")

@@ -96,7 +96,7 @@ class SelfAttention(AttentionBase):
             out = ops.self_attention(q, k, v, through=ops.Through(mixed=self.attn_drop))
         else:
             out = ops.self_attention(q, k, v, self.attn_drop.p if self._drops() else 0.0)
-        return self.proj_drop(self.proj(_merge_heads(out)))
+        return self.proj_drop(self.proj(merge_heads(out)))
 
 
 class PositionalBase(AttentionBase):
@@ -216,7 +216,7 @@ class PositionalSelfAttention(PositionalBase):
             wanted = not is_untouched(self.attn_drop) or self._drops()
             through = ops.Through(mixed=self.attn_drop) if wanted else None
             out = ops.positional_attention(q, k, v, weight, grid, num_prefix_tokens, through=through)
-        return self.proj_drop(self.proj(_merge_heads(out)))
+        return self.proj_drop(self.proj(merge_heads(out)))
 
 
 @register_notrace_module
@@ -287,7 +287,7 @@ class GatedPositionalSelfAttention(PositionalBase):
             wanted = self._drops() or not all(map(is_untouched, points))
             through = ops.Through(*points) if wanted else None
             out = ops.gated_attention(q, k, v, gate, weight, grid, num_prefix_tokens, through=through)
-        return self.proj_drop(self.proj(_merge_heads(out)))
+        return self.proj_drop(self.proj(merge_heads(out)))
 
 
 def _check(expected: str, holds: Callable[[Any], bool], **values: object) -> None:
@@ -312,6 +312,6 @@ def split_heads(x: Tensor, parts: int, num_heads: int) -> Tensor:
     return x.view(batch, tokens, parts, num_heads, -1).permute(2, 0, 3, 1, 4)
 
 
-def _merge_heads(x: Tensor) -> Tensor:
+def merge_heads(x: Tensor) -> Tensor:
     """``(B, h, N, d)`` to ``(B, N, C)``."""
     return x.transpose(1, 2).flatten(2)

@@ -2,47 +2,31 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
 class AverageOf(nn.Module):
-    """What averages have in common: the shape of what each model takes and gives.
+    """What averages have in common: of each model the same images and classes.
 
     Args:
-        models: one or more, all for the same images and classes.
+        models: one or more. Where the first has them, the average has its ``num_classes``, ``in_chans``, ``patch_size``
+            and ``global_pool``.
     """
+
+    num_classes: int
+    in_chans: int
+    patch_size: int
+    global_pool: str
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
         super().__init__()
         assert models
         self.models = nn.ModuleList(models)
-
-    @property
-    def _first(self) -> Any:
-        return self.models[0]
-
-    @property
-    def num_classes(self) -> int:
-        """The number of classes."""
-        return int(self._first.num_classes)
-
-    @property
-    def in_chans(self) -> int:
-        """The channels of an image."""
-        return int(self._first.in_chans)
-
-    @property
-    def patch_size(self) -> int:
-        """The side of a patch of each model, in pixels."""
-        return int(self._first.patch_size)
-
-    @property
-    def global_pool(self) -> str:
-        """What the classifiers read; see :class:`convit.ConViT`."""
-        return str(self._first.global_pool)
+        for name in AverageOf.__annotations__:
+            if hasattr(models[0], name):
+                setattr(self, name, getattr(models[0], name))
 
 
 class Average(AverageOf):
@@ -96,5 +80,5 @@ class Mirrored(AverageOf):
         self.temperature = temperature
 
     def forward(self, x: Tensor) -> Tensor:
-        both = self._first(torch.cat((x, x.flip(-1)))).float() / self.temperature  # in one pass: a file has one copy
+        both = self.models[0](torch.cat((x, x.flip(-1)))).float() / self.temperature  # in one pass: a file has one copy
         return both.log_softmax(dim=-1).reshape(2, x.shape[0], -1).logsumexp(dim=0) - math.log(2)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from convit import ops
 from convit.errors import InputError
 from convit.layers import AttentionBase
+from convit.layers.attention import merge_heads, split_heads
 from convit.layers.linear import is_untouched
 from convit.ops import factorized
 
@@ -115,18 +116,16 @@ class FastGPSA(GPSA):
         """``(B, N, C)`` to ``(B, N, C)``. The N patches fill a square, as they do for timm."""
         if _left_out(self) is not None or _drops_attention(self):
             return super().forward(x)
-        batch, tokens, width = x.shape
-        qk = self.qk(x).reshape(batch, tokens, 2, self.num_heads, width // self.num_heads)
-        q, k = qk.permute(2, 0, 3, 1, 4).unbind(0)
-        v = self.v(x).reshape(batch, tokens, self.num_heads, width // self.num_heads).transpose(1, 2)
+        q, k = split_heads(self.qk(x), 2, self.num_heads).unbind(0)
+        v = split_heads(self.v(x), 1, self.num_heads)[0]
         pos_weight = self.pos_proj.weight
         if torch.is_grad_enabled():
             # The bias cancels in the softmax, so its gradient is zero, as timm's is up to rounding. Without any,
             # DistributedDataParallel would wait for it, and weight decay would pass the bias over.
             pos_weight = pos_weight + 0 * self.pos_proj.bias[:, None]
-        side = math.isqrt(tokens)
+        side = math.isqrt(x.shape[1])
         out = ops.gated_attention(q, k, v, self.gating_param, pos_weight, grid=(side, side))
-        return self.proj_drop(self.proj(out.transpose(1, 2).reshape(batch, tokens, width)))
+        return self.proj_drop(self.proj(merge_heads(out)))
 
     def get_attention(self, x: Tensor) -> Tensor:
         """timm's map, ``(B, h, N, N)``. It reads positions that timm's ``forward`` caches and the fast one does not."""
@@ -144,11 +143,9 @@ class FastMHSA(MHSA):
         """``(B, N, C)`` to ``(B, N, C)``."""
         if _left_out(self) is not None or _drops_attention(self):
             return super().forward(x)
-        batch, tokens, width = x.shape
-        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = split_heads(self.qkv(x), 3, self.num_heads).unbind(0)
         out = factorized.content_attention(q, k, v, scale=self.scale)
-        return self.proj_drop(self.proj(out.transpose(1, 2).reshape(batch, tokens, width)))
+        return self.proj_drop(self.proj(merge_heads(out)))
 
 
 _FAST = {GPSA: FastGPSA, MHSA: FastMHSA}

@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -85,22 +85,20 @@ class Outcome:
     """That loss, in nats."""
     last_loss: float
     """The validation loss of the last epoch, in nats."""
-    seen_top1: float | None = None
-    """Accuracy on images that it learned from, not augmented; None where it was not measured."""
-    seen_images: int = 0
-    seen_interval: tuple[float, float] = (0.0, 100.0)
-    smallest: str = ""
+    seen_top1: float
+    """Accuracy on images that it learned from, not augmented."""
+    seen_images: int
+    seen_interval: tuple[float, float]
+    smallest: str
     """The class with the fewest images to learn from."""
-    smallest_images: int = 0
-    learned_from: int = 0
+    smallest_images: int
+    learned_from: int
     """Images to learn from."""
-    pretrained: bool = False
+    pretrained: bool
 
     @property
-    def overfits(self) -> bool | None:
-        """Whether it is clearly better on images that it learned from than on new ones; None where not measured."""
-        if self.seen_top1 is None:
-            return None
+    def overfits(self) -> bool:
+        """Whether it is clearly better on images that it learned from than on new ones."""
         return self.seen_interval[0] > self.interval[1] and self.seen_top1 - self.top1 > 5
 
     @property
@@ -114,7 +112,9 @@ class Outcome:
         return tuple(finding for say in said if (finding := say(self)) is not None)
 
 
-def outcome(plan: Plan, history: Sequence[dict[str, Any]], evaluation: Evaluation, split: str) -> Outcome:
+def outcome(
+    plan: Plan, history: Sequence[dict[str, Any]], evaluation: Evaluation, split: str, seen: Evaluation
+) -> Outcome:
     """What a run came to, of which at least one epoch is complete.
 
     Args:
@@ -122,6 +122,7 @@ def outcome(plan: Plan, history: Sequence[dict[str, Any]], evaluation: Evaluatio
         history: a record of each epoch.
         evaluation: of the best model.
         split: what that was on.
+        seen: evaluation of the same model on images that it learned from.
     """
     confusion, names = evaluation.confusion, evaluation.class_names
     counts = confusion.sum(axis=1)
@@ -152,12 +153,10 @@ def outcome(plan: Plan, history: Sequence[dict[str, Any]], evaluation: Evaluatio
         smallest_images=int(learned_from[few]),
         learned_from=plan.images,
         pretrained=plan.starts_from_weights,
+        seen_top1=seen.top1,
+        seen_images=seen.num_images,
+        seen_interval=seen.interval,
     )
-
-
-def with_seen(found: Outcome, seen: Evaluation) -> Outcome:
-    """The outcome with the evaluation of the same model on images that it learned from."""
-    return replace(found, seen_top1=seen.top1, seen_images=seen.num_images, seen_interval=seen.interval)
 
 
 def learned(confusion: NDArray[np.int64]) -> bool | None:
@@ -267,9 +266,7 @@ def _epochs(o: Outcome) -> Finding:
     return Finding("epochs", f"{text}; the validation loss no longer fell {last}: it had stopped improving.")
 
 
-def _fit(o: Outcome) -> Finding | None:
-    if o.seen_top1 is None:
-        return None
+def _fit(o: Outcome) -> Finding:
     text = f"{o.seen_top1:.1f}% of {o.seen_images} images that it learned from are right, {o.top1:.1f}% of new ones"
     if o.last_loss - o.lowest_loss > RISEN:
         since = f"{o.lowest_loss:.2f} in epoch {o.lowest_loss_epoch} to {o.last_loss:.2f}"

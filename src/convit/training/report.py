@@ -25,7 +25,7 @@ from convit.training.evaluation import Evaluation, best_record, evenly, logits_o
 from convit.training.evaluation_files import write_evaluation
 from convit.training.memory import activation_bytes, disk_bytes, free_bytes, held_bytes, in_words
 from convit.training.mistakes import Mistake, mistakes, reliability, table
-from convit.training.outcome import outcome, with_seen
+from convit.training.outcome import outcome
 from convit.training.page import REPORT, Report, write_report
 from convit.training.plan import Plan
 from convit.training.plots import spared
@@ -152,7 +152,7 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     of_seen = _logits(trainer, classifier, "best model on images it learned from", seen)
     history = trainer.progress.history
     on_seen = score(of_seen / classifier.temperature, seen.targets, seen.class_names)
-    found = with_seen(outcome(plan, history, evaluation, split), on_seen)
+    found = outcome(plan, history, evaluation, split, on_seen)
     made = {"best": best_record(history), "split": split, "evaluation": evaluation, "outcome": found}
     made["classifier"] = classifier
     if not world.main:

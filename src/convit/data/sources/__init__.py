@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from convit.data.image_sets import listing
 from convit.data.sources.digits import DIGITS
 from convit.data.sources.folder import FOLDER
 from convit.data.sources.hub import HUB
@@ -16,7 +15,7 @@ from convit.data.sources.interface import Opening, Source, SourceKind, path_of, 
 from convit.data.sources.shards import SHARDS
 from convit.data.sources.table import SUFFIXES, TABLE
 from convit.data.sources.torchvision import TORCHVISION
-from convit.errors import InputError, brief, nearest
+from convit.errors import InputError, brief, listing, nearest
 from convit.files import kind_of
 
 SOURCES: tuple[SourceKind, ...] = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from convit.data.decoding import lacks_reader, reader_notes
-from convit.data.image_sets import FileImages, listing
+from convit.data.image_sets import FileImages
 from convit.data.images import IMAGE_SUFFIXES, is_hidden, is_image_name, names_below
 from convit.data.sources.interface import Opening, Source, SourceKind, class_called, class_order, matched, path_of
 from convit.data.sources.layout import (
@@ -18,7 +18,7 @@ from convit.data.sources.layout import (
     subfolders,
     wrong_level,
 )
-from convit.errors import InputError
+from convit.errors import InputError, listing
 from convit.files import absolute, read
 
 _LAYOUT = (

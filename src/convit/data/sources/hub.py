@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from convit.data.decoding import UnreadableImageError
-from convit.data.image_sets import EncodedImages, listing
+from convit.data.image_sets import EncodedImages
 from convit.data.sources.interface import (
     Opening,
     Source,
@@ -25,7 +25,7 @@ from convit.data.sources.interface import (
     path_of,
     split_called,
 )
-from convit.errors import InputError
+from convit.errors import InputError, listing
 from convit.files import absolute, composed, read
 
 PREFIX = "hf:"

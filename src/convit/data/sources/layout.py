@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from convit.data.image_sets import listing
 from convit.data.images import is_folder, is_hidden, is_image_name, visible_files
 from convit.data.sources.interface import is_unlabelled, split_called, splits_in
-from convit.errors import InputError
+from convit.errors import InputError, listing
 from convit.files import absolute
 
 ANNOTATIONS = "*_annotations.txt"

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from convit.data.decoding import UnreadableImageError
-from convit.data.image_sets import NO_STAMP, EncodedImages, Stamp, listing, stamp_of
+from convit.data.image_sets import NO_STAMP, EncodedImages, Stamp, stamp_of
 from convit.data.images import IMAGE_SUFFIXES, is_hidden
 from convit.data.sources.interface import Opening, Source, SourceKind, class_order, is_one_line, matched, path_of
 from convit.data.sources.shard_files import (
@@ -34,7 +34,7 @@ from convit.data.sources.shard_files import (
     is_shard_pattern,
     splits_of,
 )
-from convit.errors import InputError, one_line
+from convit.errors import InputError, listing, one_line
 from convit.files import absolute, composed, opened, read
 
 _IMAGES = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
@@ -91,9 +91,8 @@ class ShardImages(EncodedImages):
         shard = self.shards[self.places[index, 0]]
         return f"{self.root / shard}:{self.names[index].removeprefix(f'{shard}/')}"
 
-    def contents(self) -> list[int]:
-        sizes: list[int] = self.places[:, 2].tolist()
-        return sizes
+    def content(self, index: int) -> int:
+        return int(self.places[index, 2])
 
     def stamps(self) -> list[Stamp]:
         of_shards = [stamp_of(self.root / shard) for shard in self.shards]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-from convit.data.image_sets import FileImages, listing
+from convit.data.image_sets import FileImages
 from convit.data.sources.interface import (
     Opening,
     Source,
@@ -19,7 +19,7 @@ from convit.data.sources.interface import (
     path_of,
     split_called,
 )
-from convit.errors import InputError, brief, one_line
+from convit.errors import InputError, brief, listing, one_line
 from convit.files import Listed, absolute, kind_of, on_disk, opened, read
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
