@@ -14,7 +14,7 @@ from convit.calibration import Calibration
 from convit.checks import check, files
 from convit.data import Preprocess
 from convit.export_web import export_web
-from convit.training.page import REPORT, write_report
+from convit.training.page import REPORT, page
 from tests.analysis.models import ours, seen_by
 from tests.browser.conftest import Open
 from tests.browser.test_classifier_page import hand, photo
@@ -45,7 +45,7 @@ def classifier(folder: Path) -> Path:
 def report(folder: Path) -> Path:
     plan = made_plan(class_folders(folder / "data", ("ape", "bee", "cow", "dog")))
     confusion = [[4 if i == j else 1 for j in range(4)] for i in range(4)]
-    write_report(folder, made_report(plan, confusion, losses=(1.2, 0.8, 0.9)))
+    (folder / REPORT).write_text(page(made_report(plan, confusion, losses=(1.2, 0.8, 0.9))), "utf-8")
     return folder / REPORT
 
 

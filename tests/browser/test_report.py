@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from convit.training.page import REPORT, Report, write_report
+from convit.training.page import REPORT, Report, page
 from tests.browser.conftest import Open
 from tests.training.made_report import class_folders, made_plan, made_report
 
@@ -20,7 +20,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 def opened(open_file: Open, report: Report, folder: Path, width: int, **context: Any) -> Any:
-    write_report(folder, report)
+    (folder / REPORT).write_text(page(report), "utf-8")
     return open_file(folder / REPORT, viewport={"width": width, "height": 800}, **context)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from convit.errors import InputError
 from convit.training.charts import Line, chart, ticks
-from convit.training.page import REPORT, Report, page, write_report
+from convit.training.page import REPORT, Report, page
 from convit.training.plots import spared
 from tests.helpers import Elements
 from tests.training.made_report import class_folders, made_plan, made_report
@@ -91,12 +91,11 @@ def gone(report: Report) -> Report:
     return replace(report, images=Gone())  # type: ignore[arg-type]
 
 
-def test_a_page_that_cannot_be_made_is_said(data: Path, tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_made_is_said(data: Path) -> None:
     said: list[str] = []
     with spared(REPORT, said.append):
-        write_report(tmp_path, gone(made_report(made_plan(data), SOME)))
-    assert said == ["report.html could not be made (image 1: gone... "] or "gone" in said[0]
-    assert not list(tmp_path.iterdir())
+        page(gone(made_report(made_plan(data), SOME)))
+    assert "gone" in said[0]
 
 
 def test_a_full_disk_is_not_passed_over() -> None:

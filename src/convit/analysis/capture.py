@@ -20,11 +20,10 @@ from convit.analysis import metrics
 from convit.analysis.attention_layers import attention_layers, uncompiled, unwrap
 from convit.analysis.layer import AttentionLayer, Pass, replaced
 from convit.errors import InputError
-from convit.grid import Grid
 
 
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class LayerCapture:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LayerCapture(Pass):
     """One layer of one forward pass. Maps are in the type they were computed in; rows are queries, columns keys."""
 
     index: int
@@ -33,22 +32,10 @@ class LayerCapture:
     """``"gpsa"`` gated positional, ``"psa"`` ungated positional, ``"sa"`` plain self-attention."""
     heads: tuple[int, ...]
     """The numbers of the heads that are here; h is their count."""
-    grid: Grid
-    """The patches' grid, ``(height, width)``."""
-    num_prefix_tokens: int
-    """P: how many tokens without a position, the class token first, take part in this layer."""
-    mixed: Tensor
-    """What multiplied the values, ``(B, h, T, T)``."""
-    content: Tensor | None
-    """``softmax(q k^T / sqrt(d))``, ``(B, h, T, T)``: of GPSA only; plain attention has it as ``mixed``."""
-    positional: Tensor | None
-    """``softmax(v_pos . r)`` among patches, ``(h, N, N)``: of GPSA only; PSA has one softmax over the sum."""
     gates: Tensor | None
     """The weight of positional attention, ``sigmoid(gating_param)``, ``(h,)``: of GPSA only."""
     pos_weight: Tensor | None
     """``v_pos``, ``(h, 3)``; none in plain attention."""
-    hidden: Tensor
-    """What the block (the module that holds the attention) returned, ``(B, T, C)``."""
 
     @property
     def centres(self) -> Tensor | None:

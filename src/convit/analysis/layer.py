@@ -21,15 +21,17 @@ class Pass:
     """The maps and the output of a layer in one forward pass."""
 
     grid: Grid
+    """The patches' grid, ``(height, width)``."""
     num_prefix_tokens: int
+    """P: how many tokens without a position, the class token first, take part in this layer."""
     mixed: Tensor
     """What multiplied the values, ``(B, h, T, T)``."""
     content: Tensor | None
-    """``(B, h, T, T)``, of GPSA only."""
+    """``softmax(q k^T / sqrt(d))``, ``(B, h, T, T)``: of GPSA only; plain attention has it as ``mixed``."""
     positional: Tensor | None
-    """``(h, N, N)``, of GPSA only."""
+    """``softmax(v_pos . r)`` among patches, ``(h, N, N)``: of GPSA only; PSA has one softmax over the sum."""
     hidden: Tensor
-    """What the block returned."""
+    """What the block (the module that holds the attention) returned, ``(B, T, C)``."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,14 +6,12 @@ requests, and every name of a class or a file is shown as plain text.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from convit.data import ImageSet
 from convit.events import RunEnded
-from convit.files import write
 from convit.model_card import data_name
 from convit.pages.markup import document, filled, part, text, thumbnail_uri
 from convit.training.charts import Line, chart
@@ -46,18 +44,8 @@ class Report:
     """Those of the evaluation, from which the mistakes are read."""
 
 
-def write_report(folder: Path, report: Report) -> None:
-    """Writes :func:`page` into a run folder, all of it or, after an error, nothing.
-
-    Raises:
-        InputError: an image that cannot be read any more.
-        OSError: the disk is full or read-only.
-    """
-    write(folder / REPORT, page(report))
-
-
 def page(report: Report) -> str:
-    """The page of a run, a whole HTML document."""
+    """The page of a run, a whole HTML document. Raises :class:`InputError` for an image that is gone or damaged now."""
     plan, found = report.plan, report.outcome
     kind = "test" if found.split == "test" else "validation"
     counts = {split: sum(of) for split, of in plan.facts.counts.items()}

@@ -18,6 +18,7 @@ from convit.data.select import Facts, Selection
 from convit.errors import InputError
 from convit.events import Finding, PassBegan, RunEnded
 from convit.figures import lacking
+from convit.files import write
 from convit.model_card import TrainingFacts, data_name
 from convit.training import plots
 from convit.training.engine import Trainer
@@ -26,7 +27,7 @@ from convit.training.evaluation_files import write_evaluation
 from convit.training.memory import activation_bytes, disk_bytes, free_bytes, held_bytes, in_words
 from convit.training.mistakes import Mistake, mistakes, reliability, table
 from convit.training.outcome import outcome
-from convit.training.page import REPORT, Report, write_report
+from convit.training.page import REPORT, Report, page
 from convit.training.plan import Plan
 from convit.training.plots import spared
 from convit.training.run_folder import SKIPPED
@@ -172,7 +173,7 @@ def finish(trainer: Trainer) -> dict[str, Any]:
         plan=plan, history=history, evaluation=evaluation, outcome=found, ended=ended, mistakes=wrong, images=images
     )
     with spared(REPORT, trainer.say):
-        write_report(folder.path, report)
+        write(folder.path / REPORT, page(report))
     root = plan.facts.root
     write_evaluation(  # the last: with it the run is complete
         folder.path, evaluation, wrong, images, reliable, data=data_name(root), root=root, split=split, say=trainer.say
