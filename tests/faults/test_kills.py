@@ -7,7 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import COUNTS, FULL, Ended, Whole, broken_off, moments, said_by, started
+from tests.faults.harness import (
+    COUNTS,
+    FULL,
+    SHORT,
+    Ended,
+    Whole,
+    broken_off,
+    command,
+    moments,
+    said_by,
+    started,
+    train_arguments,
+)
 
 KILLS = 30 if FULL else 2
 STOPS = 5 if FULL else 1
@@ -51,6 +63,25 @@ def test_stopped_at_random_moments(signum: int, long: Whole, out: Path) -> None:
         got = broken_off(*long.arguments(out), after=moment, signum=signum)
         _assert_stopped(got, signum)
     long.goes_on(out, forked=not FULL)
+
+
+def test_sigkill_of_five_folds(data: Path, out: Path, tmp_path: Path) -> None:
+    """Killed in whichever fold it is, and resumed until all five are done: weights, predictions and means are equal."""
+    whole = tmp_path / "whole"
+    left_alone = command(*train_arguments(data, whole, SHORT, "--folds", "5"))
+    assert left_alone.status == 0, left_alone.said
+    kills = 0
+    for moment in moments(5, 0.0, left_alone.seconds / 2):
+        got = broken_off(*train_arguments(data, out, SHORT, "--folds", "5"), after=moment, signum=signal.SIGKILL)
+        assert got.status in (0, 137), got.said
+        kills += got.status == 137
+        if got.status == 0 or kills == KILLS:
+            break
+    got = command(*train_arguments(data, out, SHORT, "--folds", "5"))
+    assert got.status == 0, got.said
+    names = ["folds.json", "out-of-fold.csv", *(f"fold-{number}/model.safetensors" for number in range(1, 6))]
+    assert [name for name in names if (out / name).read_bytes() != (whole / name).read_bytes()] == []
+    COUNTS["kills of five folds"] += kills
 
 
 @pytest.mark.skipif(not FULL, reason="in the full form: make fault-tests")
