@@ -279,3 +279,39 @@ def test_auto_prefers_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pick_device("auto").type == "cuda"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert pick_device("auto").type == "mps"
+
+
+def _tanh(model: Any) -> None:
+    model.blocks[0].mlp.act = torch.nn.Tanh()
+
+
+def _subclass(model: Any) -> None:
+    class Own(convit.GPSA):
+        pass
+
+    model.blocks[0].attn.__class__ = Own
+
+
+def _hook(model: Any) -> None:
+    model.blocks[0].attn.pos_proj.register_forward_hook(lambda _module, _args, out: 0 * out)
+
+
+def _parametrised(model: Any) -> None:
+    torch.nn.utils.parametrizations.weight_norm(model.blocks[1].mlp.fc1)
+
+
+@pytest.mark.parametrize("change", [_tanh, _subclass, _hook, _parametrised])
+def test_a_model_that_load_would_not_give_again_is_not_saved(change: Callable[[Any], None], tmp_path: Path) -> None:
+    classifier = made()
+    change(classifier.model)
+    with pytest.raises(InputError, match=r"model: got .* as blocks\.[01]"):
+        classifier.save(tmp_path / "changed")
+    assert not (tmp_path / "changed").exists()
+
+
+def test_dropout_makes_no_other_model(tmp_path: Path) -> None:
+    classifier = made()
+    classifier.model.blocks[0].drop_path = timm.layers.DropPath(0.3)
+    classifier.model.blocks[0].mlp.drop1.p = 0.5
+    classifier.save(tmp_path / "dropped")
+    assert convit.load(tmp_path / "dropped").model_args == ARGS

@@ -10,6 +10,7 @@ from typing import Any, Self, overload
 import numpy as np
 import torch
 from PIL import Image
+from timm.layers import DropPath
 from torch import Tensor
 
 from convit import files, hub
@@ -22,7 +23,7 @@ from convit.data.images import Encoded, Picture, as_rgb, is_file
 from convit.errors import InputError, brief, is_whole
 from convit.layers import GatedPositionalSelfAttention
 from convit.model_card import MARKER, Described, TrainingFacts, model_card
-from convit.models import ConViT
+from convit.models import ConViT, create_model
 from convit.models.average import Average, AverageOf, Mirrored
 from convit.models.seal import checksum_in, sealed
 from convit.models.stem import patch_grid
@@ -187,8 +188,14 @@ class Classifier:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Writes ``model.safetensors`` and ``config.json`` into ``folder``; timm can read the latter too."""
+        """Writes ``model.safetensors`` and ``config.json`` into ``folder``; timm can read the latter too.
+
+        Raises:
+            InputError: the model is not what its name and keywords make (a replaced module, a hook), so that
+                :func:`convit.load` would give another one.
+        """
         self.check_single()
+        self._check_unchanged()
         if self.model.num_classes != len(self.class_names):
             raise InputError(
                 f"class_names: got {len(self.class_names)} for a model of {self.model.num_classes} outputs, "
@@ -223,6 +230,20 @@ class Classifier:
         folder.mkdir(parents=True, exist_ok=True)
         files.write(folder / WEIGHTS, weights)
         files.write(folder / CONFIG, text)
+
+    def _check_unchanged(self) -> None:
+        """A ConViT is what its name makes. (What a study trains beside it has a name of its own.)"""
+        if not isinstance(self.model, ConViT):
+            return
+        made = create_model(self.model_name, num_classes=self.model.num_classes, **self.model_args, device="meta")
+        expected, found = _modules(made), _modules(self.model)
+        if changed := [name for name in {**expected, **found} if found.get(name) != expected.get(name)]:
+            name = changed[0]
+            raise InputError(
+                f"model: got {found.get(name, 'nothing')} as {name or 'the model'}, expected "
+                f"{expected.get(name, 'nothing')}, as in {self.model_name}: a folder has no other. Save its "
+                "state_dict() with torch.save, or export it to ONNX"
+            )
 
     def check_single(self) -> None:
         """Raises :class:`InputError` for the average of several models, which is no model of a name."""
@@ -344,3 +365,14 @@ def check_input(model: ConViT, preprocess: Preprocess) -> None:
     if model.in_chans != 3:
         raise InputError(f"model: got in_chans {model.in_chans}, expected 3: red, green, blue")
     patch_grid(*preprocess.image_size, model.patch_size)  # which refuses a size that the patch does not divide
+
+
+def _modules(model: torch.nn.Module) -> dict[str, str]:
+    """What each module of a model is, in words; where they are equal, equal weights give equal answers."""
+    words = {}
+    for name, module in model.named_modules():
+        hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+        passes = type(module) in (torch.nn.Identity, torch.nn.Dropout, DropPath)  # alike in evaluation
+        kind = "Identity()" if passes else f"{type(module).__qualname__}({module.extra_repr()})"
+        words[name] = kind + " with a forward hook" * bool(hooked)
+    return words

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from convit import InputError
 from convit.analysis import average, capture, gates, non_locality, position_weights
 from convit.grid import Grid
-from convit.layers import GatedPositionalSelfAttention
+from convit.layers import AttentionBase, GatedPositionalSelfAttention, PositionalSelfAttention, SelfAttention
 from convit.ops import naive
 from tests.analysis.models import images, ours, sped_up, timms, vit
 from tests.helpers import relative_error
@@ -278,5 +278,36 @@ def test_a_pass_within_a_pass_is_refused(build: Callable[[], nn.Module]) -> None
             model(x)
 
     model.blocks[0].attn.attn_drop.register_forward_hook(again)
-    with pytest.raises(InputError, match=r"another pass of the model within that of layer 0|ran not once"):
+    with pytest.raises(InputError, match="layer 0, which runs more than once"):
         capture(model, x)
+
+
+def test_a_layer_that_runs_twice_is_refused() -> None:
+    """Of two maps one would be taken for the layer's."""
+    model, x = ours(), images((16, 16))
+    model.blocks[1].attn = model.blocks[0].attn
+    with pytest.raises(InputError, match="layer 0, which runs more than once"):
+        capture(model, x)
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attn = GatedPositionalSelfAttention(36, 9)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.attn(self.attn(x))
+
+    with pytest.raises(InputError, match="layer 0, which runs more than once"):
+        capture(Twice(), torch.randn(2, 36, 36))
+
+
+@pytest.mark.parametrize("kind", [GatedPositionalSelfAttention, PositionalSelfAttention, SelfAttention])
+def test_a_class_in_between_may_say_the_grid_and_the_prefix(kind: type[AttentionBase]) -> None:
+    """36 patches that are 4 x 9, not 6 x 6, after one token; as in a model of timm's, whose blocks know no grid."""
+
+    class Between(kind):  # type: ignore[misc, valid-type]
+        def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+            return super().forward(x, grid=(4, 9), num_prefix_tokens=1)
+
+    layer = capture(nn.Sequential(Between(36, 9)), torch.randn(2, 37, 36)).layers[0]
+    assert (layer.grid, layer.num_prefix_tokens) == ((4, 9), 1)

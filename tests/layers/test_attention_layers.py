@@ -9,7 +9,7 @@ from timm.models.convit import MHSA as TimmMHSA
 from torch import nn
 
 from convit import GPSA, ops
-from convit.layers import Block, PositionalSelfAttention, SelfAttention
+from convit.layers import AttentionBase, Block, PositionalSelfAttention, SelfAttention
 from tests.helpers import gradients, randomise, relative_error
 
 LAYERS = [SelfAttention, PositionalSelfAttention, GPSA]
@@ -166,3 +166,15 @@ def test_block_leaves_out_branches_in_training() -> None:
     untouched = (block(x, (2, 3)) == x).flatten(1).all(1).double().mean()
     assert 0.05 < untouched < 0.5  # both branches of a sample are left out with probability 1/4
     assert (block.eval()(x, (2, 3)) != x).any(-1).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 36), (2, 36, 4, 4), (2, 16, 35)])
+@pytest.mark.parametrize("kind", [SelfAttention, PositionalSelfAttention, GPSA])
+def test_tokens_of_another_shape_are_refused(kind: type[AttentionBase], shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"x: got shape .*, expected \(B, P \+ N, 36\)"):
+        kind(36, 9)(torch.randn(shape))  # type: ignore[call-arg, arg-type]
+
+
+@pytest.mark.parametrize("kind", [SelfAttention, PositionalSelfAttention, GPSA])
+def test_no_images_give_no_tokens(kind: type[AttentionBase]) -> None:
+    assert kind(36, 9)(torch.randn(0, 16, 36)).shape == (0, 16, 36)  # type: ignore[call-arg, arg-type]

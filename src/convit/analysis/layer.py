@@ -7,7 +7,7 @@ adapter (:mod:`convit.analysis.timm_layers`). All of analysis uses this interfac
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -76,18 +76,26 @@ class AttentionLayer:
             finish: a function of it; no reference to a map is kept here.
 
         Raises:
-            InputError: in the pass, if the layer's own code has computed no map.
+            InputError: in the pass, if the layer's own code has computed no map, or the layer runs more than once.
         """
         parts: dict[str, Any] = {}
+        ended = False
+
+        def begin(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            given = dict(zip(("x", "grid", "num_prefix_tokens"), args, strict=False)) | kwargs
+            if parts:
+                self._refuse_twice()
+            parts["place"] = given.get("grid"), given.get("num_prefix_tokens", 0)
 
         def end_of_block(_module: nn.Module, _args: Any, output: Tensor) -> None:
             if not parts:
                 return
-            taken = dict(parts)
+            nonlocal ended
+            taken, ended = dict(parts), True
             parts.clear()
-            if not {"grid", "begun"} & taken.keys():  # its end without its beginning
+            if "place" not in taken:
                 raise InputError(
-                    f"layers: got another pass of the model within that of layer {self.index}, expected one at a time"
+                    f"layers: got layer {self.index}, which does not run as a module, expected one that does"
                 )
             if "mixed" not in taken:
                 raise InputError(
@@ -97,28 +105,30 @@ class AttentionLayer:
             finish(self._pass(taken, output, network, images))
 
         with ExitStack() as stack:
+            stack.enter_context(self.module.register_forward_pre_hook(begin, with_kwargs=True))
             self._watch(stack, parts)
             stack.enter_context(self.block.register_forward_hook(end_of_block))
             yield
+            if parts and ended:  # it ran in another block too
+                self._refuse_twice()
+
+    def _refuse_twice(self) -> NoReturn:
+        raise InputError(
+            f"layers: got layer {self.index}, which runs more than once in a pass of the model, expected once"
+        )
 
     def _watch(self, stack: ExitStack, parts: dict[str, Any]) -> None:
-        """Keeps in ``parts`` what goes into the layer, and its maps."""
-
-        def begin(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            given = dict(zip(("x", "grid", "num_prefix_tokens"), args, strict=False)) | kwargs
-            prefix = given.get("num_prefix_tokens", 0)
-            parts.update(num_prefix_tokens=prefix, grid=Grid.of(given["x"].shape[1] - prefix, given.get("grid")))
-
-        stack.enter_context(self.module.register_forward_pre_hook(begin, with_kwargs=True))
-        names = {"mixed": "attn_drop", "content": "content_map", "positional": "positional_map"}
+        """Keeps in ``parts`` the layer's maps, and where they are."""
+        names = {"mixed": "attn_drop", "content": "content_map", "positional": "positional_map", "place": "place"}
         for name, point in names.items():
             if hasattr(self.module, point):
                 stack.enter_context(kept(getattr(self.module, point), parts, name))
 
     def _pass(self, parts: dict[str, Any], hidden: Tensor, network: nn.Module, images: Tensor) -> Pass:
         """What was kept, in order."""
-        own = {name: parts.get(name) for name in ("content", "positional")}
-        return Pass(**{**own, **parts}, hidden=hidden)
+        (grid, prefix), mixed = parts["place"], parts["mixed"]
+        full = Grid.of(mixed.shape[-1] - prefix, grid)
+        return Pass(full, prefix, mixed, parts.get("content"), parts.get("positional"), hidden)
 
 
 def kept(module: nn.Module, parts: dict[str, Any], name: str) -> AbstractContextManager[Any]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from convit.analysis.attention_layers import attention_layers, uncompiled, unwrap
 from convit.analysis.layer import AttentionLayer, replaced
-from convit.errors import InputError
+from convit.errors import InputError, brief
 
 
 @contextmanager
@@ -106,6 +106,8 @@ def gates_set(model: nn.Module, values: Mapping[int, Mapping[int, float]]) -> It
         {0: tensor([0.7311, 0.7311, 0.2500, 0.0000])}
     """
     gated = _gated(model)
+    if not isinstance(values, Mapping) or not all(isinstance(heads, Mapping) for heads in values.values()):
+        raise InputError(f"values: got {brief(values)}, expected {{layer: {{head: value}}}}")
     _layer_numbers("values", values, gated)
     changes = [(gated[layer], _with_gates(gated[layer], heads)) for layer, heads in values.items()]
     with ExitStack() as stack:
@@ -125,8 +127,8 @@ def _gated(model: nn.Module) -> dict[int, AttentionLayer]:
 
 def _layer_numbers(name: str, layers: int | Iterable[int], gated: Mapping[int, AttentionLayer]) -> set[int]:
     """The first n for a number, or the numbers given; all of them have gates."""
-    if isinstance(layers, int) and layers < 0:
-        raise InputError(f"{name}: got {layers}, expected a number of layers from 0 to {len(gated)}")
+    if not isinstance(layers, int | Iterable) or isinstance(layers, bool) or (isinstance(layers, int) and layers < 0):
+        raise InputError(f"{name}: got {brief(layers)}, expected a number of layers from 0 to {len(gated)}")
     wanted = set(range(layers)) if isinstance(layers, int) else set(layers)
     if unknown := sorted(wanted - gated.keys()):
         raise InputError(f"{name}: got layers {unknown}, expected some of {sorted(gated)}, the layers with gates")

@@ -31,7 +31,6 @@ class TimmAttention(AttentionLayer):
         if isinstance(self.module, Attention):
             stack.enter_context(replaced(vars(self.module), "fused_attn", False))
         stack.enter_context(kept(self.module.attn_drop, parts, "mixed"))
-        stack.enter_context(self.module.register_forward_pre_hook(lambda _module, _args: parts.update(begun=True)))
 
     def _pass(self, parts: dict[str, Any], hidden: Tensor, network: nn.Module, images: Tensor) -> Pass:
         mixed, grid = parts["mixed"], self._grid(network, images)

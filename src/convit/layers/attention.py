@@ -28,7 +28,8 @@ from convit.ops import factorized
 
 class AttentionBase(nn.Module):
     """What the three layers have in common, and what :mod:`convit.analysis` needs of a layer of your own: ``kind``,
-    ``num_heads``, and an ``attn_drop`` that the map passes through where it has a hook."""
+    ``num_heads``, an ``attn_drop`` that the map passes through where it has a hook, and a ``place`` that the grid and
+    the number of prefix tokens pass through."""
 
     kind: ClassVar[str]
 
@@ -42,8 +43,16 @@ class AttentionBase(nn.Module):
         self.dim = dim
         self.num_heads = num_heads
         self.weight_std = weight_std
+        self.place = nn.Identity()
         self.attn_drop = nn.Dropout(attn_drop)
         self.proj_drop = nn.Dropout(proj_drop)
+
+    @torch.jit.unused
+    def _placed(self, x: Tensor, grid: tuple[int, int] | None, num_prefix_tokens: int) -> Any:
+        """Checks the shape of the tokens, and lets ``place`` know the rest."""
+        if x.ndim != 3 or x.shape[2] != self.dim:
+            raise ValueError(f"x: got shape {tuple(x.shape)}, expected (B, P + N, {self.dim})")
+        return self.place((grid, num_prefix_tokens))
 
     @torch.jit.unused
     def _drops(self) -> bool:
@@ -89,6 +98,8 @@ class SelfAttention(AttentionBase):
 
     def forward(self, x: Tensor, grid: tuple[int, int] | None = None, num_prefix_tokens: int = 0) -> Tensor:
         """Attends over all tokens of ``x``, ``(B, P + N, C)``; where they lie makes no difference."""
+        if not torch.jit.is_scripting():
+            self._placed(x, grid, num_prefix_tokens)
         q, k, v = split_heads(self.qkv(x), 3, self.num_heads).unbind(0)
         if torch.jit.is_scripting():
             out = factorized.content_attention(q, k, v)
@@ -207,6 +218,8 @@ class PositionalSelfAttention(PositionalBase):
         Raises:
             ValueError: the tokens do not fill the grid.
         """
+        if not torch.jit.is_scripting():
+            grid, num_prefix_tokens = self._placed(x, grid, num_prefix_tokens)
         q, k, v = self.project(x)
         weight = self.position_weight(x)
         if torch.jit.is_scripting():
@@ -276,6 +289,8 @@ class GatedPositionalSelfAttention(PositionalBase):
 
     def forward(self, x: Tensor, grid: tuple[int, int] | None = None, num_prefix_tokens: int = 0) -> Tensor:
         """Attends over the tokens of ``x``; arguments, result and errors as in :class:`PositionalSelfAttention`."""
+        if not torch.jit.is_scripting():
+            grid, num_prefix_tokens = self._placed(x, grid, num_prefix_tokens)
         q, k, v = self.project(x)
         weight = self.position_weight(x)
         gate = self.gating_param
@@ -308,8 +323,8 @@ def _check_heads(dim: int, num_heads: int) -> None:
 
 def split_heads(x: Tensor, parts: int, num_heads: int) -> Tensor:
     """``(B, N, parts * C)`` to ``(parts, B, h, N, d)``, a view of the input."""
-    batch, tokens, _ = x.shape
-    return x.view(batch, tokens, parts, num_heads, -1).permute(2, 0, 3, 1, 4)
+    batch, tokens, width = x.shape
+    return x.view(batch, tokens, parts, num_heads, width // (parts * num_heads)).permute(2, 0, 3, 1, 4)
 
 
 def merge_heads(x: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ class TokenBatchNorm(nn.BatchNorm1d):
     images.
 
     Args:
-        dim: width C.
+        num_features: width C.
+        eps, momentum: as in ``torch.nn.BatchNorm1d``, as all its arguments.
 
     >>> import torch
     >>> TokenBatchNorm(8)(torch.randn(2, 5, 8)).shape

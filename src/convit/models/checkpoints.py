@@ -72,6 +72,11 @@ def load_weights(
         >>> load_weights(large, "small.pth").resized
         ('pos_embed',)
     """
+    if not isinstance(model, ConViT) or not isinstance(path, str | Path):
+        raise InputError(
+            f"load_weights: got a {type(model).__name__} and a {type(path).__name__}, expected a model of "
+            "convit.create_model and the path of a file; a state dict goes into model.load_state_dict()"
+        )
     weights, known_grid = read_weights(path, ema=ema)
     ours = model.state_dict()
     check_numbers(path, ours, weights)

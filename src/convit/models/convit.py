@@ -354,4 +354,6 @@ class ConViT(nn.Module):
 @register_notrace_function
 def image_grid(x: Tensor, patch_size: int) -> Grid:
     """The grid of patches of images ``(B, C, H, W)``. (FX takes it as one step: it cannot trace the check.)"""
+    if not torch.jit.is_scripting() and x.ndim != 4:
+        raise ValueError(f"images: got shape {tuple(x.shape)}, expected (B, channels, height, width)")
     return patch_grid(x.shape[2], x.shape[3], patch_size)

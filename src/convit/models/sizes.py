@@ -128,7 +128,8 @@ def check_name(name: str) -> None:
     """
     if name not in list_models():
         rival = f"; {name} is a rival of the study small-data, no ConViT"
-        hint = rival if name in STUDY_RIVALS else nearest(name, list_models())
+        published = [known for known in list_models() if known.startswith(f"{name}_patch16_")]  # convit_tiny is timm's
+        hint = rival if name in STUDY_RIVALS else nearest(name, published or list_models())
         raise InputError(f"model: got {name!r}, expected a name that 'convit models' lists{hint}")
 
 
