@@ -94,9 +94,11 @@ def check(
 
 def _labels(pictures: Pictures, found: Measured, predict: Predict) -> Labels:
     predicted = predict(pictures, found.decoded)
-    doubts = confidence.doubts(predicted.probabilities, pictures.targets[predicted.images])
+    labels = pictures.targets[predicted.images]
+    doubts = confidence.doubts(predicted.probabilities, labels)
     return Labels(
         doubts=[replace(doubt, image=int(predicted.images[doubt.image])) for doubt in doubts],
         source=predicted.source,
         checked=len(predicted.images),
+        agreeing=int((predicted.probabilities.argmax(axis=1) == labels).sum()) if len(labels) else 0,
     )

@@ -123,7 +123,7 @@ def _labels(report: Report) -> str:
 
     about = (
         f"Confident learning on {report.labels.source}: the label, struck out, and the class that is more probable; "
-        f"{report.labels.checked} images were looked at. The surest come first. A model can be sure and wrong: look."
+        f"{report.labels.strength}. The surest come first. Most of what a weak model doubts is right: look."
     )
     doubts = report.labels.doubts
     figures = "".join(_figure(report, doubt.image, *captions(doubt)) for doubt in doubts[:MOST_PICTURES])

@@ -20,6 +20,15 @@ class Labels:
     """Where the predictions come from, in words."""
     checked: int
     """How many images have a prediction of a model that did not learn from them."""
+    agreeing: int
+    """For how many of them the label is the most probable class."""
+
+    @property
+    def strength(self) -> str:
+        """In words how far to trust the doubts: they come from the other images, most of which are labelled right."""
+        return (
+            f"{self.checked} looked at; the model agrees with {self.agreeing / max(1, self.checked):.0%} of the labels"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +100,7 @@ class Report:
             ("near duplicates", sum(len(group.images) - 1 for group in self.near), near),
         ]
         if self.labels is not None:
-            rows.append(("probable wrong labels", len(self.labels.doubts), f"of {self.labels.checked} looked at"))
+            rows.append(("probable wrong labels", len(self.labels.doubts), f"of {self.labels.strength}"))
         rows.append(("small classes", len(self.small), self.small[0].why if len(self.small) == 1 else ""))
         for kind, what in (
             ("size", "size or shape unlike the others"),
@@ -123,6 +132,7 @@ class Report:
             document["labels"] = {
                 "predictions": self.labels.source,
                 "checked": self.labels.checked,
+                "agreeing": self.labels.agreeing,
                 "probably_wrong": [
                     {
                         **self.image(doubt.image),
