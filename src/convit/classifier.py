@@ -196,6 +196,10 @@ class Classifier:
         """
         self.check_single()
         self._check_unchanged()
+        self.write(folder)
+
+    def write(self, folder: str | Path) -> None:
+        """What :meth:`save` writes, of a model that is being trained: some of its modules may stand for others then."""
         if self.model.num_classes != len(self.class_names):
             raise InputError(
                 f"class_names: got {len(self.class_names)} for a model of {self.model.num_classes} outputs, "
@@ -372,7 +376,7 @@ def _modules(model: torch.nn.Module) -> dict[str, str]:
     words = {}
     for name, module in model.named_modules():
         hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
-        passes = type(module) in (torch.nn.Identity, torch.nn.Dropout, DropPath)  # alike in evaluation
+        passes = isinstance(module, torch.nn.Identity | torch.nn.Dropout | DropPath)  # alike in evaluation
         kind = "Identity()" if passes else f"{type(module).__qualname__}({module.extra_repr()})"
         words[name] = kind + " with a forward hook" * bool(hooked)
     return words

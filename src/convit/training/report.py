@@ -163,7 +163,7 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     reliable = reliability(answers, classifier.calibration, fitted_here=split == "val")
     folder.write_metrics(history)
     classifier.training = _card_facts(plan, history, evaluation if split == "test" else None)
-    classifier.save(folder.path)  # once more, for its card: only now is it known how good it is
+    classifier.write(folder.path)  # once more, for its card: only now is it known how good it is
     plots.draw_history(history, folder.path, trainer.say)
     if note := lacking((*plan.class_names, plan.facts.name)):
         trainer.say(note)

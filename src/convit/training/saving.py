@@ -51,7 +51,7 @@ class Saver:
         best = self.classifier if model else self._unwritten
         try:
             if best is not None:
-                best.save(self.folder.path)
+                best.write(self.folder.path)
                 sync(self.folder.path)
                 best = self._unwritten = None
             save_state(self.folder.checkpoints, self.state)
