@@ -38,7 +38,7 @@ def _empty_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
     from convit.training import plots, reliability_plot
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("curves", "confusion"):
+        for name in ("curves", "gates", "confusion"):
             patch.setattr(plots, name, lambda _what, path, **_: path.touch())
         patch.setattr(plots, "mistakes", lambda wrong, path, **_: path.touch() if wrong else None)
         patch.setattr(reliability_plot, "draw_reliability", lambda _what, path, **_: path.touch())

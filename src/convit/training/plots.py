@@ -51,7 +51,7 @@ def draw_history(history: list[dict[str, Any]], folder: Path, say: Callable[[str
         curves(history, folder / "curves.png")
     if history[-1]["gates"]:
         with spared("gates.png", say):
-            save(gates_over_training(history), folder / "gates.png")
+            gates(history, folder / "gates.png")
 
 
 def curves(history: list[dict[str, Any]], path: Path) -> None:
@@ -77,6 +77,11 @@ def curves(history: list[dict[str, Any]], path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
     save(figure, path)
+
+
+def gates(history: list[dict[str, Any]], path: Path) -> None:
+    """The gate of every head by epoch."""
+    save(gates_over_training(history), path)
 
 
 def confusion(result: Evaluation, path: Path, *, title: str) -> None:
