@@ -21,7 +21,10 @@ def prepare(image: Image.Image, settings: dict[str, Any]) -> np.ndarray:
     """A picture of any size to ``(3, height, width)``: scaled to cover the size, its centre cut out, normalised."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         raise SystemExit(f"a picture of more than 8 bits ({image.mode}), which 'convit predict' takes")
-    image = ImageOps.exif_transpose(image).convert("RGB")
+    image = ImageOps.exif_transpose(image)
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    image = image.convert("RGB")
     height, width = settings["image_size"]
     target = [math.floor(side / settings["crop_pct"]) for side in (height, width)]
     if target[0] == target[1]:  # the long side is rounded down, as torchvision does it
@@ -42,8 +45,8 @@ def main() -> None:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     facts = session.get_modelmeta().custom_metadata_map
     names, settings = json.loads(facts["class_names"]), json.loads(facts["preprocessing"])
-    images = np.stack([prepare(Image.open(path), settings) for path in paths])
-    (logits,) = session.run(["logits"], {"images": images})
+    images = [prepare(Image.open(path), settings)[None] for path in paths]
+    logits = np.concatenate([session.run(["logits"], {"images": image})[0] for image in images])  # int8 takes one each
     exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = exponents / exponents.sum(axis=1, keepdims=True)
     for path, row in zip(paths, probabilities, strict=True):

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 import convit
+from convit.calibration import Calibration
 from convit.classifier import Classifier
 from convit.data import Preprocess
 from convit.data.images import as_rgb, read_image
@@ -315,3 +316,32 @@ def test_dropout_makes_no_other_model(tmp_path: Path) -> None:
     classifier.model.blocks[0].mlp.drop1.p = 0.5
     classifier.save(tmp_path / "dropped")
     assert convit.load(tmp_path / "dropped").model_args == ARGS
+
+
+def test_predict_leaves_each_module_in_its_mode(pictures: list[Image.Image]) -> None:
+    classifier = made()
+    classifier.model.train()
+    classifier.model.blocks[0].eval()  # frozen
+    before = [module.training for module in classifier.model.modules()]
+    classifier.predict(pictures)
+    assert [module.training for module in classifier.model.modules()] == before
+
+
+def test_calibration_of_other_weights_is_not_saved(tmp_path: Path) -> None:
+    classifier = made()
+    classifier.calibration = Calibration(temperature=1.5, images=300)
+    classifier.save(tmp_path / "run")
+    loaded = convit.load(tmp_path / "run")
+    loaded.save(tmp_path / "again")
+    with torch.no_grad():
+        loaded.model.head.bias += 1
+    with pytest.raises(InputError, match="calibration: got that of the weights that were loaded"):
+        loaded.save(tmp_path / "trained")
+    loaded.calibration = Calibration(temperature=1.2, images=300)
+    loaded.save(tmp_path / "trained")
+    assert convit.load(tmp_path / "trained").temperature == 1.2
+
+
+def test_reject_is_a_number(pictures: list[Image.Image]) -> None:
+    with pytest.raises(InputError, match=r"reject: got .* expected a number"):
+        made().answer(pictures, reject="0.05")  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convit.calibration import NOT_CALIBRATED, Calibration, probabilities_of, scores
-from convit.errors import InputError
+from convit.errors import InputError, brief, is_number
 from convit.prediction import Prediction, ranked
 
 
@@ -53,6 +53,8 @@ def thresholds(calibration: Calibration | None, reject: float | None, coverage: 
         InputError: a model without calibration; other values; or too few validation images to tell.
     """
     for option, value in (("reject", reject), ("coverage", coverage)):
+        if value is not None and not is_number(value):
+            raise InputError(f"{option}: got {brief(value)}, expected a number between 0 and 1")
         if value is not None and calibration is None:
             raise InputError(
                 f"{option}: got {value:g} for a model that is {NOT_CALIBRATED}; expected one run, "

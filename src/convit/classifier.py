@@ -70,6 +70,8 @@ class Classifier:
         self.model_args = dict(model_args or {})
         self.training = training
         self.calibration = calibration
+        self.loaded: tuple[Calibration | None, str] = (None, "")
+        """The calibration of the folder that it was loaded from, and the checksum of the weights that it is of."""
 
     @property
     def temperature(self) -> float:
@@ -106,7 +108,16 @@ class Classifier:
         """Logits divided by the :attr:`temperature`, ``(images, classes)``, fp32 on the CPU."""
         batch_size = _count("batch_size", batch_size)
         _, several = _as_several(images)
+        training = [module for module in self.model.modules() if module.training]
         self.model.eval()
+        try:
+            return self._evaluated(several, batch_size)
+        finally:
+            for module in training:
+                module.training = True
+
+    def _evaluated(self, several: Iterable[Picture], batch_size: int) -> Tensor:
+        """The same, of a model in evaluation mode."""
         transform = evaluation_transform(self.preprocess)
         out: list[Tensor] = []
         batch: list[Tensor] = []
@@ -227,6 +238,12 @@ class Classifier:
             config["training"] = self.training.to_dict()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
         weights = sealed(tensors, fingerprint_of_config(config))
+        of_other = self.calibration is not None and self.calibration is self.loaded[0]
+        if of_other and checksum_in(weights) != self.loaded[1]:
+            raise InputError(
+                "calibration: got that of the weights that were loaded, which are others now (trained, or of another "
+                "type); expected None, or one of these weights"
+            )
         if self.calibration is not None:
             config["calibration"] = entry_of(self.calibration, checksum_in(weights))
         text = json.dumps(config, indent=2, ensure_ascii=False).encode()

@@ -120,6 +120,8 @@ def load_folder(folder: Path, device: torch.device | str, make: Callable[..., Co
     model = made()  # of the size of the file: no sooner is memory taken for it
     model.load_state_dict(weights)
     try:
-        return Classifier(model.eval(), preprocess, classes, **known).to(device)
+        classifier = Classifier(model.eval(), preprocess, classes, **known)
+        classifier.loaded = (found, of_weights)
+        return classifier.to(device)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise InputError(f"device: got {brief(device)}, expected one of this machine ({one_line(error)})") from error

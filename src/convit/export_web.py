@@ -1,9 +1,10 @@
 """A classifier as one web page: weights, preprocessing and class names in an HTML file that needs no other.
 
-The page runs the model in JavaScript (``pages/classifier/``). The weights are one gzip stream: tensor after tensor,
-each as planes, first the lowest byte of every value, little-endian, then the next, as the high bytes of numbers of like
-size compress better. Matrices of blocks and head are fp16, which has 11 binary digits; the stem and the position
-embedding are fp32 rounded to 14, without the lowest byte, which is 0 then; all else is fp32.
+The page runs the model in JavaScript (``pages/classifier/``). The weights are one gzip stream, which begins with the
+crc32 of the facts in the page (class names, preprocessing, thresholds). Then tensor after tensor, each as planes, first
+the lowest byte of every value, little-endian, then the next, as the high bytes of numbers of like size compress better.
+Matrices of blocks and head are fp16, which has 11 binary digits; the stem and the position embedding are fp32 rounded
+to 14, without the lowest byte, which is 0 then; all else is fp32.
 
 Shapes: C width, h heads, p pixels along a patch.
 """
@@ -12,6 +13,7 @@ import copy
 import gzip
 import importlib.metadata
 import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,13 +102,14 @@ def web_page(classifier: Classifier) -> tuple[str, str, float]:
         "tensors": listed,
         "inspections": [],
     }
+    checksum = zlib.crc32(pages.json_text(data).encode()).to_bytes(4, "little")
     document = pages.document(
         title=classifier.model_name,
         scripts=SCRIPTS,
         styles=STYLES,
         data=data,
         intro="classifier/intro.html",
-        payload=pages.data_element("weights", content),
+        payload=pages.data_element("weights", gzip.compress(checksum + content, 9, mtime=0)),
         policy={"img-src": "blob:", "media-src": "blob:"},
     )
     return document, "fp16" if half else "fp32", difference
@@ -123,7 +126,7 @@ def coded(tensors: dict[str, Tensor], half: bool) -> tuple[list[list[Any]], byte
             values = _shortened(values)
         listed.append([name, values.size, size])
         planes.append(values.view(np.uint8).reshape(values.size, -1)[:, -size:].T.tobytes())
-    return listed, gzip.compress(b"".join(planes), 9, mtime=0)
+    return listed, b"".join(planes)
 
 
 def _size(name: str, tensor: Tensor) -> int:

@@ -31,6 +31,7 @@ _NOT_A_TEXT = re.compile(
 )
 """What is no text without quotes."""
 
+_NO_ZERO = re.compile(r"[+-]?\.\d\S*")
 _BOUNDLESS = 1e12
 """A bound of at least this size only excludes numbers that are not finite; messages do not mention it."""
 
@@ -105,7 +106,7 @@ class Option:
                 return str(_path(value))
             if self.several and typing.get_args(kind)[0] is Path and isinstance(value, list | tuple):
                 return tuple(map(_path, value))
-            return msgspec.convert(_builtin(value), self.kind, strict=not words)
+            return _converted(value, self.kind, words)
         except (msgspec.ValidationError, UnicodeEncodeError):  # the second for half a character
             as_python = not words and self._looks_right(value)
             several = isinstance(value, list | tuple) and not as_python
@@ -308,3 +309,20 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(inner) for inner in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def _converted(value: Any, kind: Any, words: bool) -> Any:
+    """As :func:`msgspec.convert`; among words ``.5`` is 0.5 where a number is wanted."""
+    try:
+        return msgspec.convert(_builtin(value), kind, strict=not words)
+    except msgspec.ValidationError:
+        if not words:
+            raise
+        return msgspec.convert(_with_zero(value), kind, strict=False)
+
+
+def _with_zero(word: Any) -> Any:
+    """``.5`` as ``0.5``, also in a list; anything else as it is."""
+    if isinstance(word, list | tuple):
+        return [_with_zero(inner) for inner in word]
+    return word.replace(".", "0.", 1) if isinstance(word, str) and _NO_ZERO.fullmatch(word) else word

@@ -313,3 +313,26 @@ def test_maps_are_the_models(open_classifier: Open, classifier: Classifier) -> N
     tab.get_by_role("button", name="relevance").click()
     frame(tab)
     assert brightest(tab, -1) == [wanted.argmax()]
+
+
+DAMAGE = {
+    "a number of the preprocessing": (b'"crop_pct":0.9', b'"crop_pct":0.8'),
+    "two classes": (b'"cat","dog"', b'"dog","cat"'),
+    "the weights": (None, None),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_page_says_so_and_does_not_answer(what: str, page: Path, tmp_path: Path, chromium: Any) -> None:
+    content, (old, new) = page.read_bytes(), DAMAGE[what]
+    if old is None:
+        at = content.index(b'id="weights">') + 900
+        old, new = content[at : at + 8], b"abcdefgh"
+    assert content.count(old) == 1
+    (tmp_path / "damaged.html").write_bytes(content.replace(old, new))
+    tab = chromium.new_page()
+    tab.goto((tmp_path / "damaged.html").as_uri())
+    tab.evaluate("window.convit.ready")
+    assert "This file is damaged" in tab.locator("body").inner_text()
+    assert tab.evaluate("window.convit.photos.length") == 0
+    tab.close()

@@ -85,7 +85,7 @@ def test_best_model_without_room(
     calls: set[int], saved: list[int], data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waits in memory as it was; until it is written no state is, which would believe it on the disk."""
-    monkeypatch.setattr(Classifier, "save", failing(Classifier.save, calls))
+    monkeypatch.setattr(Classifier, "write", failing(Classifier.write, calls))
     real, seen = saving.save_state, []
     monkeypatch.setattr(saving, "save_state", lambda *args: (seen.append(args[1].progress.epoch), real(*args))[1])
     lines = Lines()
@@ -121,7 +121,7 @@ def test_no_room_at_a_stop(data: Path, whole: Path, tmp_path: Path, monkeypatch:
 
 def test_stop_after_room_came_back(data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "save", failing(Classifier.save, {1}))
+        patch.setattr(Classifier, "write", failing(Classifier.write, {1}))
         with pytest.raises(Stopped):
             train(options(data, tmp_path / "run", epochs=EPOCHS), StopAt("epoch 2/3", 2))
     assert (tmp_path / "run/model.safetensors").exists()  # the one of epoch 1 that waited

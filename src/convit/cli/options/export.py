@@ -31,7 +31,7 @@ class ExportCommand(Command):
     dynamic_size: bool = False
     """Leave height and width open too: any that the patch divides."""
     int8: bool = False
-    """8-bit weights: a quarter of the size, one image at a time, and other answers by a little; see how many with
+    """8-bit weights: less than half the size, one image at a time, and other answers by a little; see how many with
     --data."""
     data: Annotated[str | None, Arg("DATA")] = None
     """Labelled images, as for 'convit evaluate', to score the run and the file on."""

@@ -17,5 +17,19 @@ async function unpacked(text) {
     throw new Error("This browser cannot unpack this page. Use Firefox 113, Safari 16.4, Chrome 80, or a later one.");
   }
   const stream = new Blob([bytesOf(text)]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+  try {
+    return new Uint8Array(await new Response(stream).arrayBuffer());
+  } catch {
+    throw new Error("This file is damaged. Take a whole copy of it.");
+  }
+}
+
+// As zlib.crc32.
+function crc32(bytes) {
+  let sum = -1;
+  for (const byte of bytes) {
+    sum ^= byte;
+    for (let bit = 0; bit < 8; bit++) sum = (sum >>> 1) ^ (sum & 1 ? 0xedb88320 : 0);
+  }
+  return ~sum >>> 0;
 }

@@ -229,7 +229,11 @@ async function start() {
     throw new Error("This browser changes the colours that a page reads, so answers would be wrong; allow this page to "
       + "read canvas data, or use another browser.");
   }
-  const weights = tensorsOf(header.tensors, await unpacked($("weights").textContent));
+  const content = await unpacked($("weights").textContent), facts = new TextEncoder().encode($("data").textContent);
+  if (new DataView(content.buffer).getUint32(0, true) !== crc32(facts)) {
+    throw new Error("This file is damaged, or was changed. Take a whole copy of it.");
+  }
+  const weights = tensorsOf(header.tensors, content.subarray(4));
   model = makeModel(header.model, weights);
   speaker = makeRelevance(header.model, weights, model);
   $("weights").remove();
