@@ -120,7 +120,15 @@ def _answer(arguments: list[str]) -> int:
         return _refuse(f"unknown command {command!r}, {expected}{nearest(command, COMMANDS)}")
     from convit.cli import run
 
-    return run(command, rest, _load)
+    try:
+        return run(command, rest, _load)
+    except ModuleNotFoundError as error:
+        if (error.name or "convit").startswith("convit"):
+            raise
+        return _refuse(
+            f"{command}: {error.name} is not installed; expected all that convit is installed with (without PyTorch "
+            "'convit predict MODEL.onnx' works alone)"
+        )
 
 
 def _print(text: str) -> int:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +75,23 @@ def test_nobody_reads_what_is_said(words: tuple[str, ...], place: str) -> None:
             assert subprocess.run(command, stdout=writing, stderr=writing, check=False).returncode == 2
     finally:
         os.close(writing)
+
+
+@pytest.mark.parametrize("words", [["train", "digits"], ["evaluate", "RUN", "digits"], ["predict", "RUN", "a.png"]])
+def test_a_library_that_is_not_installed_is_one_line(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
+    for name in ("config.json", "config.yaml", "model.safetensors", "a.png"):
+        (tmp_path / name).touch()
+    given = [str(tmp_path) if word == "RUN" else str(tmp_path / word) if word == "a.png" else word for word in words]
+    path = os.pathsep.join([str(tmp_path), str(Path(convit_launcher.__file__).parent)])
+    done = subprocess.run(
+        [sys.executable, "-m", "convit_launcher", *given],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"convit: {words[0]}: torch is not installed; expected")
+    assert "Traceback" not in done.stderr
