@@ -71,7 +71,8 @@ class Classifier:
         self.training = training
         self.calibration = calibration
         self.loaded: tuple[Calibration | None, str] = (None, "")
-        """The calibration of the folder that it was loaded from, and the checksum of the weights that it is of."""
+        """The calibration of the folder that it was loaded from, and the checksum of the weights that it is of, if
+        they have one."""
 
     @property
     def temperature(self) -> float:
@@ -238,8 +239,8 @@ class Classifier:
             config["training"] = self.training.to_dict()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
         weights = sealed(tensors, fingerprint_of_config(config))
-        of_other = self.calibration is not None and self.calibration is self.loaded[0]
-        if of_other and checksum_in(weights) != self.loaded[1]:
+        calibration, checksum = self.loaded
+        if calibration is not None and self.calibration is calibration and checksum not in ("", checksum_in(weights)):
             raise InputError(
                 "calibration: got that of the weights that were loaded, which are others now (trained, or of another "
                 "type); expected None, or one of these weights"
