@@ -1,4 +1,7 @@
-"""A model with its preprocessing and class names, in one object and one folder."""
+"""A model with its preprocessing and class names, in one object and one folder.
+
+Longer than other files: all that one does with a trained model is a method of one class, most of it docstrings.
+"""
 
 import json
 import os
@@ -10,7 +13,6 @@ from typing import Any, Self, overload
 import numpy as np
 import torch
 from PIL import Image
-from timm.layers import DropPath
 from torch import Tensor
 
 from convit import files, hub
@@ -23,10 +25,11 @@ from convit.data.images import Encoded, Picture, as_rgb, is_file
 from convit.errors import InputError, brief, is_whole
 from convit.layers import GatedPositionalSelfAttention
 from convit.model_card import MARKER, Described, TrainingFacts, model_card
-from convit.models import ConViT, create_model
+from convit.models import ConViT
 from convit.models.average import Average, AverageOf, Mirrored
 from convit.models.seal import checksum_in, sealed
 from convit.models.stem import patch_grid
+from convit.models.unchanged import check_unchanged
 from convit.prediction import Prediction, check_class_names, ranked
 
 CARD = "README.md"
@@ -207,7 +210,8 @@ class Classifier:
                 :func:`convit.load` would give another one.
         """
         self.check_single()
-        self._check_unchanged()
+        if isinstance(self.model, ConViT):  # a study trains other models in its place
+            check_unchanged(self.model, self.model_name, self.model_args)
         self.write(folder)
 
     def write(self, folder: str | Path) -> None:
@@ -252,20 +256,6 @@ class Classifier:
         folder.mkdir(parents=True, exist_ok=True)
         files.write(folder / WEIGHTS, weights)
         files.write(folder / CONFIG, text)
-
-    def _check_unchanged(self) -> None:
-        """A ConViT is what its name makes. (What a study trains beside it has a name of its own.)"""
-        if not isinstance(self.model, ConViT):
-            return
-        made = create_model(self.model_name, num_classes=self.model.num_classes, **self.model_args, device="meta")
-        expected, found = _modules(made), _modules(self.model)
-        if changed := [name for name in {**expected, **found} if found.get(name) != expected.get(name)]:
-            name = changed[0]
-            raise InputError(
-                f"model: got {found.get(name, 'nothing')} as {name or 'the model'}, expected "
-                f"{expected.get(name, 'nothing')}, as in {self.model_name}: a folder has no other. Save its "
-                "state_dict() with torch.save, or export it to ONNX"
-            )
 
     def check_single(self) -> None:
         """Raises :class:`InputError` for the average of several models, which is no model of a name."""
@@ -387,14 +377,3 @@ def check_input(model: ConViT, preprocess: Preprocess) -> None:
     if model.in_chans != 3:
         raise InputError(f"model: got in_chans {model.in_chans}, expected 3: red, green, blue")
     patch_grid(*preprocess.image_size, model.patch_size)  # which refuses a size that the patch does not divide
-
-
-def _modules(model: torch.nn.Module) -> dict[str, str]:
-    """What each module of a model is, in words; where they are equal, equal weights give equal answers."""
-    words = {}
-    for name, module in model.named_modules():
-        hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
-        passes = isinstance(module, torch.nn.Identity | torch.nn.Dropout | DropPath)  # alike in evaluation
-        kind = "Identity()" if passes else f"{type(module).__qualname__}({module.extra_repr()})"
-        words[name] = kind + " with a forward hook" * bool(hooked)
-    return words
