@@ -62,7 +62,7 @@ class ImageSet(ABC):
 
     @abstractmethod
     def size(self, index: int) -> tuple[int, int]:
-        """(width, height) of image ``index``, without decoding it."""
+        """(width, height) of image ``index`` as it is stored, without decoding it: a turn by EXIF would swap them."""
 
     @abstractmethod
     def where(self, index: int) -> str:

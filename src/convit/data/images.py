@@ -189,7 +189,9 @@ def named_rgb(image: Image.Image, full_scale: float | None, where: str) -> Image
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) of an image file once upright, from its header alone. Raises like :func:`read_image`."""
+    """(width, height) of an image file, from its header alone, as it stands there: of a photo that its EXIF turns by a
+    right angle, the sides are swapped. (Where a PNG tells its turn may be behind all of its pixels.) Raises like
+    :func:`read_image`."""
     return _size(lambda: files.opened(path), str(path))
 
 
@@ -274,10 +276,7 @@ def _stored(open_file: Callable[[], IO[bytes]], where: str, side: int | None) ->
 
 def _size(open_file: Callable[[], IO[bytes]], where: str) -> tuple[int, int]:
     with opened(open_file, where, decode=False) as image:
-        width, height = image.size
-        # Pillow's TIFF reader swaps the sides itself.
-        swapped = image.format != "TIFF" and _orientation(image) >= 5
-        return (height, width) if swapped else (width, height)
+        return image.size
 
 
 def _orientation(image: Image.Image) -> int:
