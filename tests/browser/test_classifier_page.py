@@ -336,3 +336,15 @@ def test_a_damaged_page_says_so_and_does_not_answer(what: str, page: Path, tmp_p
     assert "This file is damaged" in tab.locator("body").inner_text()
     assert tab.evaluate("window.convit.photos.length") == 0
     tab.close()
+
+
+@pytest.mark.parametrize("rest", [100, 20_000])
+def test_a_page_that_was_cut_off_says_so(rest: int, page: Path, tmp_path: Path, chromium: Any) -> None:
+    (tmp_path / "cut.html").write_bytes(page.read_bytes()[:-rest])
+    tab = chromium.new_page()
+    tab.goto((tmp_path / "cut.html").as_uri())
+    assert "damaged or was cut off" in tab.locator("body").inner_text()
+    tab.goto(page.as_uri())
+    tab.evaluate("window.convit.ready")
+    assert "cut off" not in tab.locator("body").inner_text()
+    tab.close()

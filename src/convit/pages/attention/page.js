@@ -326,6 +326,7 @@ async function show(number) {
 }
 
 function buildPage() {
+  $("problem").hidden = true;
   document.title = $("title").textContent = header.title;
   paint($("colours"), Float64Array.from({ length: 256 }, (_, i) => i), 0, 255, false);
   listenToPicture();
