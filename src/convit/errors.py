@@ -1,4 +1,4 @@
-"""The one error that users see: the given value, the expected one, and the nearest valid one; what is a number."""
+"""The one error that users see: the given value, the expected one, and the nearest valid one, each in words."""
 
 import difflib
 from collections.abc import Iterable
@@ -47,6 +47,15 @@ def listing(words: Iterable[str], most: int = 10) -> str:
     known = list(words)
     shown = ", ".join(brief(word, 200) for word in known[:most])
     return shown if len(known) <= most else f"{shown}, ... ({len(known)} in all)"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number and what it counts, in the singular or the plural.
+
+    >>> counted(1, "epoch"), counted(3, "epoch"), counted(2, "image is", "images are")
+    ('1 epoch', '3 epochs', '2 images are')
+    """
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

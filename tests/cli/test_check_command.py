@@ -231,7 +231,7 @@ def test_wrong_labels_are_shown_and_left_out_of_the_list(
     save(picture(7, (8, 8)), new / "cow" / "new.png")  # no run learned from it: the average says what it is
     more = json.loads(shell("check", new, "--run", run, "--out", out / "more", "--json").out)["labels"]
     assert more["checked"] == 19
-    assert "on 1 images that none of them learned from" in more["predictions"]
+    assert "on 1 image that none of them learned from" in more["predictions"]
     (run / "out-of-fold.csv").write_text("image,class\n")
     shell.refuses("check", data, "--run", run, says=("out-of-fold.csv", "not readable", "expected"))
 

@@ -122,7 +122,7 @@ def test_run_of_some_of_the_classes(tmp_path: Path, shell: Shell) -> None:
     assert shell("train", data, "--out", tmp_path / "run", "--classes", "2", *SMALL).status == 0
     got = shell("evaluate", tmp_path / "run", data, "--json")
     assert got.status == 0
-    assert "6 images are of classes that the run left out by --classes: not evaluated" in got.err
+    assert "not evaluated: 6 images of classes that the run left out by --classes" in got.err
     result = json.loads(got.out)
     assert (result["split"], result["images"], len(result["classes"])) == ("test", 6, 2)
     names = convit.load(tmp_path / "run").class_names

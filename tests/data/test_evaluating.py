@@ -108,7 +108,7 @@ def test_some_of_the_classes(tmp_path: Path) -> None:
         photos(data / split, dict.fromkeys(("ape", "bee", "cow", "yak"), count))
     known = known_of(select(str(data), Learning(classes=2)), some_classes=True)
     got = select(str(data), Evaluating(known=known))
-    assert got.notes == ("6 images are of classes that the run left out by --classes: not evaluated",)
+    assert got.notes == ("not evaluated: 6 images of classes that the run left out by --classes",)
     assert got.class_names == known.class_names
     assert got.splits["test"].counts().tolist() == [3, 3]
     assert all(label in known.class_names for label in labels(got.splits["test"]).values())

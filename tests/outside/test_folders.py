@@ -33,7 +33,7 @@ def test_what_was_found_and_left_out_is_said(tmp_path: Path, shell: Shell) -> No
         "photos: 2 classes, 9 to learn from, 2 to validate",
         "(train/val): cat 4/1, dog 5/1",
         "8 to 20 px",
-        "left out 1 images beside the folders",
+        "left out 1 image beside the folders",
         "cover.jpg",
         "1 HEIC file left out, such as cat/IMG_1.HEIC",
         "JPEG",
@@ -203,7 +203,7 @@ def test_images_that_are_added_after_the_split(learned: tuple[Path, Path], tmp_p
     with pytest.raises(InputError, match=r"cat/new\.png' is new.*new one, with --config"):
         train(resume(run, data=data))
     (note,) = select(str(data), Evaluating(known=replace(RunFolder(run).known(), root=str(data)))).notes
-    assert "1 images are new" in note
+    assert "1 image added since the run" in note
     assert "cat/new.png" in note
     assert "--split all" in note
 
@@ -215,7 +215,7 @@ def test_images_that_are_added_to_those_that_a_part_was_drawn_from(tmp_path: Pat
     put(data, "cat/new.png")
     got = shell("train", "--resume", run)
     assert got.status == 0
-    assert "1 images to learn from are new" in got.out
+    assert "1 image to learn from came since" in got.out
     assert "beside the folders" not in got.out  # which was said when it began
 
 

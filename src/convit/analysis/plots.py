@@ -231,7 +231,7 @@ def _heads(what: str, heads: Sequence[int], count: int) -> str:
         return ""
     if len(heads) > 4:
         return f"{what}: {len(heads)} of {count} heads"
-    return f"{what}: head{'s' if len(heads) > 1 else ''} {', '.join(map(str, heads))}"
+    return f"{what}: {'head' if len(heads) == 1 else 'heads'} {', '.join(map(str, heads))}"
 
 
 # -- by epoch ----------------------------------------------------------------------------------------------------------

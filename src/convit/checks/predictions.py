@@ -14,7 +14,7 @@ from convit.classifier_folder import fold_folders
 from convit.classifier_loading import load
 from convit.data.select import Known, Selection
 from convit.device import pick_device
-from convit.errors import InputError
+from convit.errors import InputError, counted
 from convit.events import Listener, PassBegan, ignore
 from convit.options import make
 from convit.training.evaluation import probabilities
@@ -104,7 +104,7 @@ def _held_out(predictions: OutOfFold, runs: Path, source: str, device: Device, t
         if not others:
             return Predicted(np.array(images, np.int64), found, source)
         found = np.concatenate((found, _predictions(runs, pictures, others, device, tell)))
-        averaged = f"{source}, and their average on {len(others)} images that none of them learned from"
+        averaged = f"{source}, and their average on {counted(len(others), 'image')} that none of them learned from"
         return Predicted(np.array([*images, *others], np.int64), found, averaged)
 
     return predict

@@ -20,7 +20,7 @@ from convit.cli.screen import Screen
 from convit.data import ImageSet
 from convit.data.images import ignored_notes
 from convit.data.select import Evaluating, Known, Selection, select
-from convit.errors import InputError
+from convit.errors import InputError, counted
 from convit.events import Advanced, Listener, PassBegan, Said
 from convit.files import absolute, check_apart, check_output, composed, numbered, others_in, printable
 from convit.intervals import short_interval
@@ -240,7 +240,7 @@ def _show(result: Evaluation, title: str, model: str) -> None:
         )
         table.add_row(*(escape(printable(cell)) for cell in cells))  # a user's square brackets are no markup
     console.print(table)
-    figures = f"{result.accuracy}, loss {result.loss:.4f}, {result.num_images} images, {model}"
+    figures = f"{result.accuracy}, loss {result.loss:.4f}, {counted(result.num_images, 'image')}, {model}"
     console.print(f"{printable(title)}: {figures}", markup=False, soft_wrap=True)
 
 

@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
-from convit.errors import InputError, one_line
+from convit.errors import InputError, counted, one_line
 from convit.files import NoRegularFileError
 from convit.preprocess import is_deep, strips
 
@@ -111,8 +111,7 @@ def reader_notes(names: Iterable[str]) -> list[str]:
         if lacks_reader(name):
             lacking.setdefault(_READERS[os.path.splitext(name)[1].lower()][1:], []).append(name)
     return [
-        f"{len(found)} {word} {'file' if len(found) == 1 else 'files'} left out, such as {found[0]}: {remedy}, "
-        "or save them as JPEG"
+        f"{counted(len(found), f'{word} file')} left out, such as {found[0]}: {remedy}, or save them as JPEG"
         for (word, remedy), found in lacking.items()
     ]
 

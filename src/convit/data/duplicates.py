@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 
 from convit.data.image_sets import FileImages, ImageSet
+from convit.errors import counted
 
 Place = tuple[str, int]
 """A split, and the index of an image in it."""
@@ -41,7 +42,7 @@ def duplicate_notes(
 
 def _note(where: tuple[str, ...], pairs: list[tuple[Place, Place]], splits: Mapping[str, ImageSet]) -> str:
     one, other = (splits[split].where(index) for split, index in pairs[0])
-    number = "1 picture is" if len(pairs) == 1 else f"{len(pairs)} pictures are"
+    number = counted(len(pairs), "picture is", "pictures are")
     place = f"both in {where[0]} and in {where[1]}" if where else "in two classes"
     harm = "accuracy on them says too much" if where else "one of the two labels is wrong"
     return f"{number} {place}, to the byte, such as {one} and {other}: {harm}"

@@ -14,7 +14,7 @@ from convit.data.scan import BadImage, look, without
 from convit.data.selection import Selection
 from convit.data.sources import Source
 from convit.data.sources.layout import right_level
-from convit.errors import InputError, listing
+from convit.errors import InputError, counted, listing
 from convit.events import Listener, ignore
 from convit.files import composed
 
@@ -77,7 +77,7 @@ def to_evaluate_on(source: Source, choice: Evaluating) -> Selection:
         whole = len(images)
         images = _of_classes(source, images, known)
         if others := whole - len(images):
-            notes.append(f"{others} images are of classes that the run left out by --classes: not evaluated")
+            notes.append(f"not evaluated: {counted(others, 'image')} of classes that the run left out by --classes")
     bad: list[BadImage] = []
     if choice.check:
         bad, levels = look(images, "checking images", choice.tell)
@@ -89,7 +89,7 @@ def to_evaluate_on(source: Source, choice: Evaluating) -> Selection:
     notes += _said_of_learned(images, known, (choice.split, split), own=known.root == source.root)
     if (choice.split, split) == ("auto", "val") and "val" not in source.splits and (new := _new(source, known)):
         notes.append(
-            f"{len(new)} images are new since the run began, such as {new[0]}: not evaluated; --split all takes all"
+            f"not evaluated: {counted(len(new), 'image')} added since the run, such as {new[0]}; --split all takes all"
         )
     return Selection(
         name=source.name,

@@ -16,7 +16,7 @@ from PIL import Image
 from convit import files
 from convit.choices import IMAGE_SUFFIXES
 from convit.data.decoding import decode_whole, lacks_reader, opened, readable, reader_notes
-from convit.errors import InputError, one_line
+from convit.errors import InputError, counted, one_line
 from convit.files import kind_of, printable
 from convit.preprocess import to_rgb
 
@@ -139,7 +139,7 @@ def _said_of_repeats(paths: Sequence[Path], in_folders: Sequence[Path]) -> list[
     """
     counts = Counter(map(os.path.abspath, paths))
     again = [path for path in dict.fromkeys(map(os.path.abspath, in_folders)) if counts[path] > 1]
-    what = "1 picture is" if len(again) == 1 else f"{len(again)} pictures are"
+    what = counted(len(again), "picture is", "pictures are")
     return [f"{what} given more than once, such as {printable(again[0])}"] if again else []
 
 
@@ -149,7 +149,7 @@ def ignored_notes(names: Sequence[str]) -> list[str]:
     >>> ignored_notes(["a/notes.txt", "a/1.jpg_large"])
     ['ignored 2 files that are no images by name, such as a/notes.txt']
     """
-    count = "1 file that is no image" if len(names) == 1 else f"{len(names)} files that are no images"
+    count = counted(len(names), "file that is no image", "files that are no images")
     return [f"ignored {count} by name, such as {printable(names[0])[:300]}"] if names else []
 
 

@@ -14,6 +14,7 @@ from convit.data.full_scale import Levels
 from convit.data.image_sets import NO_STAMP, ImageSet, Stamp
 from convit.data.packs import Packs, is_young
 from convit.data.scan import BadImage, in_threads, seen_image
+from convit.errors import counted
 from convit.events import Advanced, Listener, PassBegan, Said
 
 MOST_VERIFIED = 1 << 30
@@ -115,7 +116,7 @@ def _to_decode(copies: Copies, packs: Packs, tell: Listener) -> NDArray[np.int64
     wanted = ~copies.kept & ((entries["deep"] == 0) | (copies.images.full_scale is not None))
     damaged = _damaged(copies)
     if damaged.any():
-        number = "1 copy" if damaged.sum() == 1 else f"{damaged.sum()} copies"
+        number = counted(damaged.sum(), "copy", "copies")
         tell(Said(f"{packs.folder}: {number} of images damaged: decoded again"))
     # A copy that did not fit is made if there is room now, and not decoded at every start only to be left out again.
     lacking = wanted & (copies.which >= 0) & (entries["deep"] == 0)

@@ -29,7 +29,7 @@ from PIL import features
 
 from convit.data.copies import ENTRY, Copies, Reduced, Way
 from convit.data.image_sets import ImageSet, Stamp
-from convit.errors import one_line
+from convit.errors import counted, one_line
 from convit.events import Listener, Said, ignore
 from convit.files import fingerprint, replacing
 
@@ -265,7 +265,7 @@ class Writer:
             self._fail(error)
         if self.left_out and not self.failed:
             gb = self.packs.limit / 1e9
-            what = "1 copy of an image does" if self.left_out == 1 else f"{self.left_out} copies of images do"
+            what = counted(self.left_out, "copy of an image does", "copies of images do")
             self.tell(Said(f"{what} not fit --cache-gb {gb:g}, or half of the free disk: decoded anew each time"))
 
     def _begun(self) -> IO[bytes]:

@@ -17,7 +17,7 @@ from convit.data.full_scale import Levels
 from convit.data.image_sets import ImageSet
 from convit.data.images import named_rgb
 from convit.data.sampling import Draw, permutation
-from convit.errors import InputError, listing
+from convit.errors import InputError, counted, listing
 from convit.events import Advanced, Listener, PassBegan
 
 T = TypeVar("T")
@@ -119,7 +119,7 @@ def refuse_bad(name: str, bad: Sequence[BadImage]) -> None:
     if bad:
         shown = "; ".join(f"{image.name} ({image.reason})" for image in bad[:3])
         more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
-        files = "1 file does" if len(bad) == 1 else f"{len(bad)} files do"
+        files = counted(len(bad), "file does", "files do")
         raise InputError(f"{name}: {files} not decode: {shown}{more}; mend them, or leave them out with --skip-bad")
 
 

@@ -25,7 +25,7 @@ from convit.data.selection import Facts, Selection
 from convit.data.sources import Source, open_source, scaled
 from convit.data.sources.interface import class_called, path_of
 from convit.data.sources.layout import splits_beside, subfolders
-from convit.errors import InputError
+from convit.errors import InputError, counted
 from convit.events import Listener, ignore
 from convit.files import absolute
 
@@ -263,7 +263,7 @@ def _check_folds(source: Source, whole: ImageSet, folds: int) -> None:
     label = int(np.where(counts > 0, counts, counts.max() + 1).argmin())
     if folds > counts[label]:
         least = int(counts[label])
-        some = f"{least} image" if least == 1 else f"{least} images"
+        some = counted(least, "image")
         expected = f"2 to {least}" if least > 1 else "at least 2 images of each class"
         raise InputError(
             f"folds: got {folds}, expected {expected}: class {source.class_names[label]!r} of {source.name} has {some} "

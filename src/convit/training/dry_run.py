@@ -4,7 +4,7 @@ import os
 import time
 
 from convit.data.select import Selection
-from convit.errors import InputError
+from convit.errors import InputError, counted
 from convit.events import Listener, Planned, Said, ignore
 from convit.models.variants import multiply_adds
 from convit.training import watch
@@ -80,7 +80,7 @@ def _work(trainer: Trainer) -> list[str]:
     work = multiply_adds(model, plan.preprocess.image_size, num_classes=len(plan.class_names), **plan.model_args)
     return [
         f"{model}: {work / 1e9:.3g} G multiply-adds for an image, about thrice that to learn it",
-        f"{steps} steps of {size} images in an epoch, {steps * plan.epochs} in {plan.epochs} epochs: "
+        f"{steps} steps of {size} images in an epoch, {steps * plan.epochs} in {counted(plan.epochs, 'epoch')}: "
         f"{steps * size * plan.epochs} images shown",
         f"learning rate: {sparkline([rate for _, rate in learning_rates(trainer)])} {_schedule(plan)}",
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from convit.data.select import Selection
-from convit.errors import InputError
+from convit.errors import InputError, counted
 from convit.events import ignore
 from convit.training.engine import Measure, Trainer
 from convit.training.evaluation import evenly
@@ -49,8 +49,8 @@ def fitted(asked: Asked, selection: Selection, plan: Plan, measure: Measure, beg
     if ENOUGH * shortest > max(left, 0):
         need = (60 * asked.minutes - left + shortest) / 60
         raise InputError(
-            f"minutes: got {asked.minutes:g}, expected at least {need:.2g}: so long {least} epochs of {plan.images} "
-            "images take here, with all around them; --fraction 0.5 learns from half of each class"
+            f"minutes: got {asked.minutes:g}, expected at least {need:.2g}: so long {counted(least, 'epoch')} of "
+            f"{plan.images} images would take here, with all around; --fraction 0.5 learns from half of each class"
         )
     low, high = least, 2 * least
     while speed.of(_with_epochs(asked, plan, high)) < left:

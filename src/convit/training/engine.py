@@ -17,7 +17,7 @@ from convit.classifier_loading import load_folder
 from convit.data import Draw, ImageSet, seeded
 from convit.data.copies import Copies
 from convit.device import pick_device
-from convit.errors import InputError, one_line
+from convit.errors import InputError, counted, one_line
 from convit.events import Advanced, EpochEnded, Listener, PassBegan, Said
 from convit.layers import GatedPositionalSelfAttention
 from convit.models import ConViT, create_model, load_weights
@@ -208,7 +208,7 @@ class Trainer:
                 self.saver.save(model=best_record(progress.history) is record)
                 self.tell(EpochEnded(record, plan.epochs))
                 if "stopped_early" in record:
-                    done = f"after {progress.epoch} of {plan.epochs} epochs"
+                    done = f"after {progress.epoch} of {counted(plan.epochs, 'epoch')}"
                     self.say(f"no better epoch for {plan.options.patience}: stopped early, {done}")
 
     def validate(self) -> Evaluation:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convit.errors import counted
 from convit.events import Finding
 from convit.training.evaluation import Evaluation, best_record
 from convit.training.plan import Plan
@@ -217,7 +218,7 @@ def _name(name: str, most: int = 40) -> str:
 def _accuracy(o: Outcome) -> Finding:
     low, high = o.interval
     kind = "test" if o.split == "test" else "validation"
-    text = f"{o.top1:.1f}% of {o.images} {kind} images right"
+    text = f"{o.top1:.1f}% of {counted(o.images, f'{kind} image')} right"
     expected = f"On new images like these expect {low:.0f} to {high:.0f}% (95% interval)"
     if o.split == "val":
         return Finding("accuracy", f"{text}. {expected}, rather a little less: they also chose the best epoch.")
@@ -246,7 +247,8 @@ def _confused(o: Outcome) -> Finding:
     most, wrong = o.confused[0], sum(pair.first_as_second + pair.second_as_first for pair in o.confused)
     advice = "" if o.learned is False else "Look at its mistakes: wrong labels are often among them."
     if most.first_as_second + most.second_as_first == 1 < len(o.confused):
-        return Finding("confused", f"{wrong} images are wrong, and no two classes are confused twice.", advice)
+        text = f"{counted(wrong, 'image is', 'images are')} wrong, and no two classes are confused twice."
+        return Finding("confused", text, advice)
     first = f"{most.first_as_second} of {most.first_images} {_name(most.first)} were taken for {_name(most.second)}"
     second = f"{most.second_as_first} of {most.second_images} {_name(most.second)} for {_name(most.first)}"
     which = "" if len(o.confused) == 1 else f"Most often {_name(most.first)} and {_name(most.second)}: "
@@ -260,7 +262,7 @@ def _epochs(o: Outcome) -> Finding:
         return Finding("epochs", f"{text}; it stopped early, {o.asked_epochs} were planned (--patience).")
     if o.late is None:
         return Finding("epochs", f"{text}: too few to tell whether it still improved.", f"Try {more}.")
-    last = f"in the last {o.late.epochs} epochs"
+    last = f"in the last {counted(o.late.epochs, 'epoch')}"
     if o.still_improved:
         return Finding("epochs", f"{text}; the validation loss still fell by {o.late.fall:.0%} {last}.", f"Try {more}.")
     return Finding("epochs", f"{text}; the validation loss no longer fell {last}: it had stopped improving.")

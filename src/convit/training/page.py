@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from convit.data import ImageSet
+from convit.errors import counted
 from convit.events import RunEnded
 from convit.model_card import data_name
 from convit.pages.markup import document, filled, part, text, thumbnail_uri
@@ -56,7 +57,7 @@ def page(report: Report) -> str:
         "title": title,
         "subtitle": text(f"{plan.options.model}: {len(plan.class_names)} classes; {images}"),
         "score": f"{found.top1:.1f}%",
-        "score_of": text(f"of {found.images} {kind} images right"),
+        "score_of": text(f"of {counted(found.images, f'{kind} image')} right"),
         "scale": _scale(found),
         "findings": "".join(_finding(finding.topic, finding.text, finding.advice) for finding in report.ended.findings),
         "curves_note": text(_curves_note(plan)),
@@ -244,7 +245,7 @@ def _decisions(plan: Plan, history: Sequence[Mapping[str, Any]]) -> list[tuple[s
     rows = [(_option(name), f"{value} (asked for)") for name, value in asked.items()]
     rows += [(_option(name), why) for name, why in plan.reasons.items()]
     minutes = sum(record["seconds"] for record in history) / 60
-    return [*rows, ("time", f"{minutes:.1f} minutes of training steps in {len(history)} epochs")]
+    return [*rows, ("time", f"{minutes:.1f} minutes of training steps in {counted(len(history), 'epoch')}")]
 
 
 def _option(name: str) -> str:

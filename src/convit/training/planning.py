@@ -20,7 +20,7 @@ from convit.data.copies import learning_side
 from convit.data.duplicates import duplicate_notes
 from convit.data.select import Checked, Facts, Learning, Selection, check, refuse_bad, select
 from convit.data.sources.layout import split_folder
-from convit.errors import InputError
+from convit.errors import InputError, counted
 from convit.events import Listener
 from convit.files import absolute, fingerprint, fingerprint_of_files
 from convit.training.distributed import ALONE, World
@@ -239,7 +239,7 @@ def _reasons(asked: Asked, options: Asked, facts: Facts) -> dict[str, str]:
     if options.first_epochs and (asked.first_epochs is None or asked.first_size is None):
         assert options.first_size is not None
         side = " x ".join(map(str, options.first_size))
-        reasons["first_size"] = f"{side} for the first {options.first_epochs} epochs (they take less time)"
+        reasons["first_size"] = f"{side} for the first {counted(options.first_epochs, 'epoch')}: less time"
     if asked.lr is None:
         reasons["lr"] = f"{options.lr:g} (batch size {options.batch_size})"
     if asked.layer_decay is None and (options.layer_decay or 1) < 1:

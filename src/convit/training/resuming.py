@@ -11,7 +11,7 @@ from convit.classifier_folder import CONFIG as MODEL_CONFIG
 from convit.classifier_folder import WEIGHTS
 from convit.data.record import first_change
 from convit.data.select import Selection, select
-from convit.errors import InputError
+from convit.errors import InputError, counted
 from convit.files import absolute, fingerprint
 from convit.training.distributed import World
 from convit.training.options import Asked
@@ -112,7 +112,7 @@ def _images(folder: RunFolder, plan: Plan, world: World) -> Selection:
     new = [note for note in selection.notes if note not in plan.facts.notes]
     if selection.available > plan.facts.available:  # of a subset: in other runs new images are refused
         more = selection.available - plan.facts.available
-        new.append(f"{more} images to learn from are new since the run began: only a new run takes them in")
+        new.append(f"{counted(more, 'image')} to learn from came since the run began: only a new run takes them in")
     return replace(selection, notes=tuple(new))
 
 

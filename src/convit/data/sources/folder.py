@@ -18,7 +18,7 @@ from convit.data.sources.layout import (
     subfolders,
     wrong_level,
 )
-from convit.errors import InputError, listing
+from convit.errors import InputError, counted, listing
 from convit.files import absolute, read
 
 _LAYOUT = (
@@ -161,7 +161,7 @@ def _annotated(root: Path, images: Path, file: Path, notes: list[str]) -> FileIm
     if not labels:
         raise InputError(f"{file}: an empty file; expected the name of an image, a tab and its class in each line")
     if unnamed := sorted(name for name in there - labels.keys() if is_image_name(name)):
-        notes.append(f"left out {len(unnamed)} images that {file.name} does not name, such as {unnamed[0]}")
+        notes.append(f"left out {counted(len(unnamed), 'image')} that {file.name} does not name, such as {unnamed[0]}")
     class_names = class_order(labels.values())
     position = {name: i for i, name in enumerate(class_names)}
     prefix = Path(os.path.relpath(images, root))
@@ -179,7 +179,7 @@ def _only_others(hollow: list[str], ignored: list[str]) -> str:
 
 def _what_is_there(folder: Path, classes: int, ignored: list[str]) -> str:
     if loose := loose_images(folder):
-        return f"{len(loose)} images, but not in class folders"
+        return f"{counted(len(loose), 'image')}, but not in class folders"
     files = [*ignored, *sorted(path.name for path in folder.iterdir() if path.is_file() and not is_hidden(path.name))]
     some = f" (but files such as {files[0]})" if files else ""
     advice = "".join(f"; {note}" for note in reader_notes(files))

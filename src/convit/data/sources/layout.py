@@ -12,7 +12,7 @@ from pathlib import Path
 
 from convit.data.images import is_folder, is_hidden, is_image_name, visible_files
 from convit.data.sources.interface import is_unlabelled, split_called, splits_in
-from convit.errors import InputError, listing
+from convit.errors import InputError, counted, listing
 from convit.files import absolute
 
 ANNOTATIONS = "*_annotations.txt"
@@ -231,7 +231,7 @@ def _left_out(root: Path, aside: list[Path], others: list[Path]) -> Iterator[str
 def loose_note(folder: Path, names: list[str]) -> str:
     """What is said of images beside the class folders."""
     count, where = len(names), absolute(folder).name
-    return f"left out {count} images beside the folders in {where}, such as {names[0]}: they have no class"
+    return f"left out {counted(count, 'image')} beside the folders in {where}, such as {names[0]}: no class"
 
 
 def _refuse_look_alikes(root: Path) -> None:

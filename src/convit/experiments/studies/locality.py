@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from convit.errors import counted
 from convit.experiments.curves import colours, log_axis, points
 from convit.experiments.results import Result
 from convit.experiments.settings import Settings
@@ -31,7 +32,7 @@ def report(settings: Settings, results: Sequence[Result]) -> Report:
         here = chosen(results, layers=layers)
         means = [over_seeds(chosen(here, strength=strength) if layers else here) for strength in strengths]
         rows.append([str(layers), *map(shown, means)])
-        name = f"{layers or 'no'} GPSA layer{'s' if layers > 1 else ''}"
+        name = counted(layers, "GPSA layer") if layers else "no GPSA layer"
         points(axes, strengths, means, name, colour, style="-o" if layers else "--")
     label(axes, "Locality at the start (figure 8)", "locality strength", "top-1 (%)")
     log_axis(axes, strengths)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 
+from convit.errors import counted
 from convit.events import Said
 from convit.experiments.costs import BASE, at_equal_minutes, costs, whole_epochs
 from convit.experiments.curves import MINUTES, colours, learning_curves, log_axis, points
@@ -41,7 +42,7 @@ def prepare(settings: Settings, folder: Path, tell: Tell) -> Callable[[Cell], Ce
     known = costs(settings, folder, tell)
     for (_, fraction, name), cost in known.items():
         epochs, part = whole_epochs(cost.epochs)
-        length = f"{epochs} epoch{'s' if epochs > 1 else ''}" if part == 1 else f"{part:.2f} epochs"
+        length = counted(epochs, "epoch") if part == 1 else f"{part:.2f} epochs"
         tell(Said(f"{percent(fraction)}: {name} takes {cost.times_convit:.2f} times ConViT's time, {length}"))
 
     def complete(cell: Cell) -> Cell:
