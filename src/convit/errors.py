@@ -1,6 +1,7 @@
 """The one error that users see: the given value, the expected one, and the nearest valid one, each in words."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
@@ -59,15 +60,19 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt name: ``"; did you mean 'cifar10'?"``, or an empty string if nothing is close.
+    """A hint for a misspelt name, or for a word of one; an empty string if nothing is close.
 
     >>> nearest("cifr10", ["cifar10", "digits"])
     "; did you mean 'cifar10'?"
+    >>> nearest("nano", ["convit_tiny", "convit_nano_patch4_32", "convit_nano_patch8_64"])
+    "; did you mean 'convit_nano_patch4_32' or 'convit_nano_patch8_64'?"
     >>> nearest("zebra", ["cifar10", "digits"])
     ''
     """
-    matches = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
+    names = list(known)
+    longer = [name for name in names if word in re.split(r"[_-]", name)]
+    matches = difflib.get_close_matches(word, names, n=1) or longer[:3]
+    return f"; did you mean {' or '.join(map(repr, matches))}?" if matches else ""
 
 
 def is_number(value: Any) -> bool:
