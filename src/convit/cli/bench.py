@@ -54,11 +54,8 @@ def main(options: BenchCommand) -> None:
             cases, device=device, rivals=options.against, rounds=options.rounds, exported=run, tell=screen
         )
     report = Report(facts=machine_facts(device), cases=measured)
-    if options.json:
-        print_or_write_json(report.to_dict(), options.json)
-        if options.json == "-":
-            return
-    print(table(report))
+    if not print_or_write_json(report.to_dict(), options.json):
+        print(table(report))
 
 
 def _loading(options: BenchCommand) -> None:
@@ -75,11 +72,8 @@ def _loading(options: BenchCommand) -> None:
             source = open_source(options.data)
             images = next(source.splits[split] for split in ("train", "all", "val", "test") if split in source.splits)
         loading = measure_loading(images, place / "copies", pick_device(options.device), screen)
-    if options.json:
-        print_or_write_json(loading.to_dict(), options.json)
-        if options.json == "-":
-            return
-    print("\n".join((*machine_facts(pick_device(options.device)).lines(), "", *loading.lines())))
+    if not print_or_write_json(loading.to_dict(), options.json):
+        print("\n".join((*machine_facts(pick_device(options.device)).lines(), "", *loading.lines())))
 
 
 MADE = 12

@@ -59,9 +59,7 @@ def _check(options: CheckCommand) -> int:
             except InputError as error:  # what was found is said nevertheless
                 refused = error
         write_report(report, out, screen)
-    if options.json:
-        print_or_write_json(report.to_dict(), options.json)
-    if options.json != "-":
+    if not print_or_write_json(report.to_dict(), options.json):
         _show(report)
         if options.write is not None and refused is None:
             kept = len(report.pictures) - len(report.left_out)

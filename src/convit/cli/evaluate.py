@@ -83,11 +83,9 @@ def _evaluate(options: EvaluateCommand) -> Selection:
         left_out=bad,
         more=more,
     )
-    if options.json:
-        document = {"run": str(run), "data": options.data, "split": split, **result.to_dict()}
-        document |= {"calibration": reliable.to_dict(), **more, **_left_out(selection)}
-        print_or_write_json(document, options.json)
-    if options.json != "-":
+    document = {"run": str(run), "data": options.data, "split": split, **result.to_dict()}
+    document |= {"calibration": reliable.to_dict(), **more, **_left_out(selection)}
+    if not print_or_write_json(document, options.json):
         _show(result, f"{selection.name}, {split} images", classifier.model_name)
         print(*map(printable, (*reliable.lines(), *unsure.lines(more))), sep="\n")
         print(f"written to {printable(str(out))}: {', '.join(written)}")
@@ -119,11 +117,9 @@ def _compare(options: EvaluateCommand) -> Selection:
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         written = write_comparison(options.out, comparison, results, tables, images)
-    if options.json:
-        runs = [{"run": str(run), **one.to_dict()} for run, one in zip(options.run, results, strict=True)]
-        document = {"data": options.data, "split": split, "runs": runs, **comparison.to_dict(), **_left_out(selection)}
-        print_or_write_json(document, options.json)
-    if options.json != "-":
+    runs = [{"run": str(run), **one.to_dict()} for run, one in zip(options.run, results, strict=True)]
+    document = {"data": options.data, "split": split, "runs": runs, **comparison.to_dict(), **_left_out(selection)}
+    if not print_or_write_json(document, options.json):
         print(printable(f"{selection.name}, {split} images: {len(images)}"))
         for run, one, model in zip(options.run, results, (classifier, other), strict=True):
             print(printable(f"{run}: {one.accuracy}, loss {one.loss:.4f}, {model.model_name}"))

@@ -20,9 +20,7 @@ def main(options: ForecastCommand) -> int:
         except Stopped as stopped:
             screen(Said(f"{stopped}; the same command goes on"))
             return 128 + stopped.signum
-    if options.json:
-        print_or_write_json(found.to_dict() | {"conclusion": found.conclusion}, options.json)
-    if options.json != "-":
+    if not print_or_write_json(found.to_dict() | {"conclusion": found.conclusion}, options.json):
         _show(found)
     return 0
 

@@ -93,10 +93,8 @@ def main(options: InspectCommand) -> None:
         }
         write_json(folder / inspect_files.DOCUMENT, document)
         written = sorted(path.name for path in folder.iterdir())
-    if options.json:
-        print_or_write_json(document, options.json)
-        if options.json == "-":
-            return
+    if print_or_write_json(document, options.json):
+        return
     _show(lines, layers)
     print(f"written to {printable(str(out))}: {', '.join(written)}")
     print(f"open {printable(str(out / 'attention.html'))} in a browser and point at a patch")

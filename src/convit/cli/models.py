@@ -13,10 +13,8 @@ from convit.models.sizes import ModelFacts, model_facts
 def main(options: ModelsCommand) -> None:
     """Prints the table."""
     facts = model_facts()
-    if options.json:
-        print_or_write_json([asdict(fact) for fact in facts], options.json)
-        if options.json == "-":
-            return
+    if print_or_write_json([asdict(fact) for fact in facts], options.json):
+        return
     table = Table(box=None, pad_edge=False)
     table.add_column("model", no_wrap=True)
     for heading in ("input", "width", "heads", "GPSA", "params", "FLOPs", "top-1"):

@@ -51,14 +51,17 @@ def _check_name(option: str, place: Path, target: Path) -> None:
         raise InputError(f"{option}: got {place}, a file of the run itself; expected another name")
 
 
-def print_or_write_json(document: Any, target: str) -> None:
-    """One JSON document to standard output for ``-``, else to the file."""
+def print_or_write_json(document: Any, target: str | None) -> bool:
+    """One JSON document to standard output for ``-``, else to the file if one is named; whether it is to be all that is
+    printed."""
     if target != "-":
-        files.write_json(Path(target), document)
-        return
+        if target:
+            files.write_json(Path(target), document)
+        return False
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
     try:
         text.encode(sys.stdout.encoding)
     except UnicodeEncodeError:  # a name of a file that is no text, or a terminal of few letters
         text = json.dumps(document, indent=1, allow_nan=False)
     print(text)
+    return True

@@ -114,18 +114,16 @@ def _give(results: Sequence[Result], options: PredictCommand) -> None:
     """The results as they were asked for."""
     if options.csv:
         write_csv(options.csv, _table(results, options))
-    if options.json:
-        document = [
-            {
-                "image": str(result.path),
-                "predictions": [{"class": p.class_name, "probability": p.probability} for p in result.predictions],
-                **_more(result.answer),
-                **({"reason": result.reason} if result.reason else {}),
-            }
-            for result in results
-        ]
-        print_or_write_json(document, options.json)
-    if options.json != "-":
+    document = [
+        {
+            "image": str(result.path),
+            "predictions": [{"class": p.class_name, "probability": p.probability} for p in result.predictions],
+            **_more(result.answer),
+            **({"reason": result.reason} if result.reason else {}),
+        }
+        for result in results
+    ]
+    if not print_or_write_json(document, options.json):
         _show([result for result in results if not result.reason])
 
 
