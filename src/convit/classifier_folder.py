@@ -61,23 +61,16 @@ def check_folder(folder: Path) -> None:
     Raises:
         InputError: one is not.
     """
-    if runs := fold_folders(folder):
-        for run in runs:
-            _check_run(run)
-    else:
-        _check_run(folder)
-
-
-def _check_run(folder: Path) -> None:
-    for name in (CONFIG, WEIGHTS):
-        if (folder / name).is_file():
+    for run in fold_folders(folder) or (folder,):
+        name = next((name for name in (CONFIG, WEIGHTS) if not (run / name).is_file()), None)
+        if name is None:
             continue
         near = ""
-        if not folder.exists():
+        if not run.exists():
             from convit.hub import is_repo_id
 
-            near = f"; {HUB}{folder} would be a repository on the Hugging Face Hub" if is_repo_id(str(folder)) else ""
-        raise InputError(f"{folder}: {lack(folder, name)}; expected a run folder of 'convit train'{near}")
+            near = f"; {HUB}{run} would be a repository on the Hugging Face Hub" if is_repo_id(str(run)) else ""
+        raise InputError(f"{run}: {lack(run, name)}; expected a run folder of 'convit train'{near}")
 
 
 def lack(folder: Path, name: str) -> str:
