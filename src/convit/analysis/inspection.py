@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -174,19 +174,8 @@ def _as_seen(pixels: Tensor, preprocess: Preprocess) -> Image.Image:
 
 def _to_keep(layer: LayerCapture) -> LayerCapture:
     """The layer on the CPU, without the graph."""
-
-    def kept(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.detach().cpu()
-
-    return replace(
-        layer,
-        mixed=layer.mixed.detach().cpu(),
-        content=kept(layer.content),
-        positional=kept(layer.positional),
-        gates=kept(layer.gates),
-        pos_weight=kept(layer.pos_weight),
-        hidden=layer.hidden.detach().cpu(),
-    )
+    tensors: dict[str, Any] = {name: value for name, value in vars(layer).items() if isinstance(value, Tensor)}
+    return replace(layer, **{name: tensor.detach().cpu() for name, tensor in tensors.items()})
 
 
 def _masking(
