@@ -54,7 +54,8 @@ class Learner:
         self.objective = _objective(plan, self.device)
         self.distiller = make_distiller(options, plan.class_names, plan.preprocess, self.device)
         self._forward = self._callable(model)
-        self._forward_best = self._forward if self.best is model else self._callable(self.best)
+        self.evaluated = self._forward if self.best is model else self._callable(self.best)
+        """:attr:`best` as it is called: compiled if the plan says so."""
         if world.size > 1:
             self._forward = data_parallel(self._forward, self.device)
 
@@ -73,11 +74,6 @@ class Learner:
         """The learning rate of the last step, of parameters whose own is neither smaller nor larger."""
         group = min(self.optimizer.param_groups, key=lambda group: abs(group.get("lr_scale", 1.0) - 1.0))
         return float(group["lr"] / group.get("lr_scale", 1.0))
-
-    @property
-    def evaluated(self) -> nn.Module:
-        """:attr:`best` as it is called: compiled if the plan says so."""
-        return self._forward_best
 
     def step(
         self, images: Tensor, target: Tensor, epoch: int, step: int, total: Callable[[float], float] = lambda loss: loss
