@@ -37,11 +37,17 @@ class Screen:
     """
 
     def __init__(self, *columns: ProgressColumn, stderr: bool = False) -> None:
+        of_images = (
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            _Speed(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[loss]}"),
+        )
         self.console = Console(stderr=stderr)
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=28),
-            *(columns or _of_images()),
+            *(columns or of_images),
             console=self.console,
             transient=True,
             redirect_stdout=not stderr,  # or rich would take what is printed meanwhile to standard error too
@@ -126,16 +132,6 @@ class Screen:
         if self.task is not None:
             self.bar.remove_task(self.task)
             self.task = None
-
-
-def _of_images() -> tuple[ProgressColumn, ...]:
-    """What stands beside the bar of a pass over images."""
-    return (
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-        _Speed(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[loss]}"),
-    )
 
 
 def _epoch(record: dict[str, Any], epochs: int) -> str:
