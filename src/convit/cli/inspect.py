@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,15 @@ def main(options: InspectCommand) -> None:
 
         def looked_at() -> Iterator[Inspection]:
             for picture, plot in zip(shown, inspect_files.plot_names([one.name for one in shown]), strict=True):
-                seen = _inspect(classifier, picture, view, masking=not options.skip_masking)
+                seen = inspect(
+                    classifier,
+                    picture.read(),
+                    name=picture.name,
+                    label=picture.label,
+                    layers=view.layers,
+                    heads=view.heads,
+                    masking=not options.skip_masking,
+                )
                 inspect_files.draw_maps(folder / plot, seen, view)
                 lines.append(_line(seen))
                 numbers.append(inspect_files.numbers(seen, plot))
@@ -119,10 +127,7 @@ def _given(chosen: Sequence[Path], full_scale: float | None) -> list[Picture]:
 def _called_apart(found: Sequence[Picture]) -> list[Picture]:
     """The same pictures, with short names."""
     names = inspect_files.shortest_names([picture.name for picture in found])
-    return [
-        Picture(name=printable(name), label=picture.label, read=picture.read)
-        for name, picture in zip(names, found, strict=True)
-    ]
+    return [replace(picture, name=printable(name)) for name, picture in zip(names, found, strict=True)]
 
 
 def _labelled(options: InspectCommand, full_scale: float | None, tell: Listener) -> tuple[str, list[Picture]]:
@@ -178,18 +183,6 @@ def _from_zero(what: str, given: Sequence[int], count: int) -> list[int] | None:
     if given and max(given) > count:
         raise InputError(f"{what}: got {max(given)}, expected numbers from 1 to {count}")
     return sorted({number - 1 for number in given}) or None
-
-
-def _inspect(classifier: Classifier, picture: Picture, view: View, *, masking: bool) -> Inspection:
-    return inspect(
-        classifier,
-        picture.read(),
-        name=picture.name,
-        label=picture.label,
-        layers=view.layers,
-        heads=view.heads,
-        masking=masking,
-    )
 
 
 def _counted(images: Sequence[Picture], tell: Listener) -> Iterator[Image.Image]:
