@@ -192,41 +192,31 @@ def _filled(asked: Asked, facts: Facts, choice: ModelChoice, values: Mapping[str
         taken["mix_prob"] = 0.0
     lr = taken.get("lr", asked.lr)
     taken |= {name: min(taken[name], lr) for name in ("min_lr", "warmup_lr") if name in taken}
-    height, width = choice.args["img_size"]
+    root, named = Path(facts.root), asked.split_folders.items()
+    # Relative to the data: so they are found again where it is moved.
+    folders: dict[str, Any] = {split: split_folder(root, split, folder) for split, folder in named}
+    workers = 0 if min(choice.args["img_size"]) <= 16 else min(8, torch.get_num_threads())  # none for small images
+    name = f"{Path(facts.name).name}-{choice.name.removeprefix('convit_').split('_patch')[0]}"
     return replace(
         asked,
         **taken,
         data=facts.root,
-        **_split_folders(asked, facts),
+        **folders,
         full_scale=facts.full_scale,
         flip=facts.flip if asked.flip is None else asked.flip,
         local_up_to_layer=choice.args["local_up_to_layer"],
         weights=_absolute(asked.weights),
         teacher_weights=_absolute(asked.teacher_weights),
-        workers=_workers((height, width)) if asked.workers is None else asked.workers,
-        out=asked.out or Path("runs") / _folder_name(facts, choice.name),
+        workers=workers if asked.workers is None else asked.workers,
+        out=asked.out or Path("runs") / name,
         overwrite=False,
         resume=None,
         minutes=None,  # they have become epochs
     )
 
 
-def _split_folders(asked: Asked, facts: Facts) -> dict[str, Any]:
-    """The split folders that were named, relative to the data: so they are found again where the data is moved."""
-    return {split: split_folder(Path(facts.root), split, folder) for split, folder in asked.split_folders.items()}
-
-
-def _workers(size: tuple[int, int]) -> int:
-    """Processes that load images; none for those that are small."""
-    return 0 if min(size) <= 16 else min(8, torch.get_num_threads())
-
-
 def _absolute(path: Path | None) -> Path | None:
     return path and absolute(path)
-
-
-def _folder_name(facts: Facts, model: str) -> str:
-    return f"{Path(facts.name).name}-{model.removeprefix('convit_').split('_patch')[0]}"
 
 
 def _reasons(asked: Asked, options: Asked, facts: Facts) -> dict[str, str]:
