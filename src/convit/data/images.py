@@ -4,7 +4,7 @@ import io
 import os
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -173,12 +173,14 @@ def read_image(path: Path, full_scale: float | None = None) -> Image.Image:
 def stored_image(path: Path, side: int | None = None) -> Image.Image:
     """As :func:`read_image`, but in the mode that the file has; a JPEG reduced as far as ``side`` allows
     (:func:`convit.data.decoding.opened`)."""
-    return _stored(lambda: files.opened(path), str(path), side)
+    with opened(lambda: files.opened(path), str(path), decode=True, side=side) as image:
+        return upright(image)
 
 
 def stored_in(encoded: bytes, where: str, side: int | None = None) -> Image.Image:
     """What :func:`stored_image` makes of a file with these bytes; messages call it ``where``."""
-    return _stored(lambda: io.BytesIO(encoded), where, side)
+    with opened(lambda: io.BytesIO(encoded), where, decode=True, side=side) as image:
+        return upright(image)
 
 
 def named_rgb(image: Image.Image, full_scale: float | None, where: str) -> Image.Image:
@@ -192,12 +194,14 @@ def image_size(path: Path) -> tuple[int, int]:
     """(width, height) of an image file, from its header alone, as it stands there: of a photo that its EXIF turns by a
     right angle, the sides are swapped. (Where a PNG tells its turn may be behind all of its pixels.) Raises like
     :func:`read_image`."""
-    return _size(lambda: files.opened(path), str(path))
+    with opened(lambda: files.opened(path), str(path), decode=False) as image:
+        return image.size
 
 
 def encoded_size(encoded: bytes, where: str) -> tuple[int, int]:
     """What :func:`image_size` makes of a file with these bytes; messages call it ``where``."""
-    return _size(lambda: io.BytesIO(encoded), where)
+    with opened(lambda: io.BytesIO(encoded), where, decode=False) as image:
+        return image.size
 
 
 Encoded = bytes | bytearray | memoryview
@@ -267,16 +271,6 @@ def upright(image: Image.Image) -> Image.Image:
     for key in ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"):  # where Pillow looks for it
         turned.info.pop(key, None)
     return turned
-
-
-def _stored(open_file: Callable[[], IO[bytes]], where: str, side: int | None) -> Image.Image:
-    with opened(open_file, where, decode=True, side=side) as image:
-        return upright(image)
-
-
-def _size(open_file: Callable[[], IO[bytes]], where: str) -> tuple[int, int]:
-    with opened(open_file, where, decode=False) as image:
-        return image.size
 
 
 def _orientation(image: Image.Image) -> int:
