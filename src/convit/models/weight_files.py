@@ -4,6 +4,7 @@ Only tensors are read from a file. Nothing that it names is imported, nothing in
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ EMA_ENTRIES = ("state_dict_ema", "model_ema", "ema", "ema_state_dict", "model_em
 WEIGHT_ENTRIES = ("state_dict", "model", "model_state_dict", "params")
 PREFIXES = ("module.", "_orig_mod.", "model.", "ema_model.")
 """Before every name: of models in parallel, compiled, within a module of Lightning, averaged."""
-WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_forward_module.")
+WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
 """Anywhere in a name: of parts that are compiled, sharded or recomputed."""
 ANCHOR = "blocks.0.norm1.weight"
 """A parameter that every ConViT has: what is before it in a file is what somebody's program calls the model."""
@@ -49,7 +50,8 @@ def read_weights(path: str | Path, *, ema: bool = True) -> tuple[dict[str, Tenso
         where = path.parent if is_folder else path
         raise InputError(f"{where}: {found}; expected weights as .safetensors or .pth, or a run folder")
     if _is_safetensors(path):
-        return _read_safetensors(path)
+        tensors = read_sealed(path)
+        return own_names(tensors), _grid_beside(path, tensors)
     content = _weights_in(
         read_pickle(path), (*EMA_ENTRIES, *WEIGHT_ENTRIES) if ema else (*WEIGHT_ENTRIES, *EMA_ENTRIES)
     )
@@ -92,7 +94,8 @@ def own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     >>> list(own_names({"n_averaged": torch.tensor(3), "module.model.cls_token": torch.zeros(1)}))
     ['cls_token']
     """
-    weights = _without(weights, WRAPPERS)
+    bare = {WRAPPERS.sub("", name): tensor for name, tensor in weights.items()}
+    weights = bare if len(bare) == len(weights) else dict(weights)
     while prefix := next((p for p in PREFIXES if any(name.startswith(p) for name in weights)), None):
         weights = {name: tensor for name, tensor in weights.items() if name not in COUNTERS or tensor.numel() > 1}
         bare = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
@@ -105,16 +108,6 @@ def own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         bare = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
         return bare if len(bare) == len(weights) else weights
     return weights
-
-
-def _without(weights: Mapping[str, Tensor], wrappers: Sequence[str]) -> dict[str, Tensor]:
-    """The weights without some parts of their names; as they are where two would have one name."""
-    bare = {}
-    for name, tensor in weights.items():
-        for wrapper in wrappers:
-            name = name.replace(wrapper, "")
-        bare[name] = tensor
-    return bare if len(bare) == len(weights) else dict(weights)
 
 
 def _check_plain(path: Path, weights: Mapping[str, Tensor]) -> None:
@@ -140,12 +133,6 @@ def _is_safetensors(path: Path) -> bool:
     with opened(path) as stream:
         beginning = stream.read(9)
     return beginning[8:] == b"{" and int.from_bytes(beginning[:8], "little") <= path.stat().st_size
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Grid | None]:
-    """The tensors, and the grid from the ``config.json`` beside them."""
-    tensors = read_sealed(path)
-    return own_names(tensors), _grid_beside(path, tensors)
 
 
 def _grid_beside(path: Path, tensors: Mapping[str, Tensor]) -> Grid | None:
