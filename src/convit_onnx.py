@@ -18,7 +18,7 @@ from convit.answers import Answer, answers, thresholds
 from convit.calibration import Calibration, probabilities_of
 from convit.errors import InputError, brief, one_line
 from convit.files import kind_of, parse_json
-from convit.prediction import Prediction, check_class_names, ranked
+from convit.prediction import Prediction, check_class_names
 from convit.preprocess import Preprocess, prepared
 
 FORMAT = "1"
@@ -63,12 +63,14 @@ class OnnxClassifier:
             )
             raise InputError(f"{path}: {found}; expected a file that 'convit export' of this version wrote")
         try:
-            names = parse_json(facts["class_names"])
+            names, preprocessing = parse_json(facts["class_names"]), parse_json(facts["preprocessing"])
             if not isinstance(names, list):
                 raise ValueError(f"class_names: got {brief(names)}, expected a list of texts")
+            if not isinstance(preprocessing, dict):
+                raise ValueError(f"preprocessing: got {brief(preprocessing)}, expected an object")
             check_class_names(names, len(names))
             self.class_names = tuple(names)
-            self.preprocess = Preprocess.from_dict(_mapping(parse_json(facts["preprocessing"])))
+            self.preprocess = Preprocess.from_dict(preprocessing)
             self.model_name = facts["model_name"]
             calibration = parse_json(facts.get("calibration", "null"))
             self.calibration = None if calibration is None else Calibration.from_dict(calibration)
@@ -116,15 +118,7 @@ class OnnxClassifier:
 
     def predict(self, images: Iterable[Image.Image], top_k: int = 5) -> list[list[Prediction]]:
         """The most probable classes of each upright image, best first."""
-        rest = iter(images)
-        first = next(rest, None)
-        return [] if first is None else ranked(self.probabilities(chain([first], rest)), self.class_names, top_k)
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"preprocessing: got {brief(value)}, expected an object")
-    return value
+        return [answer.predictions for answer in self.answer(images, top_k)]
 
 
 def _check_place(place: Any, sizes: tuple[int, ...], *, one: bool) -> None:
@@ -181,16 +175,13 @@ def check_whole(content: bytes) -> None:
     Raises:
         InputError: it has the checksum of another content. A file without one is taken.
     """
-    at = content.rfind(_MARK)
-    if at >= 0 and content != with_checksum(_without_checksum(content, at + len(_MARK))):
+    found = content.rfind(_MARK)
+    at = found + len(_MARK)
+    if found >= 0 and content != with_checksum(content[:at] + NO_CHECKSUM.encode() + content[at + len(NO_CHECKSUM) :]):
         raise InputError(
             "damaged, or changed by another program: not what was written (checksum); expected it as 'convit export' "
             f"wrote it, or without the entry {CHECKSUM!r} in its metadata"
         )
-
-
-def _without_checksum(content: bytes, at: int) -> bytes:
-    return content[:at] + NO_CHECKSUM.encode() + content[at + len(NO_CHECKSUM) :]
 
 
 # -- what a file refers to ---------------------------------------------------------------------------------------------
