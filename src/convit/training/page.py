@@ -12,7 +12,7 @@ import numpy as np
 
 from convit.data import ImageSet
 from convit.errors import counted
-from convit.events import RunEnded
+from convit.events import Finding, RunEnded
 from convit.model_card import data_name
 from convit.pages.markup import document, filled, part, text, thumbnail_uri
 from convit.training.charts import Line, chart
@@ -59,7 +59,7 @@ def page(report: Report) -> str:
         "score": f"{found.top1:.1f}%",
         "score_of": text(f"of {counted(found.images, f'{kind} image')} right"),
         "scale": _scale(found),
-        "findings": "".join(_finding(finding.topic, finding.text, finding.advice) for finding in report.ended.findings),
+        "findings": "".join(map(_finding, report.ended.findings)),
         "curves_note": text(_curves_note(plan)),
         "curves": _curves(report.history),
         "confusion": _confusion(report.evaluation, found),
@@ -79,9 +79,9 @@ def page(report: Report) -> str:
     return document(title, ["report/page.css"], filled(part("report/body.html"), parts))
 
 
-def _finding(topic: str, said: str, advice: str) -> str:
-    more = f'<dd class="advice">{text(advice)}</dd>' if advice else ""
-    return f"<div><dt>{text(topic)}</dt><dd>{text(said)}</dd>{more}</div>"
+def _finding(found: Finding) -> str:
+    more = f'<dd class="advice">{text(found.advice)}</dd>' if found.advice else ""
+    return f"<div><dt>{text(found.topic)}</dt><dd>{text(found.text)}</dd>{more}</div>"
 
 
 def _scale(found: Outcome) -> str:
@@ -148,11 +148,6 @@ def _figure(title: str, names: Iterable[tuple[str, str]], drawing: str) -> str:
     return f"<figure><figcaption>{text(title)}<small>{key}</small></figcaption>{drawing}</figure>"
 
 
-def _heat(part: float) -> str:
-    """The class of a cell that is coloured by a part of 1."""
-    return f"h{min(6, int(part * 6.0) + 1)}" if part > 0 else ""
-
-
 def _confusion(result: Evaluation, found: Outcome) -> str:
     """The confusion matrix as a table, or of many classes the pairs that are confused most and every class's recall."""
     counts = result.confusion.sum(axis=1)
@@ -163,10 +158,8 @@ def _confusion(result: Evaluation, found: Outcome) -> str:
         for i, name in enumerate(result.class_names):
             cells = []
             for j, count in enumerate(result.confusion[i].tolist()):
-                kind = " ".join(
-                    filter(None, (_heat(count / max(1, int(counts[i]))), "own" * (i == j), "none" * (not count)))
-                )
-                cells.append(f'<td class="{kind}">{count}</td>')
+                heat = f"h{min(6, int(6.0 * (count / int(counts[i]))) + 1)}" if count else "none"
+                cells.append(f'<td class="{heat}{" own" * (i == j)}">{count}</td>')
             share = f"{100 * result.recall[i]:.0f}% of {counts[i]}" if counts[i] else "none"
             rows.append(f"<tr><th><bdi>{text(name)}</bdi></th>{''.join(cells)}<td class='sum'>{share}</td></tr>")
         return (
