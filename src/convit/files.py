@@ -21,16 +21,10 @@ from typing import IO, Any
 
 from convit.errors import InputError
 
-DISK_FAULTS = frozenset(
-    {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG}
-    | {
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.EEXIST,
-        errno.ELOOP,
-    }  # a place that is not there, or no such place
-)
+DISK_FAULTS = {
+    *(errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP),  # a place that is not there, or none
+}
 """Errors of a path that a user gave, not of the program."""
 
 
