@@ -219,9 +219,7 @@ def _digest(path: Path) -> str:
 def _is_whole(path: Path, plan: str) -> bool:
     try:
         meta = _read_meta(path)
-        if meta.get("plan") != plan:
-            return False
-        return bool(_digest(path / TENSORS) == meta["sha256"])
+        return meta.get("plan") == plan and bool(_digest(path / TENSORS) == meta["sha256"])
     except DAMAGE:
         return False
 

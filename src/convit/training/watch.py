@@ -70,7 +70,8 @@ class Watch:
             self._thread.join()  # it finds out who is gone, and ends this process
             return
         else:
-            status = _status(error)
+            known = 2 if isinstance(error, InputError | OSError) else 1
+            status = 130 if isinstance(error, KeyboardInterrupt) else known  # as the command line's
             speaks = self._first(self.store, status, otherwise="the store is gone with the first") is None
             time.sleep(2 * BEAT if speaks else 0)  # the store may be in this process
         if not speaks:
@@ -131,13 +132,6 @@ class Watch:
             raise SystemExit  # of this thread
         sys.stdout.flush()
         os._exit(status)
-
-
-def _status(error: BaseException) -> int:
-    """The exit status that the command line gives an error."""
-    if isinstance(error, KeyboardInterrupt):
-        return 130
-    return 2 if isinstance(error, InputError | OSError) else 1
 
 
 def _is_broken_connection(error: BaseException) -> bool:
