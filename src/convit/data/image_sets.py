@@ -169,12 +169,8 @@ class FileImages(ImageSet):
         except OSError:
             return -1
 
-    def stamps(self) -> list[Stamp]:
-        root = str(self.root)
-        return [stamp_of(os.path.join(root, name)) for name in self.names]
-
     def stamp(self, index: int) -> Stamp:
-        return stamp_of(self.path(index))
+        return stamp_of(os.path.join(self.root, self.names[index]))
 
     def checksum(self, index: int) -> str:
         try:
