@@ -136,6 +136,10 @@ def open_shards(data: str, opening: Opening) -> Source:
         sets[split], others = _read_split(root, names, listed, unended)
         ignored += others
     class_names, matching = matched(sets, min_classes=opening.min_classes, where=data, expected="two labels")
+    notes = []
+    if unended:  # these stop where a member ends, as one does that was cut off just there
+        what = f"{unended[0]} has" if len(unended) == 1 else f"{len(unended)} shards, such as {unended[0]}, have"
+        notes.append(f"{what} no end mark of a .tar file: if it was cut off there, images are missing")
     path = path_of(data)
     return Source(
         name=path.stem if path.is_file() else absolute(root).name,
@@ -143,16 +147,8 @@ def open_shards(data: str, opening: Opening) -> Source:
         class_names=class_names,
         splits=matching,
         ignored=tuple(ignored),
-        notes=_said_of_ends(unended),
+        notes=tuple(notes),
     )
-
-
-def _said_of_ends(unended: Sequence[str]) -> tuple[str, ...]:
-    """A line if there are shards that stop where a member ends, as one does that was cut off just there."""
-    if not unended:
-        return ()
-    what = f"{unended[0]} has" if len(unended) == 1 else f"{len(unended)} shards, such as {unended[0]}, have"
-    return (f"{what} no end mark of a .tar file: if it was cut off there, images are missing",)
 
 
 def _read_split(
