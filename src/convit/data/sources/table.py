@@ -163,7 +163,10 @@ def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
 
 def _text_rows(path: Path) -> Iterator[_Row]:
     text = _text(path)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(path, text), strict=True)
+    # The separator that divides the header into the most columns; of equals, the one of the file's suffix.
+    separators = "\t,;" if path.suffix.lower() == ".tsv" else ",;\t"
+    delimiter = max(separators, key=text.lstrip().splitlines()[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] = []
     columns: dict[str, int] = {}
     while True:
@@ -201,13 +204,6 @@ def _text(path: Path) -> str:
     if not text.strip():
         raise InputError(f"{path}: an empty file; expected {_EXPECTED}")
     return text
-
-
-def _delimiter(path: Path, text: str) -> str:
-    """The separator that divides the header into the most columns; of equals, the one of the file's suffix."""
-    header = text.lstrip().splitlines()[0]
-    separators = "\t,;" if path.suffix.lower() == ".tsv" else ",;\t"
-    return max(separators, key=header.count)
 
 
 def _parquet_rows(path: Path) -> Iterator[_Row]:
