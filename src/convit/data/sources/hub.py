@@ -291,17 +291,14 @@ def _columns(features: Mapping[str, Any], word: _Word, title: str) -> tuple[str,
     ):
         chosen = [name for name in possible if name == given] if given else likely
         if len(chosen) != 1:
-            there = ", ".join(f"{name} ({_type(feature)})" for name, feature in features.items())
+            types = [f.dtype if isinstance(f, Value) else type(f).__name__ for f in features.values()]
+            there = ", ".join(f"{name} ({kind})" for name, kind in zip(features, types, strict=True))
             count = f"no column {given!r} of {role}s" if given else f"{len(likely)} columns that could be the {role}"
             raise InputError(
                 f"{title}: {count}, of {there}; expected one {kind}, or on the Hub one chosen with :{role}=COLUMN"
             )
         found.append(chosen[0])
     return found[0], found[1]
-
-
-def _type(feature: Any) -> str:
-    return str(getattr(feature, "dtype", "")) if type(feature).__name__ == "Value" else type(feature).__name__
 
 
 HUB = SourceKind(
