@@ -61,7 +61,8 @@ class Saver:
             self.fault = error
             if best is self.classifier:
                 self._unwritten = copy.deepcopy(best).to("cpu")
-            self.say(f"could not save ({_reason(error)}): training goes on, and this is tried again; {self.newest()}")
+            why = error.strerror or error
+            self.say(f"could not save ({why}): training goes on, and this is tried again; {self.newest()}")
             return False
         if self.fault is not None:
             self.fault = None
@@ -81,9 +82,9 @@ class Saver:
         """
         if not self.save(model=model):
             assert self.fault is not None
-            where = self.fault.filename or self.folder.path
+            where, why = self.fault.filename or self.folder.path, self.fault.strerror or self.fault
             raise InputError(
-                f"{before}{where}: {_reason(self.fault)}; expected a place with room that can be written to; "
+                f"{before}{where}: {why}; expected a place with room that can be written to; "
                 f"{self.newest()}: make room, and {going_on(self.folder.path)}"
             ) from self.fault
 
@@ -96,7 +97,3 @@ class Saver:
 def going_on(folder: Path) -> str:
     """Says how a run is continued."""
     return f"continue with 'convit train --resume {folder}'"
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
