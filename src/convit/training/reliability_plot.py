@@ -20,7 +20,9 @@ def draw_reliability(found: Reliability, path: Path, *, title: str) -> None:
     figure, axes = new_figure(4.4 * count + 0.2, 5.4, rows=2, columns=count)
     for column, (scores, name) in enumerate(panels):
         _accuracy(axes[column], scores, name)
-        _counts(axes[count + column], scores)
+        below = axes[count + column]
+        below.bar((np.arange(BINS) + 0.5) / BINS, scores.counts, width=0.92 / BINS, color=GREY)
+        label(below, "", "highest probability", "images")
     for panel in axes:
         panel.set_xlim(0, 1)
     place = axes[0].get_subplotspec()
@@ -43,8 +45,3 @@ def _accuracy(axes: Axes, scores: Scores, name: str) -> None:
     label(axes, f"{name}: calibration error {scores.ece.value:.1%}", "", "part that is right")
     axes.set_ylim(0, 1.02)
     axes.legend(frameon=False, loc="upper left")
-
-
-def _counts(axes: Axes, scores: Scores) -> None:
-    axes.bar((np.arange(BINS) + 0.5) / BINS, scores.counts, width=0.92 / BINS, color=GREY)
-    label(axes, "", "highest probability", "images")
