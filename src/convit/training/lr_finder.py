@@ -2,9 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +10,6 @@ from numpy.typing import NDArray
 
 from convit.events import Advanced, Listener, PassBegan, ignore
 from convit.training.dry_run import begin_trial
-from convit.training.engine import Trainer
 from convit.training.options import Asked
 
 LOWEST, HIGHEST, STEPS = 1e-7, 1.0, 100
@@ -114,10 +111,10 @@ def find_lr(asked: Asked, tell: Listener = ignore) -> RateTest:
 
     tell(PassBegan("learning-rate test", STEPS))
     rates = []
+    batches = ((epoch, *one) for epoch in itertools.count() for one in enumerate(trainer.batches.of_epoch(epoch)))
     try:
-        for ramp.number, (epoch, step, batch) in zip(range(STEPS), _endless(trainer), strict=False):
+        for ramp.number, (epoch, step, (images, target)) in zip(range(STEPS), batches, strict=False):
             rates.append(ramp.rate)
-            images, target = batch
             learner.step(images, target, epoch, step, note)
             tell(Advanced(1, losses[-1]))
     except _DivergedError:
@@ -126,10 +123,3 @@ def find_lr(asked: Asked, tell: Listener = ignore) -> RateTest:
         trainer.batches.close()
     finite = np.isfinite(losses)
     return RateTest(rates=np.array(rates)[finite], losses=np.array(losses)[finite])
-
-
-def _endless(trainer: Trainer) -> Iterator[tuple[int, int, Any]]:
-    """(epoch, step, (images, target)) of a run, on and on."""
-    for epoch in itertools.count():
-        for step, batch in enumerate(trainer.batches.of_epoch(epoch)):
-            yield epoch, step, batch
