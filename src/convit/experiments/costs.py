@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from convit.benchmark.machine import machine_facts
 from convit.benchmark.steps import wait_for
@@ -47,7 +47,7 @@ ROUNDS, WARMUP = 10, 2
 MOST = 8
 """So many times as many rounds are made at most."""
 BUSY = 1.5
-"""Of so many running processes one at least is not this one."""
+"""Of so many processes that wanted a processor in the last minute, on average, one at least is not this one."""
 STEADY = 0.01
 """A ratio that the latest rounds changed by no more than this part of it is steady."""
 Size = tuple[int, int]
@@ -196,8 +196,8 @@ def _times(plans: Mapping[str, Plan], to_learn: ImageSet, device: torch.device, 
     }
     target = torch.arange(batch_size) % len(plans[BASE].class_names)
     images = {size: torch.randn(batch_size, 3, *size) for size in sizes}
-    steps_of = {
-        size: {LOADING: loading, **{name: _step(learner, noise, target) for name, learner in learners.items()}}
+    steps_of: dict[Size, dict[str, Callable[[], object]]] = {
+        size: {LOADING: loading, **{name: partial(one.step, noise, target, 0, 0) for name, one in learners.items()}}
         for size, noise in images.items()
     }
 
@@ -216,7 +216,7 @@ def _times(plans: Mapping[str, Plan], to_learn: ImageSet, device: torch.device, 
                 total[name] += part * (min(seconds[name]) + min(seconds[LOADING])) / batch_size
         return total
 
-    busy = _load() > BUSY
+    busy = hasattr(os, "getloadavg") and os.getloadavg()[0] > BUSY  # some systems do not tell
     found, steady = steadily_least(least)
     if busy or not steady:
         tell(
@@ -226,11 +226,6 @@ def _times(plans: Mapping[str, Plan], to_learn: ImageSet, device: torch.device, 
             )
         )
     return found
-
-
-def _load() -> float:
-    """How many processes wanted a processor in the last minute, on average; 0 where the system does not tell."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def steadily_least(measure: Callable[[], Mapping[str, float]]) -> tuple[dict[str, float], bool]:
@@ -259,10 +254,6 @@ def _loading(plan: Plan, images: ImageSet, device: torch.device) -> Callable[[],
         return lambda: None
     batches = TrainingBatches(plan, images.called(images.names[: plan.batch_size]), device, ALONE)
     return lambda: list(batches.of_epoch(0))
-
-
-def _step(learner: Learner, images: Tensor, target: Tensor) -> Callable[[], object]:
-    return lambda: learner.step(images, target, 0, 0)
 
 
 @contextmanager
