@@ -83,7 +83,9 @@ def to_evaluate_on(source: Source, choice: Evaluating) -> Selection:
         bad, levels = look(images, "checking images", choice.tell)
         images = without(images, bad)
         if not len(images):
-            raise InputError(f"{source.name}: no image that decodes, such as {_named(bad[0])}; expected some")
+            raise InputError(
+                f"{source.name}: no image that decodes, such as {bad[0].name} ({bad[0].reason}); expected some"
+            )
         if levels != Levels() and images.full_scale is None:
             notes.append(UNKNOWN_SCALE)
     notes += _said_of_learned(images, known, (choice.split, split), own=known.root == source.root)
@@ -139,10 +141,6 @@ def _new(source: Source, known: Known) -> list[str]:
         return []  # what was not drawn is not known by name
     names = {composed(name) for names in (*known.split.values(), known.left_out) for name in names}
     return [name for images in source.splits.values() for name in images.names if composed(name) not in names]
-
-
-def _named(bad: BadImage) -> str:
-    return f"{bad.name} ({bad.reason})"
 
 
 def _chosen(source: Source, split: str, known: Known) -> tuple[str, ImageSet]:
