@@ -36,19 +36,17 @@ class BadImage:
     reason: str
 
 
-Measure = Callable[[int, Image.Image], None]
-"""Gets the index of an image and its RGB pixels, from one of several threads."""
-
-
-def look(images: ImageSet, what: str, tell: Listener, measure: Measure | None = None) -> tuple[list[BadImage], Levels]:
+def look(
+    images: ImageSet, what: str, tell: Listener, measure: Callable[[int, Image.Image], None] | None = None
+) -> tuple[list[BadImage], Levels]:
     """Decodes every image fully; tells that ``what`` began and how it goes on.
 
     Args:
         images: what to decode.
         what: what this pass is called.
         tell: receives the events.
-        measure: called with each image that can be decoded; where the full scale is not known yet, not with those of
-            more than 8 bits.
+        measure: called with the index and the RGB pixels of each image that can be decoded, by one of several threads;
+            where the full scale is not known yet, not of those of more than 8 bits.
 
     Returns:
         The images that fail, in the order of the set; and the grey values of the others.
