@@ -5,7 +5,6 @@ original object again, with unchanged values. The managers can be nested: the in
 or save the model inside: this would apply to the replacements.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
@@ -147,15 +146,8 @@ def _with_gates(layer: AttentionLayer, values: Mapping[int, float]) -> nn.Parame
         for head, value in values.items():
             if not 0 <= value <= 1:
                 raise InputError(f"values: got {value} for head {head} of layer {layer.index}, expected 0 to 1")
-            logits[head] = _logit(value)
+            logits[head] = torch.logit(torch.tensor(value, dtype=torch.float64))  # infinite, so exact, at 0 and 1
         return _frozen(logits)
-
-
-def _logit(value: float) -> float:
-    """The inverse of the sigmoid; infinite at 0 and 1, whose sigmoids are exact."""
-    if value in (0, 1):
-        return math.copysign(math.inf, value - 0.5)
-    return math.log(value) - math.log1p(-value)
 
 
 def _frozen(tensor: Tensor) -> nn.Parameter:
