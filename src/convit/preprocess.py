@@ -59,13 +59,8 @@ class Preprocess:
         check("crop_pct", part, is_part(part) and part >= LEAST_PART, f"a number from {LEAST_PART} to 1")
         most = 2 * MOST_SIDE
         check("crop_pct", part, max(size) <= most * part, f"at least {max(size) / most:.2g} for {max(size)} pixels")
-        white = self.full_scale
-        check(
-            "full_scale",
-            white,
-            white is None or are_numbers((white,), 1, 1e-6, 1e9),
-            "a number from 1e-6 to 1e9, or None",
-        )
+        fits = self.full_scale is None or are_numbers((self.full_scale,), 1, 1e-6, 1e9)
+        check("full_scale", self.full_scale, fits, "a number from 1e-6 to 1e9, or None")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON knows them: tuples become lists."""
@@ -162,10 +157,10 @@ def _grey_to_rgb(image: Image.Image, full_scale: float | None) -> Image.Image:
     return made
 
 
-def strips(size: tuple[int, int], pixels: int = 2**20) -> Iterator[tuple[int, int, int, int]]:
-    """Boxes of whole rows, of about so many pixels each, that make up an image of this (width, height)."""
+def strips(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of whole rows, of about a million pixels each, that make up an image of this (width, height)."""
     width, height = size
-    rows = max(1, pixels // max(1, width))
+    rows = max(1, 2**20 // max(1, width))
     return ((0, top, width, min(top + rows, height)) for top in range(0, height, rows))
 
 
