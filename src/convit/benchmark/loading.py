@@ -173,22 +173,15 @@ def _median(work: Callable[[int], object], items: range, tell: Listener) -> floa
     return median(seconds)
 
 
-def make_photos(
-    folder: Path,
-    count: int,
-    size: tuple[int, int] = (4000, 3000),
-    suffix: str = ".jpg",
-    classes: tuple[str, ...] = ("a", "b"),
-) -> FileImages:
+def make_photos(folder: Path, count: int, size: tuple[int, int] = (4000, 3000), suffix: str = ".jpg") -> FileImages:
     """Writes photos with texture of every scale, as those of a camera have: noise alone would be twice the bytes, and a
-    single colour a hundredth. Each class has a brightness of its own.
+    single colour a hundredth. They are of two classes, of which one is brighter.
 
     Args:
         folder: where; class folders are made in it.
         count: how many in all.
         size: (width, height).
         suffix: the format.
-        classes: their names.
     """
     rng = np.random.default_rng(0)
     width, height = size
@@ -202,11 +195,10 @@ def make_photos(
     texture = (canvas + 110).clip(0, 215).astype(np.uint8)
     names = []
     for number in range(count):
-        label = number % len(classes)
         top, left = (int(rng.integers(0, room + 1)) for room in (height // 4, width // 4))
-        pixels = texture[top : top + height, left : left + width] + np.uint8(40 * label // max(1, len(classes) - 1))
-        name = f"{classes[label]}/{number:04}{suffix}"
+        pixels = texture[top : top + height, left : left + width] + np.uint8(40 * (number % 2))
+        name = f"{'ab'[number % 2]}/{number:04}{suffix}"
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels[:, :: 1 - 2 * (number % 3 == 0)]).save(folder / name, quality=90, compress_level=1)
         names.append(name)
-    return FileImages(folder, names, [number % len(classes) for number in range(count)], classes)
+    return FileImages(folder, names, [number % 2 for number in range(count)], ("a", "b"))
