@@ -55,7 +55,7 @@ class Curve:
         return float((_accuracies(self.law[None], more) - _accuracies(self.law[None], images))[0]), low, high
 
 
-def fitted(points: Sequence[Point], *, seed: int = 0) -> Curve:
+def fitted(points: Sequence[Point]) -> Curve:
     """The law through some points, of at least two sizes.
 
     Raises:
@@ -71,7 +71,7 @@ def fitted(points: Sequence[Point], *, seed: int = 0) -> Curve:
     sizes = np.log([point.images for point in points])
     errors = np.array([point.error for point in points])
     measured = np.array([point.measured for point in points])
-    drawn = np.random.default_rng(seed).binomial(measured, errors, (DRAWS, len(points)))
+    drawn = np.random.default_rng(0).binomial(measured, errors, (DRAWS, len(points)))
     return Curve(_law(sizes, errors[None], measured)[0], _law(sizes, (drawn + 0.5) / (measured + 1), measured))
 
 

@@ -210,9 +210,9 @@ def late(losses: Sequence[float]) -> Late | None:
 # -- in words ----------------------------------------------------------------------------------------------------------
 
 
-def _name(name: str, most: int = 40) -> str:
+def _name(name: str) -> str:
     """The name of a class as sentences have it, cut short."""
-    return repr(name if len(name) <= most else f"{name[: most - 1]}…")
+    return repr(name if len(name) <= 40 else f"{name[:39]}…")
 
 
 def _accuracy(o: Outcome) -> Finding:
