@@ -114,7 +114,9 @@ def _to_decode(copies: Copies, packs: Packs, tell: Listener) -> NDArray[np.int64
     """The images that no pack knows, those whose copy is lacking or damaged, and those of another full scale."""
     entries = copies.entries
     wanted = ~copies.kept & ((entries["deep"] == 0) | (copies.images.full_scale is not None))
-    damaged = _damaged(copies)
+    damaged, kept = np.zeros(len(copies), dtype=bool), np.flatnonzero(copies.kept)
+    if 3 * (entries["width"][kept].astype(np.int64) * entries["height"][kept]).sum() <= MOST_VERIFIED:
+        damaged[kept] = [not copies.is_whole(index) for index in kept.tolist()]
     if damaged.any():
         number = counted(damaged.sum(), "copy", "copies")
         tell(Said(f"{packs.folder}: {number} of images damaged: decoded again"))
@@ -125,16 +127,6 @@ def _to_decode(copies: Copies, packs: Packs, tell: Listener) -> NDArray[np.int64
         wanted &= ~lacking | (np.cumsum(sizes) <= packs.room())
     todo: NDArray[np.int64] = np.flatnonzero((copies.which < 0) | wanted | damaged)
     return todo
-
-
-def _damaged(copies: Copies) -> NDArray[np.bool_]:
-    """(N,) whether a copy is not as it was written, of as many as are looked at before a run."""
-    damaged = np.zeros(len(copies), dtype=bool)
-    kept = np.flatnonzero(copies.kept)
-    sizes = 3 * copies.entries["width"][kept].astype(np.int64) * copies.entries["height"][kept]
-    if sizes.sum() <= MOST_VERIFIED:
-        damaged[kept] = [not copies.is_whole(index) for index in kept.tolist()]
-    return damaged
 
 
 def _levels_of(entries: NDArray[Any]) -> Levels:
