@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
-
 from convit.classifier import Classifier
 from convit.classifier_loading import load_folder
 from convit.data import Draw, ImageSet, seeded
@@ -243,7 +241,11 @@ class Trainer:
             "images": shown,
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(shown / progress.seconds, 1),
-            "gates": [[round(gate, 4) for gate in gates] for gates in _gates(self.classifier.model)],
+            "gates": [
+                [round(gate, 4) for gate in module.gates.tolist()]
+                for module in self.classifier.model.modules()
+                if isinstance(module, GatedPositionalSelfAttention)
+            ],
             **(self.measure(self.classifier, self.copies["val"]) if self.world.main else {}),
         }
         if progress.epoch + 1 < plan.epochs and self._out_of_patience([*progress.history, record]):
@@ -265,8 +267,3 @@ class Trainer:
     def say(self, text: str) -> None:
         """Tells a line for a person."""
         self.tell(Said(text))
-
-
-def _gates(model: nn.Module) -> list[list[float]]:
-    """The gates of every GPSA layer, by layer and head."""
-    return [module.gates.tolist() for module in model.modules() if isinstance(module, GatedPositionalSelfAttention)]
