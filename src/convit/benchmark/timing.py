@@ -4,6 +4,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -100,9 +101,7 @@ def measure(
             able = [who for who, result in results.items() if result.error is None]
             times, repeats = _times(case, able, device, rounds, seconds, exported, tell)
             for who, timed in times.items():
-                results[who] = Result(
-                    who=who, seconds=timed.seconds, error=timed.error, peak_bytes=results[who].peak_bytes
-                )
+                results[who] = replace(timed, peak_bytes=results[who].peak_bytes)
         out.append(Measured(case=case, results=tuple(results.values()), steps_per_sample=repeats))
     return tuple(out)
 
