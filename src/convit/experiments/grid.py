@@ -55,13 +55,15 @@ class _Process:
     def __init__(self, cell: Cell, folder: ExperimentFolder, lock: int, threads: int) -> None:
         self.name, self.run = cell.name, RunFolder(folder.run(cell))
         self.before = self.part()
+        path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]  # this very package, wherever it is
+        own = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(filter(None, path))}
         self.output = tempfile.TemporaryFile()  # noqa: SIM115 (closed when it has ended)
         self.popen = subprocess.Popen(
             [sys.executable, *PROGRAM, folder.write_config(cell), self.run.path, *([cell.rival] if cell.rival else [])],
             stdin=subprocess.PIPE,
             stdout=self.output,
             stderr=subprocess.STDOUT,
-            env=_environment(threads),
+            env=os.environ | own,
             start_new_session=True,  # a Ctrl-C is ours to hear, not theirs
             pass_fds=(lock,),  # so nobody writes into the folder before the last of them has ended
         )
@@ -179,9 +181,3 @@ def _ended(running: Sequence[_Process], log: BinaryIO) -> Iterator[None]:
             for process in running:
                 process.popen.kill()
                 process.popen.wait()
-
-
-def _environment(threads: int) -> dict[str, str]:
-    """That of a process: its part of the threads, and this very package, from wherever it was imported."""
-    path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(filter(None, path))}
