@@ -153,20 +153,18 @@ def _measured(
                 times[same] = _times(plans, images, device, tell)
         seconds = times[same]
         for name, rival in here.items():
-            yield (
-                name,
-                Cost(
-                    milliseconds=round(1000 * seconds[rival], 4),
-                    convit_milliseconds=round(1000 * seconds[BASE], 4),
-                    times_convit=round(seconds[rival] / seconds[BASE], 4),
-                    convit_epochs=of_convit.epochs,
-                    images=of_convit.images,
-                    batch_size=of_convit.batch_size,
-                    lr=of_convit.options.lr or 0.0,
-                    augmentation={name: getattr(of_convit.options, name) for name in BY_EPOCHS},
-                    machine=machine,
-                ),
+            cost = Cost(
+                milliseconds=round(1000 * seconds[rival], 4),
+                convit_milliseconds=round(1000 * seconds[BASE], 4),
+                times_convit=round(seconds[rival] / seconds[BASE], 4),
+                convit_epochs=of_convit.epochs,
+                images=of_convit.images,
+                batch_size=of_convit.batch_size,
+                lr=of_convit.options.lr or 0.0,
+                augmentation={option: getattr(of_convit.options, option) for option in BY_EPOCHS},
+                machine=machine,
             )
+            yield name, cost
 
 
 def _plans(of_convit: Asked, rivals: Sequence[str]) -> tuple[dict[str, Plan], ImageSet]:
