@@ -18,7 +18,7 @@ from convit.classifier_folder import CONFIG, WEIGHTS
 from convit.data import BadImage, Preprocess, first_change
 from convit.data.copies import learning_side
 from convit.data.duplicates import duplicate_notes
-from convit.data.select import Checked, Facts, Learning, Selection, check, refuse_bad, select
+from convit.data.select import Facts, Learning, Selection, check, refuse_bad, select
 from convit.data.sources.layout import split_folder
 from convit.errors import InputError, counted
 from convit.events import Listener
@@ -48,15 +48,10 @@ def planned(asked: Asked, tell: Listener, world: World = ALONE) -> tuple[Selecti
         refuse_bad(selection.name, checked.bad)
     if checked.bad or checked.full_scale != selection.full_scale:
         selection, plan = _chosen(asked, world, checked.bad, checked.full_scale)
-    facts = replace(plan.facts, notes=(*plan.facts.notes, *world.from_main(partial(_duplicates, selection, checked))))
+    contents = {split: images["contents"] for split, images in selection.record["splits"].items()}
+    said = world.from_main(partial(duplicate_notes, selection.splits, contents, checked.checksums))
+    facts = replace(plan.facts, notes=(*plan.facts.notes, *said))
     return selection, replace(plan, facts=facts, sources=world.from_main(partial(_sources, plan, selection)))
-
-
-def _duplicates(selection: Selection, checked: Checked) -> tuple[str, ...]:
-    """What is to be said of the same pictures in two splits or in two classes."""
-    recorded = selection.record["splits"].items()
-    contents = {split: images["contents"] for split, images in recorded}
-    return duplicate_notes(selection.splits, contents, checked.checksums)
 
 
 def _chosen(
