@@ -163,15 +163,13 @@ def _train_one(folder: RunFolder, number: int, asked: Asked, tell: Listener, mea
     if (own.path / "evaluation.json").is_file():
         return
     tell(Said(f"fold {number} of {asked.folds}"))
+    now = {name: value for name in _GOES_ON if (value := getattr(asked, name)) is not None}
     if own.is_run:
-        now = {name: value for name in _GOES_ON if (value := getattr(asked, name)) is not None}
         options = asked_from(None, {"resume": own.path, **now})
     elif number == 1:
         options = replace(asked, fold=1, out=own.path, resume=None, overwrite=False)
     else:  # as the first one decided
-        first = _run_of(folder, 1).read_plan().options
-        now = {name: value for name in _GOES_ON if (value := getattr(asked, name)) is not None}
-        options = replace(first, fold=number, out=own.path, **now)
+        options = replace(_run_of(folder, 1).read_plan().options, fold=number, out=own.path, **now)
 
     def same_images(event: Event) -> None:
         if isinstance(event, RunBegan) and number > 1:
