@@ -70,11 +70,6 @@ class _SumOfAll(torch.autograd.Function):
         return total
 
 
-def _sum_of_all(x: Tensor) -> Tensor:
-    total: Tensor = _SumOfAll.apply(x)
-    return total
-
-
 class BatchNormOfAll(nn.Module):
     """Batch norm whose mean and variance in training are those of the whole step, over all processes.
 
@@ -106,8 +101,8 @@ class BatchNormOfAll(nn.Module):
         others = [dim for dim in range(x.ndim) if dim != self.channels]
         count = x.numel() // x.shape[self.channels] * torch.distributed.get_world_size()
         values = x.float()
-        mean = _sum_of_all(values.sum(others)) / count
-        variance = _sum_of_all((values - self._along(mean, x)).square().sum(others)) / count
+        mean: Tensor = _SumOfAll.apply(values.sum(others)) / count
+        variance: Tensor = _SumOfAll.apply((values - self._along(mean, x)).square().sum(others)) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
