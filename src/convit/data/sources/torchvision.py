@@ -90,7 +90,14 @@ def open_torchvision(name: str, opening: Opening) -> Source:
     for split, arguments in entry.splits.items():
         dataset = _construct(name, entry, arguments, root, opening.download)
         class_names = entry.classes or _class_names(dataset)
-        sets[split] = _image_set(name, split, dataset, root, class_names)
+        if hasattr(dataset, "data"):
+            pixels, targets = _arrays(name, dataset)
+            names = [f"{name}/{split}/{i:06d}" for i in range(len(pixels))]
+            sets[split] = ArrayImages(pixels, names, targets, class_names)
+        else:
+            paths, targets = _files(dataset)
+            names = [Path(os.path.relpath(path, root)).as_posix() for path in paths]
+            sets[split] = FileImages(root, names, targets, class_names)
     return Source(name=name, root=name, class_names=class_names, flip=entry.flip, splits=sets)
 
 
@@ -111,15 +118,6 @@ def _class_names(dataset: Any) -> tuple[str, ...]:
     """torchvision's names: ``categories`` in Caltech101, tuples of synonyms in Imagenette, strings elsewhere."""
     names = dataset.categories if hasattr(dataset, "categories") else dataset.classes
     return tuple(name if isinstance(name, str) else name[0] for name in names)
-
-
-def _image_set(name: str, split: str, dataset: Any, root: Path, class_names: tuple[str, ...]) -> ImageSet:
-    if hasattr(dataset, "data"):
-        pixels, targets = _arrays(name, dataset)
-        return ArrayImages(pixels, [f"{name}/{split}/{i:06d}" for i in range(len(pixels))], targets, class_names)
-    paths, targets = _files(dataset)
-    names = [Path(os.path.relpath(path, root)).as_posix() for path in paths]
-    return FileImages(root, names, targets, class_names)
 
 
 def _arrays(name: str, dataset: Any) -> tuple[NDArray[np.uint8], Sequence[int]]:
