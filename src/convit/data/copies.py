@@ -122,26 +122,18 @@ class Copies:
 
     def read(self, index: int) -> Image.Image:
         """The copy of image ``index``, RGB. Raises as :meth:`ImageSet.read` does."""
-        return self.from_pack(index) or self.made(index)
+        pixels = self.kept_pixels(index)
+        if pixels is None:
+            return self.made(index)
+        size = int(self.entries["width"][index]), int(self.entries["height"][index])
+        return Image.frombytes("RGB", size, pixels)
 
     def made(self, index: int) -> Image.Image:
         """The copy, made of the image."""
         return self.way(self.images.read(index, self.way.side))
 
-    def from_pack(self, index: int) -> Image.Image | None:
-        """The copy as a pack has it; None where none does, or where its pixels are damaged."""
-        view = self._view(index)
-        if view is None:
-            return None
-        size = int(self.entries["width"][index]), int(self.entries["height"][index])
-        return Image.frombytes("RGB", size, view)
-
-    def is_whole(self, index: int) -> bool:
-        """Whether a pack has the copy as it was written."""
-        return self._view(index) is not None
-
-    def _view(self, index: int) -> memoryview | None:
-        """The bytes of a copy in a pack, where they are as they were written."""
+    def kept_pixels(self, index: int) -> memoryview | None:
+        """The bytes of a copy in a pack, where they are as they were written; None where none has it, or not so."""
         if not self.kept[index]:
             return None
         _, at, height, width, crc, *_ = self.entries[index].item()

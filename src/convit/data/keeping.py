@@ -116,7 +116,7 @@ def _to_decode(copies: Copies, packs: Packs, tell: Listener) -> NDArray[np.int64
     wanted = ~copies.kept & ((entries["deep"] == 0) | (copies.images.full_scale is not None))
     damaged, kept = np.zeros(len(copies), dtype=bool), np.flatnonzero(copies.kept)
     if 3 * (entries["width"][kept].astype(np.int64) * entries["height"][kept]).sum() <= MOST_VERIFIED:
-        damaged[kept] = [not copies.is_whole(index) for index in kept.tolist()]
+        damaged[kept] = [copies.kept_pixels(index) is None for index in kept.tolist()]
     if damaged.any():
         number = counted(damaged.sum(), "copy", "copies")
         tell(Said(f"{packs.folder}: {number} of images damaged: decoded again"))
