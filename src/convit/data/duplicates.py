@@ -89,21 +89,21 @@ def learned_note(images: ImageSet, root: str | None, learned: Mapping[str, int])
     suspects = [i for i, content in enumerate(now) if content in names and content != -1]
     if not isinstance(images, FileImages):  # contents are checksums of 32 bits: a few are equal by chance
         few = len(suspects) <= 10 * len(images) * len(learned) / 2**32
-        return None if few else _learned_note(len(suspects), images, suspects, "have the checksum of")
+        return None if few else _learned_note(images, suspects, "have the checksum of")
     sums = _checksums(root, [name for content in {now[i] for i in suspects} for name in names[content]])
     if sums:
         same = [i for i in suspects if images.checksum(i) in sums]
-        return _learned_note(len(same), images, same, "are") if same else None
+        return _learned_note(images, same, "are") if same else None
     count = Counter(now)
     telling = [i for i in suspects if len(names[now[i]]) == 1 and count[now[i]] == 1]
     if len(telling) < max(3, len(images) / 2):
         return None
-    return _learned_note(len(telling), images, telling, "have the size, to the byte, of")
+    return _learned_note(images, telling, "have the size, to the byte, of")
 
 
-def _learned_note(number: int, images: ImageSet, which: list[int], how: str) -> str:
+def _learned_note(images: ImageSet, which: list[int], how: str) -> str:
     return (
-        f"{number} of the {len(images)} images {how} images that the run learned from, such as "
+        f"{len(which)} of the {len(images)} images {how} images that the run learned from, such as "
         f"{images.where(which[0])}: accuracy on them says too much"
     )
 
