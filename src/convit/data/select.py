@@ -111,11 +111,9 @@ def select(data: str, choice: Learning | Evaluating | Checking) -> Selection:
     folders = choice.folders if isinstance(choice, Checking) else _folders_to_evaluate(data, choice.known)
     source = open_source(data, data_root=choice.data_root, min_classes=1, missing=True, empty=True, folders=folders)
     source = scaled(source, choice.full_scale)
-    return _as_found(source) if isinstance(choice, Checking) else to_evaluate_on(source, choice)
-
-
-def _as_found(source: Source) -> Selection:
-    return Selection(
+    if isinstance(choice, Evaluating):
+        return to_evaluate_on(source, choice)
+    return Selection(  # as they are found
         name=source.name,
         root=source.root,
         class_names=source.class_names,
