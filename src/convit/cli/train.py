@@ -25,17 +25,12 @@ def main(options: TrainCommand) -> int:
         elif options.find_lr:
             _find_lr(options.only(Asked), together(screen, tracker))
         else:
-            return _train(options, screen, tracker)
-    return 0
-
-
-def _train(options: TrainCommand, screen: Screen, tracker: Listener) -> int:
-    try:
-        start(options.only(Asked), screen, tracker)
-    except Stopped as stopped:
-        screen(Said(f"{stopped}"))
-        screen(Said(f"continue with: convit train --resume {stopped.folder}"))
-        return 128 + stopped.signum
+            try:
+                start(options.only(Asked), screen, tracker)
+            except Stopped as stopped:
+                screen(Said(f"{stopped}"))
+                screen(Said(f"continue with: convit train --resume {stopped.folder}"))
+                return 128 + stopped.signum
     return 0
 
 
