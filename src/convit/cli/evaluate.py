@@ -227,20 +227,15 @@ def _show(result: Evaluation, title: str, model: str) -> None:
     for i, name in enumerate(result.class_names):
         row = result.confusion[i].copy()
         images, row[i] = int(row.sum()), 0
+        rate = 100 * int(result.confusion[i, i]) / max(1, images)
         cells = (
             name,
             str(images),
             f"{result.precision[i]:.1%}" if result.confusion[:, i].any() else "-",
-            _recall(int(result.confusion[i, i]), images),
+            f"{rate:.1f}% ({short_interval(rate, images)})" if images else "-",
             f"{result.class_names[row.argmax()]} ({row.max()})" if row.any() else "",
         )
         table.add_row(*(escape(printable(cell)) for cell in cells))  # a user's square brackets are no markup
     console.print(table)
     figures = f"{result.accuracy}, loss {result.loss:.4f}, {counted(result.num_images, 'image')}, {model}"
     console.print(f"{printable(title)}: {figures}", markup=False, soft_wrap=True)
-
-
-def _recall(right: int, images: int) -> str:
-    """In a table: to a tenth of a percent."""
-    rate = 100 * right / images if images else 0
-    return f"{rate:.1f}% ({short_interval(rate, images)})" if images else "-"
