@@ -8,7 +8,7 @@ import signal
 import sys
 from contextlib import suppress
 from types import FrameType, ModuleType
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 COMMANDS = {
     "train": "train a classifier on your images; writes a run folder",
@@ -52,20 +52,16 @@ def program() -> NoReturn:
     if not {"OMP_WAIT_POLICY", SPIN_VARIABLE} & os.environ.keys():
         os.environ[SPIN_VARIABLE] = SPIN_COUNT
     status = main()
+    # What a closed or full output did not take is forgotten: Python would try once more when it ends, and end with a
+    # status of its own, 120.
     for stream in (sys.stdout, sys.stderr):
-        _drop_unwritten(stream)
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda signum, frame: os._exit(status))
     sys.exit(status)
-
-
-def _drop_unwritten(stream: TextIO) -> None:
-    """Forgets what a closed or full output did not take: Python would try once more when it ends, and end with a status
-    of its own, 120."""
-    try:
-        stream.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def end_at_interrupts() -> None:
