@@ -1,7 +1,8 @@
-"""Which device to compute on."""
+"""Which device to compute on, and in which type."""
 
 import torch
 
+from convit.choices import Precision
 from convit.errors import InputError
 
 
@@ -22,3 +23,9 @@ def pick_device(name: str = "auto") -> torch.device:
             f"device: got {name!r}, which this machine (or this build of PyTorch) lacks; available: {there}"
         )
     return torch.device(name)
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Within it matrix products are of this type; in fp32 all is as the weights are."""
+    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from convit.benchmark.cases import TIMM_NAMES, Case
 from convit.choices import Precision
+from convit.device import autocast
 from convit.models import create_model
 
 Step = Callable[[], object]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class CannotMeasureError(Exception):
@@ -56,7 +56,7 @@ def forward_step(model: nn.Module, images: Tensor, precision: Precision = "fp32"
     model.eval()
 
     def step() -> None:
-        with torch.inference_mode(), _autocast(images, precision):
+        with torch.inference_mode(), autocast(images.device, precision):
             model(images)
 
     return step
@@ -72,17 +72,13 @@ def training_step(model: nn.Module, images: Tensor, precision: Precision = "fp32
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with _autocast(images, precision):
+        with autocast(images.device, precision):
             loss = nn.functional.cross_entropy(model(images), target)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
 
     return step
-
-
-def _autocast(images: Tensor, precision: Precision) -> torch.autocast:
-    return torch.autocast(images.device.type, DTYPES[precision], enabled=precision != "fp32")
 
 
 def wait_for(device: torch.device) -> Callable[[], None]:

@@ -11,18 +11,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from convit.choices import Precision
 from convit.classifier import Classifier
 from convit.data import ImageSet, Preprocess, SampleDataset, normalised
 from convit.data.copies import Copies, Fitted
 from convit.data.transforms import pixels_of
+from convit.device import autocast
 from convit.errors import InputError
 from convit.events import Advanced, Listener
 from convit.intervals import rate_with_interval, wilson_interval
 from convit.training.distributed import ALONE, World
 from convit.training.workers import batches, end_workers, make_loader
-
-AUTOCAST: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""The type of the matrix products by ``--precision``; None leaves all of them as the weights are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +104,7 @@ def logits_of(
     batch_size: int = 64,
     workers: int = 0,
     copies: Copies | None = None,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
     on_batch: Callable[[int], None] = lambda images: None,
     world: World = ALONE,
 ) -> Tensor:
@@ -136,12 +135,11 @@ def logits_of(
     own = range(world.rank, len(images), world.size)
     workers = min(workers, math.ceil(len(own) / batch_size))  # more would be started for nothing
     loader = make_loader(dataset, workers, batch_size=batch_size, sampler=own)
-    dtype = AUTOCAST[precision]
     found = torch.zeros(len(images), len(images.class_names))
     parts = iter(found[world.rank :: world.size].split(batch_size))
     try:
         for batch, _ in batches(loader):
-            with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
+            with torch.inference_mode(), autocast(device, precision):
                 logits = model(normalised(batch.to(device), preprocess)).float().cpu()
             part = next(parts)
             if logits.shape != part.shape:

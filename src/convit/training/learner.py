@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from convit.data import Draw, seeded
+from convit.device import autocast
 from convit.models import ConViT
 from convit.training.distributed import ALONE, World
-from convit.training.evaluation import AUTOCAST
 from convit.training.objective import Objective, class_weights
 from convit.training.optimizers import make_optimizer
 from convit.training.parallel import data_parallel, draw_by_rows, share_batch_norm
@@ -129,8 +129,7 @@ class Learner:
 
     def _loss(self, images: Tensor, target: Tensor) -> Tensor:
         """The sum of the losses of images."""
-        dtype = AUTOCAST[self.plan.options.precision]
-        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+        with autocast(self.device, self.plan.options.precision):
             logits = self._forward(images)
             answers = None if self.distiller is None else self.distiller.answers(images)
         loss = self.objective.loss(logits.float(), target)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convit.data import seeded
-from convit.training.evaluation import AUTOCAST
+from convit.device import autocast
 from convit.training.learner import Learner, decided
 from convit.training.optimizers import make_optimizer
 from convit.training.state import KEEP
@@ -100,14 +100,13 @@ def _saved_bytes(learner: Learner, count: int) -> int:
     buffers = [(buffer, buffer.clone()) for buffer in learner.model.buffers()]
     images = torch.zeros(count, 3, *learner.plan.preprocess.image_size, device=learner.device)
     target = torch.zeros(count, dtype=torch.int64, device=learner.device)
-    dtype = AUTOCAST[learner.plan.options.precision]
     learner.model.train()
     if learner.rows is not None:
         learner.rows.batch_size, learner.rows.shown = count, torch.arange(count, device=learner.device)
     with (
         seeded(learner.plan.options.seed),
         torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
-        torch.autocast(learner.device.type, dtype, enabled=dtype is not None),
+        autocast(learner.device, learner.plan.options.precision),
     ):
         F.cross_entropy(learner.model(images).float(), target)
     with torch.no_grad():

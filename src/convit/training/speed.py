@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from convit.training.evaluation import AUTOCAST
+from convit.device import autocast
 from convit.training.learner import Learner
 from convit.training.plan import Plan
 from convit.training.state import Progress
@@ -105,11 +105,11 @@ class Foretelling:
 def forward_seconds(learner: Learner) -> float:
     """Seconds of an image in a forward pass of at most 16, without gradients; it changes nothing of the model."""
     images = torch.zeros(min(16, learner.plan.batch_size), 3, *learner.plan.preprocess.image_size)
-    images, dtype, seconds = images.to(learner.device), AUTOCAST[learner.plan.options.precision], 0.0
+    images, seconds = images.to(learner.device), 0.0
     learner.model.eval()  # every step sets it to train
     for _ in range(2):  # the first prepares much
         began = time.perf_counter()
-        with torch.inference_mode(), torch.autocast(learner.device.type, dtype, enabled=dtype is not None):
+        with torch.inference_mode(), autocast(learner.device, learner.plan.options.precision):
             learner.model(images).sum().item()
         seconds = time.perf_counter() - began
     return seconds / len(images)
