@@ -107,10 +107,10 @@ def test_student_with_nothing_but_the_teacher_follows_it(kind: str, data: Path, 
     assert of.distiller is not None
     images = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        answers = of.distiller.answers(images)
+        answers = of.distiller.teacher(images)
         answers -= answers.median(dim=0).values  # so that the teacher has both answers to give, and is sure of them
         answers *= 20 / answers.abs().max()
-    of.distiller.answers = lambda _: answers  # type: ignore[method-assign]
+    of.distiller.teacher.forward = lambda _: answers  # type: ignore[method-assign]
     wanted = answers.argmax(-1)
     assert 4 <= int(wanted.sum()) <= 12
     losses = [of.step(images, 1 - wanted, 0, step) for step in range(60)]
@@ -141,9 +141,9 @@ def test_run_as_a_teacher(data: Path, tmp_path: Path) -> None:
     assert turned is not None
     assert straight is not None
     images = torch.randn(3, 3, 8, 8)
-    assert torch.equal(turned.answers(images), straight.answers(images).flip(-1))
+    assert torch.equal(turned.teacher(images), straight.teacher(images).flip(-1))
     own = convit.load(tmp_path / "teacher").model.eval()
-    assert torch.equal(straight.answers(images), own(images))
+    assert torch.equal(straight.teacher(images), own(images))
 
 
 def refused(match: str, classes: tuple[str, ...] = ("dark", "light"), size: int = 8, **more: Any) -> None:

@@ -131,7 +131,7 @@ class Learner:
         """The sum of the losses of images."""
         with autocast(self.device, self.plan.options.precision):
             logits = self._forward(images)
-            answers = None if self.distiller is None else self.distiller.answers(images)
+            answers = None if self.distiller is None else self.distiller.teacher(images)
         loss = self.objective.loss(logits.float(), target)
         if self.distiller is not None and answers is not None:
             loss = self.distiller.loss(loss, logits.float(), answers)

@@ -120,18 +120,13 @@ class Distiller:
         soft = f", temperature {self.temperature:g}" if self.kind == "soft" else ""
         return f"distillation: {self.kind}, {self.alpha:g} of the loss{soft}, from {self.teacher.about}"
 
-    def answers(self, images: Tensor) -> Tensor:
-        """(B, classes) what the teacher says of the images."""
-        logits: Tensor = self.teacher(images)
-        return logits
-
     def loss(self, loss: Tensor, logits: Tensor, answers: Tensor) -> Tensor:
         """``(1 - a) loss + a L``, with L the hard or the soft loss, as sums over the images.
 
         Args:
             loss: against the labels.
             logits: (B, classes) of the model, in fp32.
-            answers: (B, classes) of :meth:`answers`.
+            answers: (B, classes) of the teacher.
         """
         hard = self.kind == "hard"
         told = hard_loss(logits, answers) if hard else soft_loss(logits, answers, self.temperature)
