@@ -16,7 +16,7 @@ TIMM_NAMES: dict[str, dict[str, str]] = {
 }
 """timm's models by our size; at other patches and images than 224 px they are made with ours."""
 
-_SHAPES = {model_name(size, *shape): (size, shape[0]) for size, shapes in GEOMETRIES.items() for shape in shapes}
+_SHAPES = {model_name(size, *shape): (size, *shape) for size, shapes in GEOMETRIES.items() for shape in shapes}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +116,7 @@ def grid_of_cases(
     ['convit_tiny_patch16_224, 224 px, batch 1, forward, fp32, eager']
     """
     hows = (False, True) if compiled else (False,)
-    cases = (
+    cases = (  # of an unknown model any image size: the case refuses it
         Case(
             model=m,
             image_size=s,
@@ -128,14 +128,11 @@ def grid_of_cases(
             num_classes=num_classes,
         )
         for m in models
-        for s, b, p, mode, how in product(image_sizes or [_own_image_size(m)], batch_sizes, precisions, modes, hows)
+        for s, b, p, mode, how in product(
+            image_sizes or [_SHAPES[m][2] if m in _SHAPES else 0], batch_sizes, precisions, modes, hows
+        )
     )
     return tuple(dict.fromkeys(cases))
-
-
-def _own_image_size(model: str) -> int:
-    """224 for ``convit_tiny_patch16_224``; of an unknown model anything, the case will refuse it."""
-    return int(model.rsplit("_", 1)[-1]) if model in _SHAPES else 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
