@@ -22,10 +22,7 @@ from convit.ops import naive
 class TimmAttention(AttentionLayer):
     """Plain attention."""
 
-    @property
-    def kind(self) -> str:
-        """Plain self-attention."""
-        return "sa"
+    kind = "sa"
 
     def _watch(self, stack: ExitStack, parts: dict[str, Any]) -> None:
         if isinstance(self.module, Attention):
@@ -61,10 +58,7 @@ class TimmAttention(AttentionLayer):
 class TimmGPSA(TimmAttention):
     """Gated positional attention."""
 
-    @property
-    def kind(self) -> str:
-        """Gated positional self-attention."""
-        return "gpsa"
+    kind = "gpsa"
 
     @property
     def gates(self) -> Tensor | None:
