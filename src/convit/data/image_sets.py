@@ -7,7 +7,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,6 +37,8 @@ class ImageSet(ABC):
         class_names: every class of the source, also those without an image here.
     """
 
+    of_each: ClassVar[tuple[str, ...]] = ()
+    """Names of arrays that have a row for each image, besides its name and its target."""
     full_scale: float | None = None
     """The value that is white where grey values are floats or have more than 8 bits
     (:func:`convit.preprocess.to_rgb`); None where it is not known."""
@@ -91,18 +93,17 @@ class ImageSet(ABC):
     def checksum(self, index: int) -> str:
         """16 hexadecimal digits, equal for two images only if all of their bytes are; empty if it cannot be read."""
 
-    @abstractmethod
-    def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
-        """The images at ``indices``, with new targets and class names."""
-
     def counts(self) -> NDArray[np.int64]:
         """(classes,) how many images each class has here."""
         return np.bincount(self.targets, minlength=len(self.class_names)).astype(np.int64)
 
     def subset(self, indices: ArrayLike) -> Self:
         """The images at ``indices``, in that order, with the same class names."""
-        chosen = np.asarray(indices, dtype=np.int64)
-        return self._rebuilt(chosen, self.targets[chosen], self.class_names).scaled(self.full_scale)
+        same, chosen = copy.copy(self), np.asarray(indices, dtype=np.int64)
+        same.names = tuple(self.names[i] for i in chosen)
+        for name in ("targets", *self.of_each):
+            setattr(same, name, getattr(self, name)[chosen])
+        return same
 
     def scaled(self, full_scale: float | None) -> Self:
         """The same images with another ``full_scale``."""
@@ -136,8 +137,9 @@ class ImageSet(ABC):
                 )
         # A class without an image here may be unknown: nothing points to its -1.
         lookup = np.array([position.get(composed(name), -1) for name in self.class_names], dtype=np.int64)
-        same = self._rebuilt(np.arange(len(self)), lookup[self.targets], tuple(class_names))
-        return same.scaled(self.full_scale)
+        same = copy.copy(self)
+        same.targets, same.class_names = lookup[self.targets], tuple(class_names)
+        return same
 
 
 class FileImages(ImageSet):
@@ -178,9 +180,6 @@ class FileImages(ImageSet):
         except OSError:
             return ""
 
-    def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
-        return type(self)(self.root, [self.names[i] for i in indices], targets, class_names)
-
 
 class EncodedImages(ImageSet):
     """Encoded images inside larger files, such as shards, decoded on each read."""
@@ -215,6 +214,8 @@ class EncodedImages(ImageSet):
 class ArrayImages(ImageSet):
     """Images in memory. pixels: uint8, (N, height, width) for grey or (N, height, width, 3) for RGB."""
 
+    of_each = ("pixels",)
+
     def __init__(
         self, pixels: NDArray[np.uint8], names: Sequence[str], targets: ArrayLike, class_names: Sequence[str]
     ) -> None:
@@ -245,9 +246,6 @@ class ArrayImages(ImageSet):
 
     def checksum(self, index: int) -> str:
         return hashlib.sha256(self.pixels[index].tobytes()).hexdigest()[:16]
-
-    def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
-        return type(self)(self.pixels[indices], [self.names[i] for i in indices], targets, class_names)
 
 
 def stamp_of(path: str | Path) -> Stamp:

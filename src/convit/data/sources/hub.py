@@ -76,6 +76,8 @@ class _Word:
 class HubImages(EncodedImages):
     """Images in a column of a ``datasets.Dataset``, given undecoded; image ``i`` is in row ``rows[i]``."""
 
+    of_each = ("rows",)
+
     def __init__(
         self,
         dataset: Any,
@@ -104,10 +106,6 @@ class HubImages(EncodedImages):
 
     def where(self, index: int) -> str:
         return f"{self.title}[{self.rows[index]}]"
-
-    def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
-        names = [self.names[i] for i in indices]
-        return type(self)(self.dataset, self.title, self.rows[indices], names, targets, class_names)
 
 
 def open_hub(data: str, opening: Opening) -> Source:

@@ -16,7 +16,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,6 +57,8 @@ class _Place(NamedTuple):
 
 class ShardImages(EncodedImages):
     """Images in .tar files. places: (N, 3) shard, first byte, number of bytes; names: ``SHARD/MEMBER``."""
+
+    of_each = ("places",)
 
     def __init__(
         self,
@@ -101,10 +103,6 @@ class ShardImages(EncodedImages):
     def stamp(self, index: int) -> Stamp:
         shard, offset, size = self.places[index].tolist()
         return _stamp(stamp_of(self.root / self.shards[shard]), offset, size)
-
-    def _rebuilt(self, indices: NDArray[np.int64], targets: NDArray[np.int64], class_names: tuple[str, ...]) -> Self:
-        names = [self.names[i] for i in indices]
-        return type(self)(self.root, self.shards, self.places[indices], names, targets, class_names)
 
 
 def _stamp(shard: Stamp, offset: int, size: int) -> Stamp:
