@@ -35,7 +35,7 @@ def verified(
     sizes: Sequence[tuple[int, int]],
     path: Path,
     temperature: float = 1.0,
-    tolerance: float | None = TOLERANCE,
+    tolerance: float = TOLERANCE,
 ) -> float:
     """The largest difference of a logit between ``run`` and the model with its temperature, as a part of the largest
     logit."""
@@ -53,9 +53,9 @@ def verified(
             if worst != worst:
                 break
     relative = worst / scale if scale else worst
-    if not relative <= (float("inf") if tolerance is None else tolerance):
+    if not relative <= tolerance:
         raise InputError(
             f"{path}: not written: its largest difference from PyTorch would be {relative:.1e} of the largest logit, "
-            f"expected at most {tolerance or float('inf'):.0e}"
+            f"expected at most {tolerance:.0e}"
         )
     return relative
