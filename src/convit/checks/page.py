@@ -106,7 +106,7 @@ def _groups(report: Report, kind: str, groups: Sequence[Group], about: str) -> s
             tags.append(f"correlation {group.likeness:.3f}")
         if (more := len(group.images) - MOST_OF_GROUP) > 0:
             tags.append(f"and {more} more of it")
-        figures = "".join(_figure(report, i, *_where(report, i)) for i in group.images[:MOST_OF_GROUP])
+        figures = "".join(_figure(report, i, _where(report, i)) for i in group.images[:MOST_OF_GROUP])
         boxes.append(f'<section><div class="tags">{" · ".join(tags)}</div><div class="group">{figures}</div></section>')
     return _section(kind, about, f'<div class="groups">{"".join(boxes)}</div>{_more(len(groups), MOST_PICTURES)}')
 
@@ -174,10 +174,10 @@ def _more(count: int, most: int) -> str:
     return f"<p>{most} of {count} are shown; check.json has all.</p>" if count > most else ""
 
 
-def _where(report: Report, i: int) -> tuple[str, ...]:
+def _where(report: Report, i: int) -> str:
     split = report.pictures.splits[i]
     beside = "" if split == "all" else f" · {text(split)}"
-    return (f"<span><bdi>{text(report.pictures.class_name(i))}</bdi>{beside}</span>",)
+    return f"<span><bdi>{text(report.pictures.class_name(i))}</bdi>{beside}</span>"
 
 
 def _figure(report: Report, i: int, *captions: str) -> str:

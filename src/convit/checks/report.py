@@ -1,7 +1,7 @@
 """What a check found, as values, as lines for a terminal and as JSON."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from convit.checks.confidence import Doubt
@@ -54,7 +54,7 @@ class Report:
     """None where labels were not checked."""
     left_out: Sequence[BadImage] = ()
     """What the cleaned list leaves out, and why; empty where none was asked for."""
-    notes: Sequence[str] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
 
     def odd_of(self, kind: str) -> list[OddPicture]:
         """The odd pictures of one kind."""
