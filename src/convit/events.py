@@ -91,6 +91,17 @@ Event = Said | PassBegan | Advanced | Planned | RunBegan | EpochEnded | RunEnded
 Listener = Callable[[Event], None]
 
 
+def time_left(seconds: float) -> str:
+    """How long work will still take, in words; nothing below a minute.
+
+    >>> time_left(59), time_left(200), time_left(9000)
+    ('', '3 min left', '2.5 h left')
+    """
+    if seconds < 60:
+        return ""
+    return f"{seconds / 60:.0f} min left" if seconds < 5400 else f"{seconds / 3600:.1f} h left"
+
+
 def ignore(event: Event) -> None:
     """A listener that does nothing."""
 

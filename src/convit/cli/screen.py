@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from convit.cli.console import Console
-from convit.events import Advanced, EpochEnded, PassBegan, RunEnded, Said
+from convit.events import Advanced, EpochEnded, PassBegan, RunEnded, Said, time_left
 from convit.files import printable
 from convit.intervals import short_interval
 
@@ -123,10 +123,8 @@ class Screen:
         now = time.monotonic()
         self.seconds.append(now - (self.since or now))
         self.since = now
-        left = epochs * sum(self.seconds) / len(self.seconds)
-        if epochs == 0 or left < 60:
-            return ""
-        return f"  {left / 60:.0f} min left" if left < 5400 else f"  {left / 3600:.1f} h left"
+        left = time_left(epochs * sum(self.seconds) / len(self.seconds))
+        return left and f"  {left}"
 
     def _end_bar(self) -> None:
         if self.task is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from convit.events import Said
+from convit.events import Said, time_left
 from convit.experiments.folder import ExperimentFolder
 from convit.experiments.results import Cell
 from convit.training.run_folder import RunFolder
@@ -134,7 +134,7 @@ def run_cells(
         done = worked + sum(parts[process.name] - process.before for process in running)
         seconds = (time.monotonic() - began) / max(done, 0.05) * (len(pending) + len(parts) - sum(parts.values()))
         complete = len(cells) - len(pending) - len(running)
-        return Standing(len(cells), complete, parts, _words(seconds) if done > 0.05 else "")
+        return Standing(len(cells), complete, parts, time_left(seconds) if done > 0.05 else "")
 
     with (folder.path / "log.txt").open("ab") as log, _ended(running, log):
         told: Standing | None = None
@@ -159,11 +159,6 @@ def run_cells(
     if stop.signum is not None:
         raise StoppedGrid(stop.signum)
     return failed
-
-
-def _words(seconds: float) -> str:
-    minutes = seconds / 60
-    return f"{minutes:.0f} min left" if 1 <= minutes < 90 else f"{minutes / 60:.1f} h left" if minutes >= 1 else ""
 
 
 @contextlib.contextmanager
