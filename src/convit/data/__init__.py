@@ -34,11 +34,6 @@ if TYPE_CHECKING:
         training_transform,
     )
 
-_NEED_TORCH = (
-    *("Augmentation", "Preprocess", "SampleDataset"),
-    *("evaluation_transform", "normalised", "seeded", "training_transform"),
-)
-
 __all__ = [
     "IMAGE_SUFFIXES",
     "SOURCE_NAMES",
@@ -75,6 +70,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _NEED_TORCH:
+    if name in __all__:  # one of those that need torch: the others are here
         return getattr(importlib.import_module("convit.data.transforms"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
