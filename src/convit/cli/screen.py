@@ -1,7 +1,6 @@
 """What long work tells, on the screen: progress bars on a terminal, plain lines in a pipe or a log."""
 
 import time
-from types import TracebackType
 from typing import Any, Self
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
@@ -61,9 +60,7 @@ class Screen:
         self.bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self.console.may_be_gone():
             self._end_bar()
             self.bar.stop()
