@@ -6,8 +6,6 @@ Without PyTorch, so that the command says it at once.
 from pathlib import Path
 
 from convit.data.sources import kind_of_source
-from convit.data.sources.interface import path_of
-from convit.data.sources.layout import split_folder
 from convit.errors import InputError
 from convit.files import kind_of
 from convit.models.published import fetch_published
@@ -26,8 +24,6 @@ def look_ahead(asked: Asked) -> None:
         return
     if asked.data is not None:
         kind_of_source(asked.data, asked.split_folders)
-        for split, folder in asked.split_folders.items():
-            split_folder(path_of(asked.data), split, folder)
     if asked.model is not None:
         check_name(asked.model)
     for name in ("weights", "teacher_weights"):

@@ -79,13 +79,9 @@ class CheckCommand(Command):
     def look_ahead(self) -> None:
         """The data."""
         from convit.data.sources import kind_of_source
-        from convit.data.sources.interface import path_of
-        from convit.data.sources.layout import split_folder
 
         if self.run is not None:
             from convit.classifier_folder import check_source
 
             check_source(self.run)
         kind_of_source(self.data, self.folders)
-        for split, folder in self.folders.items():
-            split_folder(path_of(self.data), split, folder)

@@ -12,6 +12,7 @@ from convit.data.sources.digits import DIGITS
 from convit.data.sources.folder import FOLDER
 from convit.data.sources.hub import HUB
 from convit.data.sources.interface import Opening, Source, SourceKind, path_of, scaled
+from convit.data.sources.layout import split_folder
 from convit.data.sources.shards import SHARDS
 from convit.data.sources.table import SUFFIXES, TABLE
 from convit.data.sources.torchvision import TORCHVISION
@@ -40,11 +41,13 @@ def kind_of_source(data: str, folders: Mapping[str, Path] | None = None) -> Sour
         folders: split -> its folder, where they were named.
 
     Raises:
-        InputError: no such folder, list or data set.
+        InputError: no such folder, list or data set; or no such folder of a split.
     """
     if folders and not FOLDER.takes(data):
         raise InputError(f"{min(folders)}: got a split folder for {data!r}, expected DATA to be a folder")
     with _listed(data):
+        for split, folder in (folders or {}).items():
+            split_folder(path_of(data), split, folder)
         for kind in SOURCES if not folders else (FOLDER,):
             if data.strip() and kind.takes(data):
                 return kind
