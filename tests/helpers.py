@@ -1,6 +1,7 @@
 """Small tools that several test modules use."""
 
 import io
+from collections.abc import Callable
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from convit import ConViT
+from convit.errors import InputError
 
 needs_export = pytest.mark.skipif(
     None in map(find_spec, ("onnx", "onnxscript", "onnxruntime")),
@@ -63,6 +65,17 @@ def bytes_of(letters: str) -> bytes:
     """The bytes of a text that holds seven bits in each character: the rule of ``pages.letters``."""
     bits = "".join(f"{ord(letter) & 127:07b}" for letter in letters)
     return bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits) - 7, 8))
+
+
+def refused(call: Callable[[], object], *words: str) -> str:
+    """The one line that ``call`` is refused with; all ``words`` are in it."""
+    with pytest.raises(InputError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+    return message
 
 
 def randomise(module: nn.Module, std: float = 0.3) -> nn.Module:

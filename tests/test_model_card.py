@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from convit.classifier_loading import load
-from convit.errors import InputError
 from convit.model_card import MARKER, Described, TrainingFacts, data_name, model_card
+from tests.helpers import refused
 from tests.hub import no_network
 from tests.test_sharing import made
 
@@ -189,7 +189,5 @@ def test_training_facts_of_a_file_are_checked(facts: Any, words: str, tmp_path: 
     made().save(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"training": facts}))
-    with pytest.raises(InputError) as caught:
-        load(tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path / 'config.json'}: training facts: ")
-    assert words in str(caught.value)
+    message = refused(lambda: load(tmp_path), words)
+    assert message.startswith(f"{tmp_path / 'config.json'}: training facts: ")

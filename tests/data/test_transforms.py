@@ -27,7 +27,7 @@ from convit.data import (
 from convit.data.transforms import pixels_of, shifted
 from convit.errors import InputError
 from convit.preprocess import prepared
-from tests.helpers import noise
+from tests.helpers import noise, refused
 
 EVERYTHING = Augmentation(
     crop="random_resized", flip=True, rand_augment="rand-m9-mstd0.5-inc1", color_jitter=0.3, random_erasing=0.5
@@ -175,10 +175,8 @@ def test_bad_image_is_named_in_one_line_and_never_replaced(workers: int, tmp_pat
     (tmp_path / "b.png").write_text("rubbish")
     images = FileImages(tmp_path, ["a.png", "b.png"], [0, 1], ["a", "b"])
     dataset = SampleDataset(images, evaluation_transform(Preprocess(image_size=(8, 8))), seed=0)
-    with pytest.raises(InputError) as caught:
-        list(DataLoader(dataset, num_workers=workers, batch_size=2))
-    assert str(caught.value).startswith(f"{tmp_path / 'b.png'}: not an image")
-    assert "\n" not in str(caught.value)
+    message = refused(lambda: list(DataLoader(dataset, num_workers=workers, batch_size=2)))
+    assert message.startswith(f"{tmp_path / 'b.png'}: not an image")
 
 
 def test_transforms_and_datasets_can_be_pickled() -> None:

@@ -1,20 +1,18 @@
 """Files of weights as others write them, and what it takes for one to be refused."""
 
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import safetensors.torch
 import timm
 import torch
 from torch import Tensor, nn
 
 import convit
-from convit import Classifier, ConViT, InputError
+from convit import Classifier, ConViT
 from convit.data import Preprocess
-from tests.helpers import randomise, tiny_model
+from tests.helpers import randomise, refused, tiny_model
 
 Weights = dict[str, Tensor]
 
@@ -65,17 +63,6 @@ def training_state() -> dict[str, Any]:
     args = Namespace(model="convit_tiny", lr=5e-4, output_dir="runs/7", aa=None, data_set="IMNET", local_up_to_layer=10)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 30).state_dict()
     return {"optimizer": optimizer.state_dict(), "lr_scheduler": scheduler, "epoch": 299, "args": args}
-
-
-def refused(call: Callable[[], object], *words: str) -> str:
-    """The one line that ``call`` is refused with; all ``words`` are in it."""
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message
-    return message
 
 
 def taken(path: str | Path, expected: Weights, **options: Any) -> None:

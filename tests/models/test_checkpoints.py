@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from convit import ConViT, create_model, load_weights
 from convit.grid import Grid
 from convit.ops import naive
-from tests.helpers import randomise, relative_error, tiny_model
+from tests.helpers import randomise, refused, relative_error, tiny_model
 from tests.models.checkpoint_files import (
     Weights,
     authors_model,
     classifier,
     not_loaded,
-    refused,
     same_weights,
     saved,
     saved_safely,

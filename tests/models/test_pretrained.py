@@ -16,9 +16,9 @@ from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 from convit import create_model
-from tests.helpers import relative_error
+from tests.helpers import refused, relative_error
 from tests.hub import add_to_cache, no_network
-from tests.models.checkpoint_files import Weights, authors_model, refused, same_weights, saved, snapshot
+from tests.models.checkpoint_files import Weights, authors_model, same_weights, saved, snapshot
 
 __all__ = ["no_network"]  # a fixture
 

@@ -16,8 +16,8 @@ import torch
 import convit
 from convit import create_model, load_weights
 from convit.models import checkpoints
-from tests.helpers import tiny_model
-from tests.models.checkpoint_files import classifier, not_loaded, refused, saved, training_state
+from tests.helpers import refused, tiny_model
+from tests.models.checkpoint_files import classifier, not_loaded, saved, training_state
 
 
 class Call:

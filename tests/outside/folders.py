@@ -4,11 +4,9 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from convit.data import open_source
-from convit.errors import InputError
 
 
 def picture(name: str, size: tuple[int, int] = (8, 8)) -> Image.Image:
@@ -37,12 +35,3 @@ def classes(root: Path, *names: str, images: int = 4, start: int = 0) -> Path:
 def splits(data: Path) -> dict[str, list[int]]:
     """Split -> the number of images of each class."""
     return {split: images.counts().tolist() for split, images in open_source(str(data)).splits.items()}
-
-
-def refused(data: object, *words: str) -> None:
-    """Opening it is refused in one line with these words."""
-    with pytest.raises(InputError) as caught:
-        open_source(str(data))
-    assert "\n" not in str(caught.value)
-    for word in words:
-        assert word in str(caught.value)

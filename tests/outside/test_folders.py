@@ -14,7 +14,8 @@ from convit.errors import InputError
 from convit.training import train
 from convit.training.run_folder import RunFolder
 from tests.cli.command import SMALL, Shell
-from tests.outside.folders import classes, picture, put, refused, splits
+from tests.data.made import fails as refused
+from tests.outside.folders import classes, picture, put, splits
 from tests.training.small import options, resume
 
 # -- what is said before training --------------------------------------------------------------------------------------

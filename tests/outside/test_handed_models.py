@@ -14,8 +14,8 @@ from PIL import Image
 
 import convit
 from convit import create_model
-from tests.helpers import tiny_model
-from tests.models.checkpoint_files import not_loaded, refused, saved
+from tests.helpers import refused, tiny_model
+from tests.models.checkpoint_files import not_loaded, saved
 from tests.outside.handed_over import ARGS, MODEL, changed, little_memory
 
 HUGE = 10**300

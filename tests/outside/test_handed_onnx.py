@@ -16,7 +16,7 @@ from convit.data import Preprocess
 from convit.export import export_onnx
 from convit_onnx import OnnxClassifier
 from tests.cli.command import Shell
-from tests.models.checkpoint_files import refused
+from tests.helpers import refused
 from tests.outside.handed_over import little_memory
 from tests.outside.onnx_files import FLOAT, onnx, onnx_file
 

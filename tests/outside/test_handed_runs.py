@@ -18,7 +18,7 @@ from convit.files import fingerprint
 from convit.training import train
 from convit.training.run_folder import RunFolder
 from tests.cli.command import Shell, photos
-from tests.models.checkpoint_files import refused
+from tests.helpers import refused
 from tests.outside.handed_over import MODEL, changed, little_memory
 from tests.training.small import resume
 

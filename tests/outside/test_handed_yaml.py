@@ -6,7 +6,7 @@ import pytest
 
 from convit.options_file import read_yaml
 from tests.cli.command import Shell
-from tests.models.checkpoint_files import refused
+from tests.helpers import refused
 
 YAML = {
     "deep": "a: " + "[" * 100_000,

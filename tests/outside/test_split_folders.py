@@ -10,7 +10,8 @@ from convit.data import open_source
 from convit.data.select import Evaluating, Known, Learning, select
 from convit.training.run_folder import RunFolder
 from tests.cli.command import SMALL, Shell
-from tests.outside.folders import classes, put, refused, splits
+from tests.data.made import fails as refused
+from tests.outside.folders import classes, put, splits
 
 
 def told(data: Path) -> str:
