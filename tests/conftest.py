@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +24,14 @@ settings.load_profile("convit")
 def _seed() -> None:
     """Every test starts from the same random state, alone or in a suite."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small photos, of each class as many as the module's ``COUNTS`` says; read only."""
+    from tests.training.small import photos
+
+    return photos(tmp_path_factory.mktemp("data") / "photos", request.module.COUNTS)
 
 
 @pytest.fixture(scope="module", autouse=True)

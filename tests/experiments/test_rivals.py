@@ -13,7 +13,7 @@ from convit.experiments.rivals import RIVALS
 from convit.training import Stopped
 from convit.training.run import train
 from convit.training.run_folder import RunFolder
-from tests.training.small import StopAt, exact, metrics, options, photos, resume
+from tests.training.small import StopAt, exact, metrics, options, resume
 
 # At 10 classes and 32 px, by hand: 3 x 3 kernels, batch norms, 1 x 1 shortcuts and a head; ResNet-18 as in torchvision
 # (11,689,512), with 10 classes and a first kernel of 3 x 3; CCT as in its paper (0.28 million).
@@ -66,9 +66,7 @@ def test_sequence_pooling_is_a_weighted_mean() -> None:
         torch.testing.assert_close(model(torch.rand(1, 3, 16, 16)), one)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photos(tmp_path_factory.mktemp("rivals") / "data", {"dark": 10, "light": 10})
+COUNTS = {"dark": 10, "light": 10}
 
 
 @pytest.mark.parametrize("name", ["cnn", "cct"])

@@ -10,9 +10,13 @@ import safetensors.torch
 from PIL import Image
 from torch import Tensor
 
-from convit.events import Advanced, Event, PassBegan
+from convit.events import Advanced, Event, PassBegan, ignore
 from convit.options import make
+from convit.training.engine import Trainer
 from convit.training.options import Asked, asked_from
+from convit.training.planning import planned
+from convit.training.run_folder import RunFolder
+from convit.training.stopping import StopRequest
 
 TIMINGS = ("seconds", "images_per_second")
 
@@ -38,6 +42,13 @@ def options(data: Path | str, out: Path | None = None, **more: Any) -> Asked:
 def resume(run: Path, **more: Any) -> Asked:
     """The options that go on with a run."""
     return asked_from(None, {"resume": run, **more, **({"data": str(more["data"])} if "data" in more else {})})
+
+
+def trainer_of(asked: Asked) -> Trainer:
+    """A trainer that has not made a step; nothing is written."""
+    selection, plan = planned(asked, ignore)
+    assert asked.out is not None
+    return Trainer(plan, selection.splits, RunFolder(asked.out), ignore, StopRequest())
 
 
 class StopAt:

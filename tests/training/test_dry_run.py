@@ -12,10 +12,7 @@ from convit.training.run import train
 from convit.training.speed import END, Speed
 from tests.training.small import metrics, options, photos, resume
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photos(tmp_path_factory.mktemp("data") / "two", {"dark": 12, "light": 6})
+COUNTS = {"dark": 12, "light": 6}
 
 
 def told(data: Path, out: Path, **more: Any) -> str:
@@ -27,7 +24,7 @@ def told(data: Path, out: Path, **more: Any) -> str:
 def test_says_what_a_run_says_and_more(data: Path, tmp_path: Path) -> None:
     said = told(data, tmp_path / "run", batch_size=None, epochs=None)
     for words in (
-        "two: 2 classes, 16 to learn from, 2 to validate",
+        "photos: 2 classes, 16 to learn from, 2 to validate",
         "--batch-size: 8 (16 training images)",
         "2 steps of 8 images in an epoch, 400 in 200 epochs: 3200 images shown",
         " G multiply-adds for an image",

@@ -17,15 +17,10 @@ from convit.training.plan import Plan
 from convit.training.planning import planned
 from convit.training.run import train
 from convit.training.speed import END, Speed
-from tests.training.small import exact, metrics, options, photos, resume
+from tests.training.small import exact, metrics, options, resume
 
 SPEED = Speed(first_step=1.0, step=2.0, evaluated=0.5, epoch_end=3.0)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """18 images to learn from, in four steps of 4; 2 to validate on."""
-    return photos(tmp_path_factory.mktemp("data") / "animals", {"ape": 10, "bee": 10})
+COUNTS = {"ape": 10, "bee": 10}  # 18 images to learn from, in four steps of 4; 2 to validate on
 
 
 def fit(data: Path, seconds: float, monkeypatch: pytest.MonkeyPatch, **more: Any) -> Plan:

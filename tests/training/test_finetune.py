@@ -11,14 +11,10 @@ import torch
 import convit
 from convit.data import Preprocess
 from convit.errors import InputError
-from convit.events import ignore
 from convit.training import Stopped
 from convit.training.engine import Trainer
-from convit.training.planning import planned
 from convit.training.run import train
-from convit.training.run_folder import RunFolder
-from convit.training.stopping import StopRequest
-from tests.training.small import StopAt, exact, metrics, options, photos, resume, weights
+from tests.training.small import StopAt, exact, metrics, options, photos, resume, trainer_of, weights
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +37,7 @@ def before(animals: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def started(data: Path, out: Path, **more: Any) -> Trainer:
     """A trainer that has not made a step."""
-    asked = options(data, out, **{"model": None, "image_size": None, "patch_size": None} | more)
-    selection, plan = planned(asked, ignore)
-    return Trainer(plan, selection.splits, RunFolder(out), ignore, StopRequest())
+    return trainer_of(options(data, out, **{"model": None, "image_size": None, "patch_size": None} | more))
 
 
 def test_all_but_the_head_is_taken(before: Path, plants: Path, tmp_path: Path) -> None:

@@ -8,27 +8,18 @@ import torch
 from torch import Tensor
 
 from convit.errors import InputError
-from convit.events import ignore
 from convit.training.engine import Trainer
 from convit.training.learner import Learner
-from convit.training.planning import planned
 from convit.training.run import train
-from convit.training.run_folder import RunFolder
 from convit.training.state import Progress, load_state, save_state
-from convit.training.stopping import StopRequest
-from tests.training.small import options, photos
+from tests.training.small import options, trainer_of
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photos(tmp_path_factory.mktemp("data") / "two", {"dark": 12, "light": 6})
+COUNTS = {"dark": 12, "light": 6}
 
 
 def trainer(data: Path, **more: Any) -> Trainer:
     """One that stands at the beginning of a run without randomness in its steps."""
-    asked = options(data, Path("nowhere"), **({"drop_path": 0.0, "mixup": 0.0, "cutmix": 0.0} | more))
-    selection, plan = planned(asked, ignore)
-    return Trainer(plan, selection.splits, RunFolder(Path("nowhere")), ignore, StopRequest())
+    return trainer_of(options(data, Path("nowhere"), **({"drop_path": 0.0, "mixup": 0.0, "cutmix": 0.0} | more)))
 
 
 def learner(data: Path, **more: Any) -> Learner:

@@ -8,14 +8,10 @@ import pytest
 
 from convit.training.learner import Learner
 from convit.training.lr_finder import RateTest, find_lr, smoothed
-from tests.training.small import options, photos
+from tests.training.small import options
 
 RATES = np.geomspace(1e-7, 1.0, 100)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photos(tmp_path_factory.mktemp("data") / "two", {"dark": 32, "light": 32})
+COUNTS = {"dark": 32, "light": 32}
 
 
 def curve(steepest: float, noise: float = 0.0) -> np.ndarray[Any, Any]:

@@ -10,13 +10,10 @@ from convit.choices import OptimizerName
 from convit.training import memory
 from convit.training.memory import activation_bytes, disk_bytes, free_bytes, held_bytes, in_words
 from convit.training.run import train
-from tests.training.small import newest_state, options, photos
+from tests.training.small import newest_state, options
 from tests.training.test_learner import learner
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photos(tmp_path_factory.mktemp("data") / "two", {"dark": 12, "light": 6})
+COUNTS = {"dark": 12, "light": 6}
 
 
 def test_what_is_held_between_steps(data: Path) -> None:

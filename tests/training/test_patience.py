@@ -10,15 +10,11 @@ import convit
 from convit.training import Stopped, engine, evaluate
 from convit.training.evaluation import epochs_since_best
 from convit.training.run import train
-from tests.training.small import StopAt, exact, metrics, options, photos, resume
+from tests.training.small import StopAt, exact, metrics, options, resume
 
 TOP1 = [20.0, 60.0, 40.0, 60.0, 50.0, 90.0, 90.0]
 LOSS = [1.0, 0.5, 0.1, 0.6, 0.4, 0.3, 0.3]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photos(tmp_path_factory.mktemp("data") / "two", {"dark": 5, "light": 5})
+COUNTS = {"dark": 5, "light": 5}
 
 
 @pytest.fixture(autouse=True)

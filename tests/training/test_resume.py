@@ -16,11 +16,7 @@ from convit.training.run import train
 from tests.training.small import StopAt, exact, metrics, newest_state, options, photos, resume
 
 EPOCHS = 3
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photos(tmp_path_factory.mktemp("data") / "animals", {"ape": 6, "bee": 5, "cow": 7})
+COUNTS = {"ape": 6, "bee": 5, "cow": 7}
 
 
 @pytest.fixture(scope="module")

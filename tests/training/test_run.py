@@ -16,22 +16,15 @@ import convit
 from convit.calibration import calibrate
 from convit.data.select import Evaluating, select
 from convit.errors import InputError
-from convit.events import Advanced, EpochEnded, Event, PassBegan, ignore
+from convit.events import Advanced, EpochEnded, Event, PassBegan
 from convit.training import engine, evaluate, logits_of
-from convit.training.planning import planned
 from convit.training.run import Run, train
 from convit.training.run_folder import RunFolder
-from convit.training.stopping import StopRequest
-from tests.training.small import exact, metrics, options, photos, weights
+from tests.training.small import exact, metrics, options, photos, trainer_of, weights
 
 pytestmark = pytest.mark.pictures
 
 COUNTS = {"ape": 6, "bee": 5, "cow": 7}  # 15 to learn from (three steps of 4, 3 left), 3 to validate on
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photos(tmp_path_factory.mktemp("data") / "animals", COUNTS)
 
 
 @pytest.fixture(scope="module")
@@ -198,10 +191,8 @@ def test_official_test_split_is_for_the_end(tmp_path: Path) -> None:
 
 @pytest.fixture
 def trainer(data: Path, tmp_path: Path) -> engine.Trainer:
-    folder = RunFolder(tmp_path / "run")
-    folder.path.mkdir()
-    selection, plan = planned(options(data, tmp_path / "run", mixup=0.0), ignore)
-    return engine.Trainer(plan, selection.splits, folder, ignore, StopRequest())
+    (tmp_path / "run").mkdir()
+    return trainer_of(options(data, tmp_path / "run", mixup=0.0))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

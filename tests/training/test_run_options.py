@@ -14,10 +14,7 @@ from convit.training.run import train
 from convit.training.run_folder import RunFolder
 from tests.training.small import metrics, options, photos
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photos(tmp_path_factory.mktemp("data") / "two", {"dark": 6, "light": 6})
+COUNTS = {"dark": 6, "light": 6}
 
 
 def test_twin_has_no_gates(data: Path, tmp_path: Path) -> None:

@@ -19,14 +19,10 @@ from convit.training import Stopped, saving
 from convit.training.run import train
 from convit.training.run_folder import RunFolder
 from convit.training.state import Progress, State, save_state, states
-from tests.training.small import StopAt, exact, metrics, options, photos, resume
+from tests.training.small import StopAt, exact, metrics, options, resume
 
 EPOCHS = 3
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photos(tmp_path_factory.mktemp("data") / "two", {"dark": 6, "light": 6})
+COUNTS = {"dark": 6, "light": 6}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from convit.entry import train
 from convit.errors import InputError
 from convit.training import workers as workers_module
 from convit.training.workers import LEFT_TO_THE_LOOP, WorkerDied, batches, end_workers, make_loader
-from tests.training.small import exact, options, photos
+from tests.training.small import exact, options
 
 EPOCHS = 25
 
@@ -29,9 +29,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photos(tmp_path_factory.mktemp("data") / "two", {"dark": 5, "light": 5})
+COUNTS = {"dark": 5, "light": 5}
 
 
 @pytest.fixture(scope="module")

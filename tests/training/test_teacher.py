@@ -16,17 +16,13 @@ from convit.errors import InputError
 from convit.training import Asked, Stopped
 from convit.training.run import train
 from convit.training.teacher import Distiller, Teacher, hard_loss, make_distiller, soft_loss
-from tests.training.small import StopAt, exact, metrics, options, photos, resume
+from tests.training.small import StopAt, exact, metrics, options, resume
 from tests.training.test_learner import learner
 
 CPU, SEEN = torch.device("cpu"), Preprocess(image_size=(8, 8))
 LOGITS = torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0]])  # p = (1/4, 3/4) and (1/2, 1/2)
 ANSWERS = torch.tensor([[math.log(9.0), 0.0], [0.0, 5.0]])  # q = (9/10, 1/10) and nearly (0, 1)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photos(tmp_path_factory.mktemp("data") / "two", {"dark": 8, "light": 8})
+COUNTS = {"dark": 8, "light": 8}
 
 
 @pytest.fixture(scope="module")
