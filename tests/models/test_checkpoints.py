@@ -230,8 +230,6 @@ STRANGE: dict[str, dict[Any, Tensor]] = {
     "two position embeddings of another grid": {"pos_embed": torch.ones(2, 9, 36)},
     "no position embeddings": {"pos_embed": torch.ones(1, 0, 36)},
     "flat position embeddings": {"pos_embed": torch.ones(36)},
-    "sparse": {"head.weight": torch.eye(5, 36).to_sparse()},
-    "without memory": {"head.weight": torch.empty(5, 36, device="meta")},
 }
 
 

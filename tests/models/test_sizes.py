@@ -97,11 +97,6 @@ def test_nearest_sizes_work(height: int, width: int, patch: int) -> None:
         assert (grid.height * patch, grid.width * patch) == (height, width)
 
 
-@pytest.mark.parametrize("channels", [1, 4])
-def test_channels(channels: int) -> None:
-    assert tiny_model(in_chans=channels)(torch.randn(2, channels, 16, 16)).shape == (2, 5)
-
-
 @given(*(st.integers(1, 23) for _ in range(4)))
 def test_embeddings_are_resized_as_timm_does(old_rows: int, old_columns: int, rows: int, columns: int) -> None:
     embedding = torch.randn(1, old_rows * old_columns, 5, generator=torch.Generator().manual_seed(rows))
