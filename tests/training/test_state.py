@@ -67,20 +67,6 @@ def flip_bit(path: Path, position: float) -> None:
     path.write_bytes(data)
 
 
-def test_to_the_bit_and_goes_on_alike(tmp_path: Path) -> None:
-    saved(tmp_path)
-    assert holds(2, tmp_path) == []
-    model, optimizer = trained(seed=99, steps=0)
-    load_state(tmp_path, State(model, optimizer))
-    other, other_optimizer = trained(2)
-    x = torch.randn(7, 8)
-    for net, opt in ((model, optimizer), (other, other_optimizer)):
-        opt.zero_grad()
-        net(x).square().sum().backward()
-        opt.step()
-    assert same(model.state_dict(), other.state_dict())
-
-
 @pytest.mark.parametrize("opt", get_args(OptimizerName))
 def test_every_optimiser_goes_on_alike(opt: OptimizerName, tmp_path: Path) -> None:
     model, optimizer = trained(opt=opt)
