@@ -9,8 +9,9 @@ from timm.models.convit import MHSA as TimmMHSA
 from torch import nn
 
 from convit import GPSA, ops
-from convit.layers import AttentionBase, Block, PositionalSelfAttention, SelfAttention
-from tests.helpers import gradients, randomise, relative_error
+from convit.layers import Block, PositionalSelfAttention, SelfAttention
+from tests.helpers import randomise, relative_error
+from tests.layers.subjects import results
 
 LAYERS = [SelfAttention, PositionalSelfAttention, GPSA]
 POSITIONAL = [PositionalSelfAttention, GPSA]
@@ -23,11 +24,6 @@ def draw(layer_class: type[nn.Module], **keywords: object) -> nn.Module:
     return randomise(layer_class(15, 3, **keywords)).double()
 
 
-def loss(layer: nn.Module, x: torch.Tensor, grid: tuple[int, int], prefix: int) -> torch.Tensor:
-    out = layer(x, grid, prefix)
-    return (out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)).sum()
-
-
 @pytest.mark.parametrize("prefix", [0, 2])
 @pytest.mark.parametrize("grid", [(3, 5), (1, 7), (4, 4)])
 @positional_layers
@@ -35,31 +31,21 @@ def test_output_and_gradients_are_those_of_the_naive_form(
     layer_class: type[nn.Module], grid: tuple[int, int], prefix: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer = draw(layer_class, qkv_bias=True)
-    x = torch.randn(2, prefix + grid[0] * grid[1], 15, dtype=torch.float64, requires_grad=True)
-    fast = loss(layer, x, grid, prefix)
-    fast.backward()
-    fast_gradients = gradients(layer) | {"input": x.grad}
-    layer.zero_grad()
-    x.grad = None
-
+    args = torch.randn(2, prefix + grid[0] * grid[1], 15, dtype=torch.float64), grid, prefix
+    fast = results(layer, args)
     name = "gated_attention" if layer_class is GPSA else "positional_attention"
     monkeypatch.setattr(ops, name, partial(getattr(ops, name), backend="naive"))
-    slow = loss(layer, x, grid, prefix)
-    slow.backward()
-    slow_gradients = gradients(layer) | {"input": x.grad}
+    slow = results(layer, args)
 
-    assert relative_error(fast, slow) < 1e-10
-    expected = {"input", "qk.weight", "qk.bias", "v.weight", "v.bias", "proj.weight", "proj.bias", "pos_proj.weight"}
-    expected |= {"gating_param"} if layer_class is GPSA else set()
-    for found in (fast_gradients, slow_gradients):
+    for found in (fast, slow):
         assert not found.pop("pos_proj.bias").any()  # it cancels, yet has a gradient, which is zero: DDP wants one
-        assert set(found) == expected
-    for key, gradient in fast_gradients.items():
-        if key != "qk.bias":
-            assert relative_error(gradient, slow_gradients[key]) < 1e-10, key
     # The half of qk.bias that belongs to the keys cancels too, all but rounding.
-    for got, wanted in zip(fast_gradients["qk.bias"].chunk(2), slow_gradients["qk.bias"].chunk(2), strict=True):
+    for got, wanted in zip(fast.pop("qk.bias").chunk(2), slow.pop("qk.bias").chunk(2), strict=True):
         torch.testing.assert_close(got, wanted, atol=1e-11, rtol=1e-10)
+    expected = {"output", "input", "qk.weight", "v.weight", "v.bias", "proj.weight", "proj.bias", "pos_proj.weight"}
+    assert set(fast) == expected | ({"gating_param"} if layer_class is GPSA else set())
+    for key, value in fast.items():
+        assert relative_error(value, slow[key]) < 1e-10, key
 
 
 @positional_layers
@@ -169,12 +155,12 @@ def test_block_leaves_out_branches_in_training() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 36), (2, 36, 4, 4), (2, 16, 35)])
-@pytest.mark.parametrize("kind", [SelfAttention, PositionalSelfAttention, GPSA])
-def test_tokens_of_another_shape_are_refused(kind: type[AttentionBase], shape: tuple[int, ...]) -> None:
+@layers
+def test_tokens_of_another_shape_are_refused(layer_class: type[nn.Module], shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"x: got shape .*, expected \(B, P \+ N, 36\)"):
-        kind(36, 9)(torch.randn(shape))  # type: ignore[call-arg, arg-type]
+        layer_class(36, 9)(torch.randn(shape))
 
 
-@pytest.mark.parametrize("kind", [SelfAttention, PositionalSelfAttention, GPSA])
-def test_no_images_give_no_tokens(kind: type[AttentionBase]) -> None:
-    assert kind(36, 9)(torch.randn(0, 16, 36)).shape == (0, 16, 36)  # type: ignore[call-arg, arg-type]
+@layers
+def test_no_images_give_no_tokens(layer_class: type[nn.Module]) -> None:
+    assert layer_class(36, 9)(torch.randn(0, 16, 36)).shape == (0, 16, 36)
