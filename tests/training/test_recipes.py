@@ -68,17 +68,13 @@ def test_published_code_leaves_color_jitter_out_beside_rand_augment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "batch", "lr"),
-    [(paper, 1024, 1e-3), (paper, 512, 5e-4), (paper, 64, 6.25e-5), (small, 64, 2e-3), (small, 128, 2.8e-3),
-     (small, 16, 1e-3), (finetune, 64, 1e-3), (finetune, 16, 5e-4)],
+    ("recipe", "opt", "batch", "lr"),
+    [(paper, "adamw", 1024, 1e-3), (paper, "adamw", 512, 5e-4), (paper, "adamw", 64, 6.25e-5),
+     (small, "adamw", 64, 2e-3), (small, "adamw", 128, 2.8e-3), (small, "adamw", 16, 1e-3), (small, "muon", 32, 4e-3),
+     (finetune, "adamw", 64, 1e-3), (finetune, "adamw", 16, 5e-4), (finetune, "muon", 32, 2e-3)],
 )  # fmt: skip
-def test_rate_by_batch(recipe: Any, batch: int, lr: float) -> None:
-    assert recipe(facts(10_000), asked(batch_size=batch, opt="adamw"))["lr"] == pytest.approx(lr, rel=1e-12)
-
-
-def test_rate_by_optimiser() -> None:
-    assert small(facts(10_000), asked(batch_size=32, opt="muon"))["lr"] == pytest.approx(4e-3, rel=1e-12)
-    assert finetune(facts(10_000), asked(batch_size=32, opt="muon"))["lr"] == pytest.approx(2e-3, rel=1e-12)
+def test_rate_by_optimiser_and_batch(recipe: Any, opt: str, batch: int, lr: float) -> None:
+    assert recipe(facts(10_000), asked(batch_size=batch, opt=opt))["lr"] == pytest.approx(lr, rel=1e-12)
 
 
 @pytest.mark.parametrize(
