@@ -6,22 +6,12 @@ from typing import Any
 import pytest
 
 import convit
-from convit.training import train
 from tests.cli.command import Shell, photos
-from tests.training.small import options
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return photos(tmp_path / "animals", {"ape": 6, "bee": 6})
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one epoch; read only."""
-    root = tmp_path_factory.mktemp("finished")
-    train(options(photos(root / "data", {"ape": 6, "bee": 6}), root / "run", epochs=1))
-    return root / "run"
 
 
 @pytest.mark.parametrize(
@@ -52,27 +42,27 @@ def test_as_many_processes_and_threads_as_no_machine_has(shell: Shell) -> None:
     shell.refuses("bench", "--threads", "99999", says=("threads: got 99999", "from 1 to 1024"))
 
 
-def test_a_file_in_place_of_a_run(data: Path, finished: Path, tmp_path: Path, shell: Shell) -> None:
+def test_a_file_in_place_of_a_run(data: Path, trained: Path, tmp_path: Path, shell: Shell) -> None:
     """It is there: the message says what it is for, or which folder is meant."""
     for name in ("a.onnx", "a.pt2"):
         (tmp_path / name).write_bytes(b"x")
     picture = next(data.rglob("*.png"))
-    shell.refuses("predict", picture, finished, says=(f"{picture}: a file, no folder; expected a run folder",))
-    shell.refuses("predict", finished / "model.safetensors", picture, says=(f"did you mean {finished}?",))
+    shell.refuses("predict", picture, trained, says=(f"{picture}: a file, no folder; expected a run folder",))
+    shell.refuses("predict", trained / "model.safetensors", picture, says=(f"did you mean {trained}?",))
     shell.refuses("predict", tmp_path / "a.pt2", picture, says=("torch.export.load reads it",))
     shell.refuses(
         "evaluate", tmp_path / "a.onnx", data, says=("a file, no folder; an .onnx file is for 'convit predict'",)
     )
     shell.refuses("inspect", tmp_path / "a.onnx", says=("a file, no folder; an .onnx file is for 'convit predict'",))
-    shell.refuses("export", finished / "model.safetensors", says=("model.safetensors: a file, no folder", "run"))
-    shell.refuses("predict", finished / "checkpoints", picture, says=(f"did you mean {finished}?",))
-    shell.refuses("train", "--resume", finished / "config.yaml", says=("config.yaml: a file, no folder; expected",))
+    shell.refuses("export", trained / "model.safetensors", says=("model.safetensors: a file, no folder", "run"))
+    shell.refuses("predict", trained / "checkpoints", picture, says=(f"did you mean {trained}?",))
+    shell.refuses("train", "--resume", trained / "config.yaml", says=("config.yaml: a file, no folder; expected",))
 
 
 @pytest.mark.parametrize("option", ["--pretrained", "--weights"])
-def test_other_weights_for_a_run_that_goes_on(option: str, finished: Path, shell: Shell) -> None:
-    words = (option, finished) if option == "--weights" else (option,)
-    shell.refuses("train", "--resume", finished, *words, says=(f"{option[2:]}: got it with --resume",))
+def test_other_weights_for_a_run_that_goes_on(option: str, trained: Path, shell: Shell) -> None:
+    words = (option, trained) if option == "--weights" else (option,)
+    shell.refuses("train", "--resume", trained, *words, says=(f"{option[2:]}: got it with --resume",))
 
 
 def test_a_teacher_that_nobody_knows(data: Path, tmp_path: Path, shell: Shell) -> None:
@@ -91,6 +81,7 @@ BAD: dict[str, list[Any]] = {
     "conv_init": ["yes", 1, None],
     "locality_strength": [0, -1, "1", None, True, float("nan"), float("inf")],
     "gate_init": ["1", None, True, float("nan")],
+    "weight_std": ["fan_out", 0.0, -1.0],
 }
 
 
