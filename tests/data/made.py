@@ -3,9 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from convit.data import BadImage, ImageSet, open_source
 from convit.data.scan import look
@@ -13,22 +11,12 @@ from convit.data.select import Evaluating, Learning, Selection, select
 from convit.events import ignore
 from tests import helpers
 from tests.data.shards import shard
+from tests.training.small import photos  # noqa: F401  the tests of data take it from here
 
 COUNTS = {"ape": 6, "bee": 5, "cow": 7}
 
 Labelled = list[tuple[Path, str]]
 """Image files with their classes."""
-
-
-def photos(root: Path, counts: dict[str, int], size: tuple[int, int] = (8, 8)) -> Path:
-    """A folder of classes; every picture is another one."""
-    rng = np.random.default_rng(0)
-    for name, count in counts.items():
-        (root / name).mkdir(parents=True)
-        for i in range(count):
-            pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{i}.png")
-    return root
 
 
 def labels(images: ImageSet) -> dict[str, str]:
