@@ -117,7 +117,7 @@ def test_predict_takes_arrays_and_turns_pictures_upright(pictures: list[Image.Im
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_pictures_are_turned_once(orientation: int, tmp_path: Path) -> None:
     """By whichever way: a path, what was read from it, what Pillow opened."""
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (7, 12, 3), dtype=np.uint8))
+    noise = helpers.noise(7, 12)
     exif = Image.Exif()
     exif[0x0112] = orientation
     noise.save(tmp_path / "a.png", exif=exif)
@@ -177,10 +177,18 @@ def test_no_run(folder: Path, tmp_path: Path) -> None:
     refused(folder, "", "no model.safetensors in it")
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b"[]", b"5", b"{}", b'{"pretrained_cfg": 3}', b"[" * 10**5])
-def test_broken_config(text: bytes, folder: Path) -> None:
+BROKEN = {
+    **dict.fromkeys((b"", b"{", b"\xff\xfe", b"[" * 10**5), ""),
+    **dict.fromkeys((b"[]", b"5", b'{"pretrained_cfg": 3}', b'{"pretrained_cfg": []}'), "no names with values"),
+    b"{}": "no entry 'pretrained_cfg'",
+    b'{"pretrained_cfg": {"label_names": [], "input_size": null}}': "input_size is None, no list",
+}
+
+
+@pytest.mark.parametrize(("text", "says"), BROKEN.items())
+def test_broken_config(text: bytes, says: str, folder: Path) -> None:
     (folder / "config.json").write_bytes(text)
-    refused(folder, "config.json", "not a model's configuration", "expected what 'convit train' writes")
+    refused(folder, "config.json", "not a model's configuration", says, "expected what 'convit train' writes")
 
 
 @pytest.mark.parametrize("left", [0, 4, 100, 0.5, 0.999])

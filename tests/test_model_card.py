@@ -176,11 +176,14 @@ BAD_FACTS: list[tuple[Any, str]] = [
     ({"data": "C:\\ann\\x"}, "expected no path"),
     ({"data": "x", "epochs": 3.5}, "epochs: got 3.5, expected a number"),
     ({"data": "x", "epochs": "<b>"}, "epochs: got '<b>', expected a number"),
+    ({"data": "x", "epochs": "3"}, "epochs: got '3', expected a number"),
     ({"data": "x", "seed": True}, "seed: got True, expected a number"),
     ({"data": "x", "seed": -1}, "seed: got -1, expected a number of at least 0"),
     ({"data": "x", "lr": float("nan")}, "lr: got nan, expected a number"),
     ({"data": "x", "test_top1": float("inf")}, "test_top1: got inf"),
     ({"data": "x", "test_top1": [1]}, "test_top1: got [1]"),
+    ({"data": "x", "val_top1": 10**400}, "val_top1: got "),
+    ({"data": "x", "": 3}, "unknown"),
 ]
 
 

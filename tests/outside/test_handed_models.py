@@ -123,17 +123,6 @@ def test_a_model_takes_no_more_memory_than_its_file(folder: Path) -> None:
         refused(lambda: convit.load(folder), "model.safetensors: not the weights of")
 
 
-def test_facts_of_the_training(folder: Path) -> None:
-    for facts in (
-        {"data": "x", "val_top1": 10**400},
-        {"data": "x", "seed": True},
-        {"data": "x", "epochs": "3"},
-        {"data": "x", "": 3},
-    ):
-        changed(folder, lambda config, facts=facts: config.update(training=facts))
-        refused(lambda: convit.load(folder), "config.json: ")
-
-
 # -- .safetensors ------------------------------------------------------------------------------------------------------
 
 
@@ -246,21 +235,6 @@ def test_a_file_that_was_lengthened(name: str, folder: Path) -> None:
     os.truncate(folder / name, 3 << 30)
     with little_memory():
         refused(lambda: convit.load(folder), f"{name}: ", "more than ", " bytes")
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("[]", "no names with values"),
-        ("5", "no names with values"),
-        ("{}", "no entry 'pretrained_cfg'"),
-        ('{"pretrained_cfg": []}', "no names with values"),
-        ('{"pretrained_cfg": {"label_names": [], "input_size": null}}', "input_size is None, no list"),
-    ],
-)
-def test_what_a_config_lacks_is_said(text: str, says: str, folder: Path) -> None:
-    (folder / "config.json").write_text(text)
-    refused(lambda: convit.load(folder), "config.json: ", says)
 
 
 @pytest.mark.parametrize("device", [1.5, float("nan"), torch.zeros(2), None, ["cpu"]])
