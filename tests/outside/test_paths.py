@@ -229,11 +229,14 @@ def test_find_lr_looks_at_its_picture_before_the_work(
     assert "range test" not in got
 
 
-def test_a_table_does_not_replace_a_photo(run: Path, animals: Path, shell: Shell, tmp_path: Path) -> None:
+def test_results_do_not_replace_a_photo_or_files_of_the_run(
+    run: Path, animals: Path, shell: Shell, tmp_path: Path
+) -> None:
     photo = Path(shutil.copy(animals / "ape/0.png", tmp_path / "a.png"))
-    before = photo.read_bytes()
-    shell.refuses("predict", run, "--csv", photo, animals / "bee", says=("csv", "a.png"))
-    assert photo.read_bytes() == before
+    for option, target in (("csv", photo), ("csv", run / "model.safetensors"), ("json", run / "config.json")):
+        before = target.read_bytes()
+        shell.refuses("predict", run, f"--{option}", target, animals / "bee", says=(option, target.name))
+        assert target.read_bytes() == before
 
 
 @posix

@@ -23,14 +23,14 @@ from convit.data.images import image_size, read_image
 from convit.data.select import Learning, check, pictures, select
 from convit.errors import InputError
 from tests.cli.command import Shell, photos
-from tests.helpers import encoded
+from tests.helpers import encoded, noise
 
 # -- what opens a picture ----------------------------------------------------------------------------------------------
 
 
 def turned() -> Image.Image:
     """A picture that a phone held upright wrote."""
-    lying = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    lying = noise(9, 12)
     lying.getexif()[0x0112] = 6
     return lying
 
@@ -227,8 +227,8 @@ def test_odd_metadata_is_no_warning_of_a_command(tmp_path: Path, shell: Shell, t
 def test_no_damage_to_a_picture_gets_past(kind: str, tmp_path: Path) -> None:
     """Of a hundred damaged files of each format, each is read or refused in one line that begins with its path."""
     path, rng = tmp_path / "a", np.random.default_rng(0)
-    noise = rng.integers(0, 255, (16, 16, 3), np.uint8)
-    Image.fromarray(noise).save(path, kind)
+    pixels = rng.integers(0, 255, (16, 16, 3), np.uint8)
+    Image.fromarray(pixels).save(path, kind)
     whole = path.read_bytes()
     for _ in range(100):
         damaged = bytearray(whole)
@@ -270,14 +270,6 @@ def test_pictures_of_pillow_that_cannot_be_read_are_refused(tmp_path: Path, trai
     for picture in (Image.open(tmp_path / "cut.jpg"), Image.new("RGB", (0, 5)), closed):
         with pytest.raises(InputError):
             convit.load(trained).predict(picture)
-
-
-def test_results_do_not_replace_files_of_the_run(tmp_path: Path, shell: Shell, trained: Path) -> None:
-    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
-    for option, name in (("--csv", "model.safetensors"), ("--json", "config.json")):
-        before = (trained / name).read_bytes()
-        shell.refuses("predict", trained, tmp_path / "b.png", option, trained / name, says=(name,))
-        assert (trained / name).read_bytes() == before
 
 
 @pytest.mark.parametrize("suffix", [".jp2", ".jpe", ".dib", ".pnm"])
