@@ -45,13 +45,6 @@ class Stuck:
         raise RuntimeError("unable to allocate shared memory(shm)")
 
 
-def test_a_batch_that_cannot_be_handed_over_is_not_waited_for() -> None:
-    loader = make_loader(torch.zeros(4, 2), 1, collate_fn=Stuck)
-    with pytest.raises(WorkerDied, match="--workers 0"):
-        list(batches(loader))
-    end_workers(loader)
-
-
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_no_shared_memory_is_refused_before_anything_is_written(
     number: int, animals: Path, tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
@@ -92,15 +85,16 @@ class Full(torch.utils.data.Dataset[torch.Tensor]):
 
 
 @pytest.mark.parametrize(
-    "told",
+    ("images", "more"),
     [
-        "unable to allocate shared memory(shm) for file </torch_1>",
-        "Too many open files",
-        "unable to resize file </torch_1> to the right size: File too large (27)",
+        (torch.zeros(4, 2), {"collate_fn": Stuck}),
+        (Full("unable to allocate shared memory(shm) for file </torch_1>"), {}),
+        (Full("Too many open files"), {}),
+        (Full("unable to resize file </torch_1> to the right size: File too large (27)"), {}),
     ],
 )
-def test_processes_that_cannot_hand_over_images_died(told: str) -> None:
-    loader = make_loader(Full(told), 1)
+def test_processes_that_cannot_hand_over_images_died(images: Any, more: dict[str, Any]) -> None:
+    loader = make_loader(images, 1, **more)
     with pytest.raises(WorkerDied, match="--workers 0"):
         list(batches(loader))
     end_workers(loader)
