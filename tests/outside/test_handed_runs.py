@@ -17,30 +17,17 @@ from convit.errors import InputError
 from convit.files import fingerprint
 from convit.training import train
 from convit.training.run_folder import RunFolder
-from tests.cli.command import Shell, photos
+from tests.cli.command import Shell
 from tests.helpers import refused
-from tests.outside.handed_over import MODEL, changed, little_memory
+from tests.outside.handed_over import changed, little_memory
 from tests.training.small import resume
 
 pytestmark = pytest.mark.pictures
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one epoch; read only."""
-    place = tmp_path_factory.mktemp("handed")
-    data = photos(place / "animals", {"ape": 6, "bee": 6, "cow": 7})
-    return convit.train(config=None, listeners=(), **vars_of(data, place / "run")).folder
-
-
-def vars_of(data: Path, out: Path) -> dict[str, Any]:
-    given = {"data": str(data), "out": out, "model": MODEL, "image_size": 8, "patch_size": 4, "epochs": 1}
-    return given | {"workers": 0, "batch_size": 8, "device": "cpu"}
-
-
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
+    """A copy of the run of one epoch, with its states."""
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
