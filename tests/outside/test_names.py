@@ -10,10 +10,8 @@ import unicodedata
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 from matplotlib import font_manager
-from PIL import Image
 
 import convit
 import convit_launcher
@@ -24,6 +22,7 @@ from convit.data.select import Evaluating, Known, select
 from convit.errors import InputError
 from convit.files import printable
 from tests.cli.command import SMALL, Shell, photos
+from tests.helpers import noise
 
 pytestmark = pytest.mark.pictures
 
@@ -36,7 +35,7 @@ posix = pytest.mark.skipif(sys.platform != "linux", reason="needs a disk that ta
 def picture(path: Path, seed: int = 0) -> Path:
     """A noisy picture, with the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path, format="png")
+    noise(8, 8, seed).save(path, format="png")
     return path
 
 
@@ -251,7 +250,11 @@ def drawn(text: str, path: Path) -> None:
         figures.save(figure, path)
 
 
-@pytest.mark.parametrize("text", ["猫", "日本", "고양이", "\U0001f408", "हिन्दी", "\U000f0000", LATIN, ESCAPE])
+FORMULAS = ["$\\frac$", "a_$x_{$", "a$b$c"]  # of which matplotlib would make others, or errors
+SCRIPTS = ["猫", "日本語", "고양이", "\U0001f408", "हिन्दी", "\U000f0000"]
+
+
+@pytest.mark.parametrize("text", [*FORMULAS, *SCRIPTS, LATIN, ESCAPE])
 def test_letters_are_drawn_or_escaped_never_boxes(text: str, tmp_path: Path) -> None:
     drawn(text, tmp_path / "a.png")
     for letter in figures.plain(text).replace("\n", ""):
