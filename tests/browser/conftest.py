@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from convit import Classifier
 from convit.analysis import Inspection
 from convit.analysis.page import write_page
+from convit.export_web import export_web
 from tests.analysis.models import ours, seen_by
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -73,3 +75,21 @@ def seen() -> Inspection:
     """A picture as a small ConViT sees it."""
     torch.manual_seed(0)
     return seen_by(ours())
+
+
+@pytest.fixture(scope="module")
+def page(classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the module's ``classifier``."""
+    return export_web(classifier, tmp_path_factory.mktemp("page") / "page.html").path
+
+
+@pytest.fixture
+def open_classifier(open_file: Open, page: Path) -> Open:
+    """Opens it and waits until it answers."""
+
+    def opened(**context: Any) -> Any:
+        tab = open_file(page, **context)
+        tab.evaluate("window.convit.ready")
+        return tab
+
+    return opened

@@ -1,6 +1,5 @@
 """Pictures that the classifier's page makes itself: by the camera, and by hand."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ from PIL import Image, ImageDraw
 
 from convit import Classifier
 from convit.data import Preprocess
-from convit.export_web import export_web
 from tests.browser.conftest import Open
 from tests.helpers import randomise, tiny_model
 
@@ -34,17 +32,6 @@ def classifier() -> Classifier:
     return Classifier(model, Preprocess(image_size=(16, 16)), ["one", "seven", "eight"], model_name="tiny")
 
 
-@pytest.fixture(scope="module")
-def page(classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_web(classifier, tmp_path_factory.mktemp("page") / "page.html").path
-
-
-def opened(open_file: Open, page: Path, script: str = "") -> Any:
-    tab = open_file(page, script)
-    tab.evaluate("window.convit.ready")
-    return tab
-
-
 def draw(tab: Any, places: list[tuple[float, float]]) -> None:
     box = tab.locator("#pad").bounding_box()
     points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in places]
@@ -55,8 +42,8 @@ def draw(tab: Any, places: list[tuple[float, float]]) -> None:
     tab.mouse.up()
 
 
-def test_a_picture_of_the_camera_is_answered_and_the_camera_let_go(open_file: Open, page: Path) -> None:
-    tab = opened(open_file, page)
+def test_a_picture_of_the_camera_is_answered_and_the_camera_let_go(open_classifier: Open) -> None:
+    tab = open_classifier()
     tab.click("#camera")
     tab.evaluate(FILMING)
     tab.click("#snap")
@@ -70,8 +57,8 @@ def test_a_picture_of_the_camera_is_answered_and_the_camera_let_go(open_file: Op
 
 
 @pytest.mark.parametrize(("error", "said"), [("NotAllowedError", "may not"), ("NotFoundError", "none")])
-def test_no_camera_is_told_in_one_line(open_file: Open, page: Path, error: str, said: str) -> None:
-    tab = opened(open_file, page, REFUSED % error)
+def test_no_camera_is_told_in_one_line(open_classifier: Open, error: str, said: str) -> None:
+    tab = open_classifier(script=REFUSED % error)
     tab.click("#camera")
     tab.wait_for_selector("#problems li")
     assert said in tab.inner_text("#problems")
@@ -79,10 +66,8 @@ def test_no_camera_is_told_in_one_line(open_file: Open, page: Path, error: str, 
 
 
 @pytest.mark.parametrize("light", [True, False])
-def test_a_drawing_is_answered_as_python_answers_it(
-    open_file: Open, page: Path, classifier: Classifier, light: bool
-) -> None:
-    tab = opened(open_file, page)
+def test_a_drawing_is_answered_as_python_answers_it(open_classifier: Open, classifier: Classifier, light: bool) -> None:
+    tab = open_classifier()
     tab.click("#draw")
     assert tab.is_disabled("#take")
     draw(tab, [(0.5, 0.5), (0.6, 0.6)])
@@ -103,8 +88,8 @@ def test_a_drawing_is_answered_as_python_answers_it(
     assert tab.is_disabled("#take"), "the next drawing begins on an empty square"
 
 
-def test_a_finger_draws(open_file: Open, page: Path) -> None:
-    tab = open_file(page, has_touch=True, is_mobile=True, viewport={"width": 360, "height": 740})
+def test_a_finger_draws(open_classifier: Open) -> None:
+    tab = open_classifier(has_touch=True, is_mobile=True, viewport={"width": 360, "height": 740})
     tab.evaluate("window.convit.ready")
     tab.tap("#draw")
     tab.tap("#pad")

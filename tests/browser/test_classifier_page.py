@@ -18,7 +18,7 @@ from convit.preprocess import prepared
 from tests.analysis.test_page import HOSTILE
 from tests.browser.conftest import Open
 from tests.browser.looks import PHONE, brightest, frame, patch_centre
-from tests.helpers import encoded, randomise, tiny_model
+from tests.helpers import encoded, noise, randomise, tiny_model
 
 pytestmark = pytest.mark.browser
 NAMES = ["cat", "dog", *HOSTILE[:2], "=1+1"]
@@ -32,24 +32,8 @@ def classifier() -> Classifier:
     return Classifier(model, Preprocess(image_size=SIZE, crop_pct=0.9), NAMES, model_name=HOSTILE[0])
 
 
-@pytest.fixture(scope="module")
-def page(classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_web(classifier, tmp_path_factory.mktemp("page") / "page.html").path
-
-
-@pytest.fixture
-def open_classifier(open_file: Open, page: Path) -> Open:
-    def opened(**context: Any) -> Any:
-        tab = open_file(page, **context)
-        tab.evaluate("window.convit.ready")
-        return tab
-
-    return opened
-
-
 def photo(seed: int = 0, size: tuple[int, int] = (90, 70)) -> Image.Image:
-    small = np.random.default_rng(seed).integers(0, 256, (9, 7, 3), dtype=np.uint8)
-    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+    return noise(9, 7, seed).resize(size, Image.Resampling.BICUBIC)
 
 
 HANDED = """async ([files, how]) => {
