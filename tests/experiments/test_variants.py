@@ -1,31 +1,26 @@
 """The rows of Table 3: what each of them starts as, and what of it learns."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from convit.data.select import select
-from convit.events import ignore
 from convit.experiments.settings import Settings
 from convit.experiments.settle import settle
 from convit.experiments.studies import STUDIES
 from convit.layers import GatedPositionalSelfAttention, PositionalSelfAttention, SelfAttention
 from convit.layers.init import convolutional_pos_weight
 from convit.training.engine import Trainer
-from convit.training.planning import learning, make_plan
-from convit.training.run_folder import RunFolder
-from convit.training.stopping import StopRequest
 from tests.experiments.made import MICRO
+from tests.training.small import trainer_of
 
 
 def trainer(row: str, out: Path) -> Trainer:
     """What a run of a row starts with."""
     settings = settle(Settings(name="ablation", data="digits", models=(MICRO,), seeds=(3,), rows=(row,)))
     (cell,) = STUDIES["ablation"].cells(settings)
-    selection = select("digits", learning(cell.asked))
-    plan = make_plan(cell.asked, selection.facts())
-    return Trainer(plan, selection.splits, RunFolder(out), ignore, StopRequest())
+    return trainer_of(replace(cell.asked, out=out))
 
 
 def is_convolution(layer: PositionalSelfAttention) -> bool:
