@@ -16,6 +16,7 @@ from convit import Classifier, InputError
 from convit.analysis import capture, inspect, masked, relevance, without_position_embedding
 from convit.data import Preprocess, evaluation_transform
 from tests.analysis.models import ours, vit
+from tests.helpers import noise
 
 CLASSES = ("ape", "bee", "cow", "dog", "elk")
 
@@ -27,9 +28,8 @@ def classifier() -> Classifier:
     )
 
 
-def photo(width: int = 40, height: int = 30) -> Image.Image:
-    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3))
-    return Image.fromarray(pixels.astype(np.uint8)).resize((width, height))
+def photo() -> Image.Image:
+    return noise(30, 40)
 
 
 def test_it_is_what_the_parts_give() -> None:

@@ -3,12 +3,11 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from convit.benchmark import loading
 from tests.cli.command import Shell
+from tests.helpers import noise
 
 
 @pytest.fixture
@@ -16,8 +15,7 @@ def photos(tmp_path: Path) -> Path:
     for label in ("a", "b"):
         (tmp_path / "photos" / label).mkdir(parents=True)
         for number in range(2):
-            pixels = np.random.default_rng(number).integers(0, 256, (240, 320, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photos" / label / f"{number}.jpg")
+            noise(240, 320, number).save(tmp_path / "photos" / label / f"{number}.jpg")
     return tmp_path / "photos"
 
 

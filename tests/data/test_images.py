@@ -10,6 +10,7 @@ from PIL import Image, ImageFile, PngImagePlugin, WebPImagePlugin
 
 from convit.data.decoding import UnreadableImageError
 from convit.data.images import image_size, is_image_name, read_image, to_rgb
+from tests.helpers import noise
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -99,15 +100,14 @@ def test_damaged_exif_does_not_lose_the_photo(tmp_path: Path) -> None:
         assert read_image(tmp_path / "x.png").size == (4, 4)
 
 
-def noise(path: Path, size: int = 64) -> Path:
-    values = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
-    Image.fromarray(values).save(path)
+def noisy(path: Path, size: int = 64) -> Path:
+    noise(size, size).save(path)
     return path
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tif", "webp"])
 def test_truncated_file(suffix: str, tmp_path: Path) -> None:
-    path = noise(tmp_path / f"cut.{suffix}")
+    path = noisy(tmp_path / f"cut.{suffix}")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UnreadableImageError) as caught:
         read_image(path)
@@ -118,7 +118,7 @@ def test_truncated_file(suffix: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "gif", "tif", "webp", "ppm"])
 def test_a_size_is_read_without_decoding(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = noise(tmp_path / f"a.{suffix}")
+    path = noisy(tmp_path / f"a.{suffix}")
 
     def decode(image: Image.Image) -> None:
         raise AssertionError(f"{image.format} decoded")
@@ -129,7 +129,7 @@ def test_a_size_is_read_without_decoding(suffix: str, tmp_path: Path, monkeypatc
 
 
 def test_truncated_jpeg_is_called_so(tmp_path: Path) -> None:
-    path = noise(tmp_path / "cut.jpg")
+    path = noisy(tmp_path / "cut.jpg")
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(UnreadableImageError, match=r"cut\.jpg: truncated JPEG \(.+\); expected an image that decodes"):
         read_image(path)
@@ -153,7 +153,7 @@ def test_empty_text_and_missing_files(tmp_path: Path) -> None:
 
 
 def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = noise(tmp_path / "big.png", size=20)  # 400 pixels
+    path = noisy(tmp_path / "big.png", size=20)  # 400 pixels
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 250)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

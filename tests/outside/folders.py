@@ -3,16 +3,15 @@
 import zlib
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from convit.data import open_source
+from tests.helpers import noise
 
 
 def picture(name: str, size: tuple[int, int] = (8, 8)) -> Image.Image:
     """Noise that depends on the name: the same name the same picture."""
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
-    return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    return noise(size[1], size[0], zlib.crc32(name.encode()))
 
 
 def put(root: Path, *names: str) -> Path:

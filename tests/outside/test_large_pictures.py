@@ -12,6 +12,7 @@ from convit.data import decoding
 from convit.data.decoding import UnreadableImageError
 from convit.data.images import image_size, read_image
 from convit.preprocess import covering, to_rgb
+from tests.helpers import noise
 
 PEAK = r"""
 import re, sys
@@ -35,9 +36,8 @@ def test_a_huge_jpeg_is_decoded_reduced(tmp_path: Path) -> None:
 
 
 def test_pixels_of_other_formats_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
-    noise.save(tmp_path / "a.jpg")
-    noise.save(tmp_path / "a.png")
+    noise(90, 120).save(tmp_path / "a.jpg")
+    noise(90, 120).save(tmp_path / "a.png")
     whole = read_image(tmp_path / "a.jpg")
     assert np.array_equal(whole, Image.open(tmp_path / "a.jpg"))  # below the limit: as it is
     monkeypatch.setattr(decoding, "MOST_PIXELS", 90 * 120 - 1)
@@ -72,7 +72,7 @@ def test_transparency_is_composited_strip_by_strip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [(2001, 20), (17, 3000), (4000, 300), (33, 290)])
 def test_a_long_picture_is_resized_before_it_is_cropped(size: tuple[int, int]) -> None:
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    image = noise(size[1], size[0])
     short, long = min(size), max(size)
     sides = (64, int(64 * long / short))
     whole = image.resize(sides if size[0] < size[1] else sides[::-1], Image.Resampling.BICUBIC)
@@ -81,7 +81,7 @@ def test_a_long_picture_is_resized_before_it_is_cropped(size: tuple[int, int]) -
 
 
 def test_the_part_of_a_very_long_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (7, 9001, 3), dtype=np.uint8))
+    image = noise(7, 9001)
     whole = np.asarray(covering(image, (64, 64)), int)
     monkeypatch.setattr("convit.preprocess.LARGEST", 1)
     assert np.abs(np.asarray(covering(image, (64, 64)), int) - whole).max() <= 2
