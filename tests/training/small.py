@@ -80,13 +80,25 @@ def newest_state(run: Path) -> Path:
     return max((run / "checkpoints").iterdir())
 
 
-def exact(run: Path) -> tuple[bytes, bytes, list[dict[str, Any]]]:
+def exact(run: Path) -> tuple[bytes, bytes, Any, list[Any]]:
     """All that must be the same in two runs that are the same: last state, best model, metrics but for the timings."""
+    state = newest_state(run)
+    meta = json.loads((state / "state.json").read_text().split("\n", 1)[1])  # its first line is a checksum
     return (
-        (newest_state(run) / "tensors.safetensors").read_bytes(),
+        (state / "tensors.safetensors").read_bytes(),
         (run / "model.safetensors").read_bytes(),
-        [{key: value for key, value in record.items() if key not in TIMINGS} for record in metrics(run)],
+        _untimed(metrics(run)),
+        _untimed([meta["progress"], meta["param_groups"], meta["scaler"]]),
     )
+
+
+def _untimed(value: Any) -> Any:
+    """JSON values without the timings."""
+    if isinstance(value, list):
+        return [_untimed(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _untimed(one) for key, one in value.items() if key not in TIMINGS}
+    return value
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
