@@ -6,7 +6,6 @@ never another exception, seconds of waiting or gigabytes. ``python -m tests.faul
 
 import os
 import random
-import resource
 import shutil
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from tests.faults.strangers import (
     case_yaml,
     check_line,
 )
+from tests.outside.handed_over import peak_memory
 
 SECONDS, HANGS, MEGABYTES = 5.0, 60.0, 2000
 KINDS: dict[str, tuple[Callable[[Good, Path, random.Random], None], int]] = {
@@ -63,7 +63,7 @@ def fuzz(good: Good, seed: int, count: int, tell: Callable[[str], object] = lamb
     """Makes so many files and hands each to its way in."""
     outcome = Outcome()
     order = [name for name, (_, often) in KINDS.items() for _ in range(often)]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     for number in range(count):
         name = order[number % len(order)]
         place = Path(tempfile.mkdtemp(dir=good.place))
@@ -94,7 +94,7 @@ def fuzz(good: Good, seed: int, count: int, tell: Callable[[str], object] = lamb
         outcome.slowest = max(outcome.slowest, (round(seconds, 2), f"{seed} {number} {name}"))
         outcome.counts[f"{name} {result}"] += 1
         shutil.rmtree(place, ignore_errors=True)
-    outcome.megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+    outcome.megabytes = peak_memory() - before
     if outcome.megabytes > MEGABYTES:
         outcome.faults.append(f"{seed}: the process grew by {outcome.megabytes} MB")
     return outcome
