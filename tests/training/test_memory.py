@@ -8,7 +8,7 @@ import torch
 
 from convit.choices import OptimizerName
 from convit.training import memory
-from convit.training.memory import activation_bytes, disk_bytes, free_bytes, held_bytes, in_words
+from convit.training.memory import activation_bytes, disk_bytes, free_bytes, held_bytes, size_words
 from convit.training.run import train
 from tests.training.small import newest_state, options
 from tests.training.test_learner import learner
@@ -55,7 +55,7 @@ def test_counting_changes_nothing(data: Path) -> None:
 
 
 def test_words() -> None:
-    assert [in_words(n) for n in (0, 1023, 1024, 200 * 1024, 2**20, 2**41)] == [
+    assert [size_words(n) for n in (0, 1023, 1024, 200 * 1024, 2**20, 2**41)] == [
         *("0 bytes", "1023 bytes", "1.0 KiB", "200 KiB", "1.0 MiB", "2048 GiB")
     ]
 

@@ -29,7 +29,7 @@ from convit.events import Said
 from convit.export import onnx_runner
 from convit.files import parse_json
 from convit.models.ranges import check_of_file, check_ranges
-from convit.training.memory import in_words
+from convit.training.memory import size_words
 
 
 def main(options: BenchCommand) -> None:
@@ -180,6 +180,6 @@ def _check_memory(cases: Sequence[Case], device: torch.device) -> None:
         if (taken := images * case.image_size**2) > there:
             raise InputError(
                 f"image-size: got {case.image_size} with batch-size {case.batch_size}: the images alone take "
-                f"{in_words(taken)} of memory, and {in_words(there)} are there; expected less, and far less than "
+                f"{size_words(taken)} of memory, and {size_words(there)} are there; expected less, and far less than "
                 f"--image-size {math.isqrt(there // images)}"
             )

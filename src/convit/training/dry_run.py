@@ -16,7 +16,7 @@ from convit.training.plan import Plan
 from convit.training.planning import planned
 from convit.training.report import introduction
 from convit.training.run_folder import RunFolder
-from convit.training.speed import in_words
+from convit.training.speed import time_words
 from convit.training.stopping import StopRequest
 
 POINTS = 60
@@ -90,7 +90,7 @@ def _time(plan: Plan, selection: Selection, measure: Measure) -> str:
     """How long the run would take, as measured now."""
     speed = measured(plan, selection, measure)
     evaluated = f"{1000 * speed.evaluated:.0f} ms an image evaluated"
-    return f"time: {in_words(speed.of(plan))}, by {of_a_step(speed, plan)} and {evaluated}"
+    return f"time: {time_words(speed.of(plan))}, by {of_a_step(speed, plan)} and {evaluated}"
 
 
 def learning_rates(trainer: Trainer) -> list[tuple[float, float]]:

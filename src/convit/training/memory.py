@@ -115,10 +115,10 @@ def _saved_bytes(learner: Learner, count: int) -> int:
     return sum(saved.values())
 
 
-def in_words(count: float) -> str:
+def size_words(count: float) -> str:
     """Bytes for people.
 
-    >>> in_words(1536), in_words(3 * 2**30)
+    >>> size_words(1536), size_words(3 * 2**30)
     ('1.5 KiB', '3.0 GiB')
     """
     power = next((power for power in range(3) if count < 1024 ** (power + 1)), 3)

@@ -24,7 +24,7 @@ from convit.training import plots
 from convit.training.engine import Trainer
 from convit.training.evaluation import Evaluation, best_record, evenly, logits_of, score
 from convit.training.evaluation_files import write_evaluation
-from convit.training.memory import activation_bytes, disk_bytes, free_bytes, held_bytes, in_words
+from convit.training.memory import activation_bytes, disk_bytes, free_bytes, held_bytes, size_words
 from convit.training.mistakes import Mistake, mistakes, reliability, table
 from convit.training.outcome import outcome
 from convit.training.page import REPORT, Report, page
@@ -89,14 +89,14 @@ def _costs(trainer: Trainer) -> Iterator[str]:
     """Memory and room on the disk that the run takes. Nothing of the run is changed by it."""
     learner = trainer.learner
     held, active = held_bytes(learner), _activations(trainer)
-    memory = f"memory: {in_words(held)} of weights, gradients and moments"
+    memory = f"memory: {size_words(held)} of weights, gradients and moments"
     memory += " in each process" if trainer.world.size > 1 else ""
-    memory += "" if active is None else f", about {in_words(active)} of activations; {in_words(held + active)}"
+    memory += "" if active is None else f", about {size_words(active)} of activations; {size_words(held + active)}"
     yield f"{memory}, besides what the libraries take"
     need, free = disk_bytes(learner), free_bytes(trainer.folder.path)
-    line = f"disk: up to {in_words(need)} for the model and its checkpoints"
+    line = f"disk: up to {size_words(need)} for the model and its checkpoints"
     if free is not None:
-        line += f", of {in_words(free)} that are free" + (": too little to save the run" if need > free else "")
+        line += f", of {size_words(free)} that are free" + (": too little to save the run" if need > free else "")
     yield line
 
 

@@ -85,7 +85,7 @@ class Foretelling:
             return None
         self.told = True
         left = self._speed(taken / steps, epoch).of(self.plan, epoch=progress.epoch, step=progress.step)
-        return f"{in_words(left)} from here to the end, foretold from {steps} steps of {1000 * taken / steps:.0f} ms"
+        return f"{time_words(left)} from here to the end, foretold from {steps} steps of {1000 * taken / steps:.0f} ms"
 
     def _speed(self, step: float, epoch: int) -> Speed:
         """From the seconds of a step in an epoch, those of all other work."""
@@ -115,10 +115,10 @@ def forward_seconds(learner: Learner) -> float:
     return seconds / len(images)
 
 
-def in_words(seconds: float) -> str:
+def time_words(seconds: float) -> str:
     """A time that is not known exactly, for people.
 
-    >>> in_words(7.6), in_words(200), in_words(5000), in_words(10000)
+    >>> time_words(7.6), time_words(200), time_words(5000), time_words(10000)
     ('about 8 seconds', 'about 3 minutes', 'about 83 minutes', 'about 2.8 hours')
     """
     if seconds < 90:
