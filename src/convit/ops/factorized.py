@@ -73,7 +73,15 @@ def attend_by_position(v: Tensor, pos_weight: Tensor, grid: tuple[int, int]) -> 
     # would cost two to three times more. What comes back is a view of (h, N, B, d).
     mixed = torch.matmul(along_y, v.permute(1, 2, 0, 3).reshape(heads, height, width * batch * dim))
     mixed = torch.matmul(along_x[:, None], mixed.view(heads, height, width, batch * dim))
-    return mixed.view(heads, patches, batch, dim).permute(2, 0, 1, 3)
+    mixed = mixed.view(heads, height, width, batch, dim).permute(3, 0, 1, 2, 4)
+    if not torch.jit.is_scripting():
+        mixed = _in_order(mixed)
+    return mixed.reshape(batch, heads, patches, dim)
+
+
+def _in_order(tensor: Tensor) -> Tensor:
+    """The same values; in an exported graph copied, as PyTorch 2.10 cannot order strides that depend on the batch."""
+    return tensor.contiguous() if torch.compiler.is_exporting() else tensor
 
 
 FEW_TOKENS = 36
