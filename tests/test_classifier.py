@@ -22,8 +22,7 @@ from convit.model_card import TrainingFacts
 from tests import helpers
 from tests.outside.handed_over import changed
 
-CLASSES = ("ape", "bée $1", "cow")
-ARGS = {"img_size": [8, 12], "patch_size": 4, "local_up_to_layer": 3}
+CLASSES, ARGS = ("ape", "bée $1", "cow"), {"img_size": [8, 12], "patch_size": 4, "local_up_to_layer": 3}
 
 
 def made(class_names: tuple[str, ...] = CLASSES, training: TrainingFacts | None = None) -> Classifier:

@@ -93,7 +93,9 @@ def test_teacher_stays_as_it_is(data: Path, teacher_file: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft"])
-def test_student_with_nothing_but_the_teacher_follows_it(kind: str, data: Path, teacher_file: Path) -> None:
+def test_student_with_nothing_but_the_teacher_follows_it(
+    kind: str, data: Path, teacher_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On targets that are all wrong, the student ends with the teacher's answers."""
     more = {"distillation": kind, "distillation_alpha": 1.0} | (
         {"distillation_temperature": 1.0} if kind == "soft" else {}
@@ -106,7 +108,7 @@ def test_student_with_nothing_but_the_teacher_follows_it(kind: str, data: Path, 
         answers = of.distiller.teacher(images)
         answers -= answers.median(dim=0).values  # so that the teacher has both answers to give, and is sure of them
         answers *= 20 / answers.abs().max()
-    of.distiller.teacher.forward = lambda _: answers  # type: ignore[method-assign]
+    monkeypatch.setattr(of.distiller.teacher, "forward", lambda _: answers)
     wanted = answers.argmax(-1)
     assert 4 <= int(wanted.sum()) <= 12
     losses = [of.step(images, 1 - wanted, 0, step) for step in range(60)]

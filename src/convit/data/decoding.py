@@ -220,11 +220,8 @@ def _refuse_odd(image: Image.Image, *, wide: bool) -> None:
 def _open(file: IO[bytes], start: bytes) -> Image.Image:
     if start[:3] == _JPEG:  # not Image.open, which limits the pixels: a JPEG can be decoded reduced
         return JpegImagePlugin.jpeg_factory(file, "")
-    if start[:4] == b"\x89PNG":
-        content = file.read()
-        file.seek(0)
-        if any(kind in content for kind in _TEXTS):
-            file = io.BytesIO(_without_long_texts(content))
+    if start[:4] == b"\x89PNG" and _has_texts(file):
+        file = io.BytesIO(_without_long_texts(file.read()))
     return Image.open(file, formats=formats())
 
 
@@ -280,6 +277,19 @@ def _scans(file: IO[bytes]) -> int:
         scans += found[1] == b"\xda"
         place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
     return scans
+
+
+def _has_texts(file: IO[bytes]) -> bool:
+    """Whether a PNG has texts or a colour profile, by the heads of its chunks. Leaves the file at its start."""
+    at, head = 8, b""
+    while head[4:] not in _TEXTS:
+        file.seek(at)
+        head = file.read(8)
+        if len(head) < 8:
+            break
+        at += 12 + int.from_bytes(head[:4], "big")
+    file.seek(0)
+    return head[4:] in _TEXTS
 
 
 def _without_long_texts(content: bytes) -> bytes:
